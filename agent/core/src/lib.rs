@@ -1,0 +1,1 @@
+//! Decisions of the agent and the holder: pure, no IO, no clock.

@@ -1,0 +1,1 @@
+//! The agent of one host, and its holder.

@@ -1,0 +1,1 @@
+//! Durations, sizes, CPU and the other values of manifests.
