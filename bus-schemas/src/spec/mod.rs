@@ -1,1 +1,120 @@
-//! What users ask for, kind by kind.
+//! What users ask for, kind by kind, as it is stored: complete, every default filled in.
+//!
+//! These are plain data with the field names of manifests. They are made by [`crate::manifest`], which checks; a
+//! value of these types that was read from the store is trusted to have been checked by the API server. A field
+//! that is not served yet is not here at all.
+
+mod configfile;
+mod deployment;
+mod env;
+mod need;
+mod node;
+mod placement;
+mod probe;
+mod process;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Kind;
+
+pub use configfile::{ConfigFileSpec, ContentRef, Drift, OnExisting, OnRemove};
+pub use deployment::{DeploymentSpec, OnFailure, RollingUpdate, Rollout, Strategy, StrategyType};
+pub use env::{EnvSource, EnvVar, FieldPath, FieldRef};
+pub use need::Need;
+pub use node::{NamespaceSpec, NodeSpec, Reserved, Taint, TaintEffect};
+pub use placement::{Labels, Toleration, TolerationOperator, selects, tolerates};
+pub use probe::{Header, HttpGet, PortRef, Probe, ProbeAction, Scheme, TcpSocket};
+pub use process::{
+    Amounts, LimitAction, Port, ProcessSpec, ProcessTemplate, Protocol, Requests, Resources, Restart,
+    Template, TemplateMeta,
+};
+
+/// Why a text or value is not what a spec needs; the message is fit for a user.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidSpec(pub(crate) String);
+
+/// The spec of an object of any served kind. As a value it names its kind: `{"Deployment": {…}}`; its bare fields,
+/// as under `spec:` of a manifest, are [`Spec::to_json`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the variants are kinds, described at their types")]
+pub enum Spec {
+    Node(NodeSpec),
+    Namespace(NamespaceSpec),
+    Process(Box<ProcessSpec>),
+    Deployment(Box<DeploymentSpec>),
+    ConfigFile(Box<ConfigFileSpec>),
+}
+
+impl Spec {
+    /// The kind of object that has such a spec.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Spec::Node(_) => Kind::Node,
+            Spec::Namespace(_) => Kind::Namespace,
+            Spec::Process(_) => Kind::Process,
+            Spec::Deployment(_) => Kind::Deployment,
+            Spec::ConfigFile(_) => Kind::ConfigFile,
+        }
+    }
+
+    /// The fields under `spec:`, as JSON.
+    ///
+    /// # Errors
+    /// Never for specs made by this crate: they have text keys only.
+    pub fn to_json(&self) -> Result<serde_json::Value, serde_json::Error> {
+        match self {
+            Spec::Node(spec) => serde_json::to_value(spec),
+            Spec::Namespace(spec) => serde_json::to_value(spec),
+            Spec::Process(spec) => serde_json::to_value(spec),
+            Spec::Deployment(spec) => serde_json::to_value(spec),
+            Spec::ConfigFile(spec) => serde_json::to_value(spec),
+        }
+    }
+
+    /// A complete spec of `kind` from the JSON of [`Spec::to_json`]; `None` for kinds that are not served.
+    ///
+    /// # Errors
+    /// When a field is missing or has another type. No defaults are filled in: manifests go through
+    /// [`crate::manifest`].
+    pub fn from_json(kind: Kind, body: serde_json::Value) -> Result<Option<Spec>, serde_json::Error> {
+        Ok(match kind {
+            Kind::Node => Some(Spec::Node(serde_json::from_value(body)?)),
+            Kind::Namespace => Some(Spec::Namespace(serde_json::from_value(body)?)),
+            Kind::Process => Some(Spec::Process(serde_json::from_value(body)?)),
+            Kind::Deployment => Some(Spec::Deployment(serde_json::from_value(body)?)),
+            Kind::ConfigFile => Some(Spec::ConfigFile(serde_json::from_value(body)?)),
+            Kind::StatefulSet
+            | Kind::DaemonSet
+            | Kind::Job
+            | Kind::CronJob
+            | Kind::Secret
+            | Kind::Service
+            | Kind::ResourceQuota
+            | Kind::Role
+            | Kind::RoleBinding
+            | Kind::PriorityClass => None,
+        })
+    }
+
+    /// The template of its processes, if it has any: a Deployment's, or a Process itself.
+    #[must_use]
+    pub fn process_template(&self) -> Option<&ProcessTemplate> {
+        match self {
+            Spec::Process(spec) => Some(&spec.0),
+            Spec::Deployment(spec) => Some(&spec.template.spec),
+            Spec::Node(_) | Spec::Namespace(_) | Spec::ConfigFile(_) => None,
+        }
+    }
+}
+
+/// A map of texts, in a fixed order.
+pub type TextMap = BTreeMap<String, String>;
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;

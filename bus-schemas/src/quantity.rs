@@ -1,1 +1,0 @@
-//! Durations, sizes, CPU and the other values of manifests.
