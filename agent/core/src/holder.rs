@@ -1,0 +1,18 @@
+//! The pure half of the holder, the small process that is the parent of everything that runs on one host.
+//!
+//! * [`protocol`]: what agent and holder say to each other, tolerant of fields and variants from other versions.
+//! * [`frame`]: how those messages are cut out of a byte stream, with a size limit before anything is decoded.
+//! * [`state`]: what the holder must remember to adopt its processes after it was itself replaced.
+//! * [`machine`]: every decision: starts, stops, deadlines, exits and their acknowledgements.
+//! * [`lines`]: from the bytes of a process to the lines of its log.
+//!
+//! Nothing here does IO or reads a clock; the shell is `ostler_agent::holder`.
+
+pub mod frame;
+pub mod lines;
+pub mod machine;
+pub mod protocol;
+pub mod state;
+mod wire;
+
+pub use machine::{HolderCore, Input, Output};
