@@ -1,0 +1,640 @@
+//! Requests to the API and its answers, verb by verb (DESIGN.md 3.10).
+//!
+//! A request goes to `api.<caller>.<verb>`, its body an envelope. Every answer is a stream of messages numbered by
+//! header `Ostler-Seq`; the last one bears `Ostler-End: ok` or `Ostler-End: error`, the latter with an [`ApiError`] as
+//! body. An `ok` end may bear the last body itself.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::event::Event;
+use super::object::Object;
+use super::report::{Facts, FileState};
+use super::status::{ConfigFileNode, View};
+use crate::codec::Wire;
+use crate::ids::{Generation, Kind, Name, Namespace, NodeName, Revision, Sha256, TxnId, Uid, Version};
+use crate::key::ObjectRef;
+use crate::manifest::Finding;
+use crate::quantity::Dur;
+use crate::spec::{ContentRef, Taint, TaintEffect};
+use crate::time::Timestamp;
+
+/// Size of a chunk of a blob.
+pub const CHUNK: usize = 512 << 10;
+/// Contents up to this size may travel inside a request; larger ones go first by `blob`.
+pub const INLINE_MAX: usize = 64 << 10;
+/// Objects of one page of a list.
+pub const PAGE: usize = 500;
+
+macro_rules! wire {
+    ($($name:ident)+) => { $(impl Wire for $name { const KIND: &'static str = stringify!($name); })+ };
+}
+wire! {
+    ApplyRequest ApplyReply GetRequest ListRequest ListPage WatchRequest WatchMessage DeleteRequest DeleteReply
+    ScaleRequest ConfigRequest ConfigReply RolloutRequest RolloutReply EventsRequest EventRecord NodeRequest PutRequest
+    ChangeReply LogsRequest BlobRequest BlobReply RegisterRequest RegisterReply AsksRequest AsksReply ApiError VersionReply
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiError {
+    /// What kind of failure.
+    pub code: ApiErrorCode,
+    /// What, where and why, for people.
+    pub message: String,
+    /// What to do next, for people.
+    pub hint: Option<String>,
+    /// The findings of a refusal.
+    pub findings: Vec<Finding>,
+    /// The transaction, when its outcome is not known.
+    pub txn: Option<TxnId>,
+}
+
+/// The kinds of failure; each has one exit code of the CLI (CONTRACT.md section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ApiErrorCode {
+    /// The input was refused: see the findings. Nothing was stored.
+    Refused,
+    /// There is no such object.
+    NotFound,
+    /// Somebody else changed it in between.
+    Conflict,
+    /// The caller may not do this.
+    Forbidden,
+    /// The request itself could not be read, or asks for something that this server does not know.
+    Invalid,
+    /// Nothing was done because something is not ready; try again.
+    Unavailable,
+    /// It may or may not have been done; `txn` names it.
+    Unknown,
+    /// A code of a newer version.
+    #[serde(other)]
+    Other,
+}
+
+/// `apply`: all documents take effect together or not at all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyRequest {
+    /// The documents, each a tree in the wire form of [`crate::manifest`], encoded.
+    pub documents: Vec<ManifestDocument>,
+    /// Overrides refusals with code `Conflict`; audited.
+    pub force: bool,
+    /// Tries a version again that was rolled back from.
+    pub retry: bool,
+    /// Only says what would be done; nothing is stored.
+    pub dry_run: bool,
+    /// Why, for the record.
+    pub reason: Option<String>,
+}
+
+/// One document of an apply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManifestDocument {
+    /// File that it came from, for findings.
+    pub file: Option<String>,
+    /// The encoded tree (`manifest::encode_tree`).
+    pub tree: ByteBuf,
+    /// Content of a ConfigFile that was sent ahead by `blob` and stands for `content` or `contentBase64`.
+    pub content: Option<ContentRef>,
+}
+
+/// What an apply did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyReply {
+    /// In the order of the documents.
+    pub results: Vec<ApplyResult>,
+    /// Objects revision that the changes are visible at.
+    pub revision: Revision,
+    /// The transaction.
+    pub txn: TxnId,
+}
+
+/// What an apply did to one object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyResult {
+    /// The object.
+    pub object: ObjectRef,
+    /// Its uid.
+    pub uid: Uid,
+    /// What happened.
+    pub outcome: ApplyOutcome,
+    /// Its generation now.
+    pub generation: Generation,
+    /// Its version now.
+    pub version: Version,
+    /// Things to know that are no refusals.
+    pub warnings: Vec<String>,
+    /// In a dry run: the object as it is.
+    pub before: Option<Object>,
+    /// In a dry run: the object as it would be.
+    pub after: Option<Object>,
+}
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the words of CONTRACT.md 1.4")]
+pub enum ApplyOutcome {
+    Created,
+    Configured,
+    Unchanged,
+}
+
+/// `get`: one object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GetRequest {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; ignored for cluster-wide kinds.
+    pub namespace: Namespace,
+    /// Its name, or the first 8 digits (or all 32) of its uid; for nodes also the host's full name.
+    pub name: String,
+}
+
+/// Which objects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListRequest {
+    /// The kind.
+    pub kind: Kind,
+    /// One namespace; none = all.
+    pub namespace: Option<Namespace>,
+    /// Label requirements, all of which must hold.
+    pub labels: Vec<LabelRequirement>,
+    /// Only these names; empty = all.
+    pub names: Vec<String>,
+}
+
+/// One requirement of `-l`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelRequirement {
+    /// The label.
+    pub key: String,
+    /// How it is compared.
+    pub operator: LabelOperator,
+    /// With what.
+    pub values: Vec<String>,
+}
+
+/// Operators of label requirements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "as in Kubernetes: CONTRACT.md 1.2")]
+pub enum LabelOperator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+    Gt,
+    Lt,
+}
+
+impl LabelRequirement {
+    /// Whether labels meet it.
+    #[must_use]
+    pub fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = labels.get(&self.key);
+        let number = |text: &String| text.parse::<i64>().ok();
+        let bound = self.values.first().and_then(number);
+        match self.operator {
+            LabelOperator::In => value.is_some_and(|v| self.values.contains(v)),
+            LabelOperator::NotIn => value.is_none_or(|v| !self.values.contains(v)),
+            LabelOperator::Exists => value.is_some(),
+            LabelOperator::DoesNotExist => value.is_none(),
+            LabelOperator::Gt => value.and_then(number).zip(bound).is_some_and(|(v, b)| v > b),
+            LabelOperator::Lt => value.and_then(number).zip(bound).is_some_and(|(v, b)| v < b),
+        }
+    }
+}
+
+/// A page of a list; all pages of one list are of one revision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListPage {
+    /// Ordered by namespace and name.
+    pub items: Vec<View>,
+    /// Objects revision that the list is of.
+    pub revision: Revision,
+    /// What is true of the whole answer and must be said before it: `data is 41s old: …`.
+    pub warnings: Vec<String>,
+}
+
+/// `watch`: the objects as they are, then every change of object or status, until the caller stops listening.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchRequest {
+    /// Which objects.
+    pub list: ListRequest,
+}
+
+/// A change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchMessage {
+    /// What happened; none on the message that says that all present objects have been sent, and on keep-alives.
+    pub change: Option<WatchChange>,
+    /// The object; its last state when it was deleted.
+    pub view: Option<View>,
+}
+
+/// What happened to a watched object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the words of CONTRACT.md section 5")]
+pub enum WatchChange {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// `delete`: marks the object; it goes when its dependents are gone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteRequest {
+    /// The object.
+    pub object: ObjectRef,
+    /// Overrides refusals (still in use).
+    pub force: bool,
+    /// Why, for the record.
+    pub reason: Option<String>,
+}
+
+/// What a delete did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteReply {
+    /// The object's uid.
+    pub uid: Uid,
+    /// Whether it is gone already; else its dependents are being ended first.
+    pub gone: bool,
+    /// Objects revision of the change.
+    pub revision: Revision,
+}
+
+/// `scale`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaleRequest {
+    /// The workload.
+    pub object: ObjectRef,
+    /// How many.
+    pub replicas: u32,
+    /// Only if it is so many now.
+    pub if_replicas: Option<u32>,
+    /// Why, for the record.
+    pub reason: Option<String>,
+}
+
+/// `put`: labels and annotations of any object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PutRequest {
+    /// The object.
+    pub object: ObjectRef,
+    /// Labels to set, or (none) to remove.
+    pub labels: BTreeMap<String, Option<String>>,
+    /// Whether a label that has another value may be overwritten.
+    pub overwrite: bool,
+}
+
+/// `node`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRequest {
+    /// The node: its name or the host's full name.
+    pub node: String,
+    /// What to do.
+    pub change: NodeChange,
+    /// Why, for the record.
+    pub reason: Option<String>,
+}
+
+/// What `node` can change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeChange {
+    /// Take no new processes.
+    Cordon,
+    /// Take them again.
+    Uncordon,
+    /// Set taints, and remove those of these keys (and effects).
+    Taint {
+        /// To set; one of the same key and effect is replaced.
+        set: Vec<Taint>,
+        /// To remove: key, and effect (none = all).
+        remove: Vec<(String, Option<TaintEffect>)>,
+    },
+}
+
+/// The answer to small changes of one object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeReply {
+    /// The object.
+    pub object: ObjectRef,
+    /// Whether anything was written.
+    pub changed: bool,
+    /// One line for people: what was and what is.
+    pub message: String,
+    /// Objects revision that the change is visible at.
+    pub revision: Revision,
+}
+
+/// `config`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigRequest {
+    /// The ConfigFile.
+    pub name: Name,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// What to do.
+    pub op: ConfigOp,
+}
+
+/// What `config` can do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConfigOp {
+    /// Makes a new version of the content, and the object where there is none.
+    Push(Box<ConfigPush>),
+    /// Makes a new version with an old content.
+    Rollback {
+        /// The version; none = the last good one before the present.
+        to_version: Option<Version>,
+        /// Why, for the record.
+        reason: Option<String>,
+    },
+    /// A row per node.
+    Status {
+        /// Only rows about this version.
+        version: Option<Version>,
+        /// Only nodes with these labels.
+        labels: Vec<LabelRequirement>,
+    },
+    /// The versions that are kept.
+    History,
+    /// The content of a version; none = the present one.
+    Content {
+        /// The version.
+        version: Option<Version>,
+    },
+}
+
+/// A push of content.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigPush {
+    /// The content, when it is small; else it was sent ahead by `blob`.
+    pub inline: Option<ByteBuf>,
+    /// Its hash and size.
+    pub content: ContentRef,
+    /// Path, when the object is to be made.
+    pub path: Option<String>,
+    /// Nodes, when the object is to be made; an empty map is every node.
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Bake of this push alone.
+    pub bake: Option<Dur>,
+    /// Only if this is the version now.
+    pub if_version: Option<Version>,
+    /// Tries again although the version was rolled back from.
+    pub retry: bool,
+    /// Why, for the record.
+    pub reason: Option<String>,
+}
+
+/// The answer to `config`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConfigReply {
+    /// To push and rollback.
+    Changed {
+        /// The version now.
+        version: Version,
+        /// The version before; 0 if there was none.
+        before: Version,
+        /// Whether anything was written.
+        changed: bool,
+        /// Whether the object was made.
+        created: bool,
+        /// Nodes that it is for.
+        nodes: u32,
+        /// Lines added and removed against the version before, where both are text.
+        lines: Option<(u32, u32)>,
+        /// Objects revision that the change is visible at.
+        revision: Revision,
+    },
+    /// To status: rows worst first, in parts; the object itself comes by `get`.
+    Status(Vec<ConfigFileNode>),
+    /// To history, newest first.
+    History(Vec<ConfigVersion>),
+    /// To content: the bytes in parts, in order.
+    Content(ByteBuf),
+}
+
+/// A kept version of a ConfigFile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigVersion {
+    /// The version.
+    pub version: Version,
+    /// `Held`, `RollingOut`, `Good`, `RolledBack`, `Superseded`.
+    pub state: String,
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// By whom, by which verb and why.
+    pub by: super::object::Applied,
+    /// Nodes that have it now.
+    pub nodes: u32,
+    /// Its content.
+    pub content: Option<ContentRef>,
+}
+
+/// `rollout`: only status in this version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutRequest {
+    /// The Deployment or ConfigFile.
+    pub object: ObjectRef,
+}
+
+/// The answer: the object with its status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutReply {
+    /// The object.
+    pub view: View,
+}
+
+/// `events`: stored ones, oldest first, then new ones if followed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventsRequest {
+    /// Only of this object, by kind and name; a Deployment's includes those of its processes.
+    pub object: Option<ObjectRef>,
+    /// Only of this namespace; none = all.
+    pub namespace: Option<Namespace>,
+    /// Only of this node.
+    pub node: Option<NodeName>,
+    /// Go on with new ones.
+    pub follow: bool,
+    /// Not older than this.
+    pub since: Option<Timestamp>,
+}
+
+/// One stored event message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventRecord {
+    /// The event; none on the message that says that all stored ones have been sent, and on keep-alives.
+    pub event: Option<Event>,
+    /// Its sequence in the stream of events.
+    pub sequence: u64,
+    /// When the oldest stored event was stored, on the closing message.
+    pub reaches_back_to: Option<Timestamp>,
+}
+
+/// `logs` of one process. The answer's messages bear raw log lines as bodies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogsRequest {
+    /// Namespace of the process.
+    pub namespace: Namespace,
+    /// Its name or short uid.
+    pub process: String,
+    /// Go on with new lines.
+    pub follow: bool,
+    /// Only the last so many lines.
+    pub tail: Option<u64>,
+}
+
+/// `blob`: one chunk of a content.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobRequest {
+    /// The whole content.
+    pub content: ContentRef,
+    /// Which chunk, from 0.
+    pub chunk: u32,
+    /// The chunk, [`CHUNK`] bytes but for the last.
+    pub bytes: ByteBuf,
+}
+
+/// The answer: the chunk is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobReply {
+    /// Which chunk.
+    pub chunk: u32,
+}
+
+/// `register`: a node's agent makes its node known. The name is the caller's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisterRequest {
+    /// Machine id.
+    pub machine: String,
+    /// Boot id.
+    pub boot: String,
+    /// Incarnation of the agent.
+    pub incarnation: u64,
+    /// What the host is.
+    pub facts: Facts,
+    /// Labels from the host's own configuration, set when the node is first registered.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisterReply {
+    /// The node's uid.
+    pub uid: Uid,
+    /// Whether it was made now.
+    pub created: bool,
+}
+
+/// `asks`: a node fetches its orders.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AsksRequest {}
+
+/// Orders of one replica for the node; every replica answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AsksReply {
+    /// The orders.
+    pub asks: Vec<Ask>,
+}
+
+/// One order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ask {
+    /// Names the relay: `api.<node>.relay.<id>`; 32 hex digits.
+    pub id: TxnId,
+    /// What to do.
+    pub op: AskOp,
+    /// For whom.
+    pub caller: Name,
+}
+
+/// What a node can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AskOp {
+    /// Lines of a process's log.
+    Logs {
+        /// The process.
+        uid: Uid,
+        /// Go on with new lines.
+        follow: bool,
+        /// Only the last so many lines.
+        tail: Option<u64>,
+    },
+    /// Something that a newer server asks for: answered with an error.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The version of a server, in the answer's `VersionReply` to `get` of nothing: see `ostler version`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionReply {
+    /// Version of the controller.
+    pub version: String,
+}
+
+/// What a relay chunk bears: body = bytes, header `Ostler-Seq` = its number from 1, and on the last one `Ostler-End`.
+/// The agent sends each as a request; the answer is the credit: the number of chunks that may follow unanswered.
+pub const RELAY_WINDOW: usize = 16;
+
+/// Filter of `config status --state`.
+#[must_use]
+pub fn file_state_by_name(text: &str) -> Option<FileState> {
+    let all = [
+        ("Failed", FileState::Failed),
+        ("Contested", FileState::Contested),
+        ("Drifted", FileState::Drifted),
+        ("Offline", FileState::Offline),
+        ("Held", FileState::Held),
+        ("Applying", FileState::Applying),
+        ("Pending", FileState::Pending),
+        ("InSync", FileState::InSync),
+    ];
+    all.into_iter().find(|(name, _)| *name == text).map(|(_, state)| state)
+}
+
+/// A content's reference.
+#[must_use]
+pub fn content_ref(bytes: &[u8]) -> ContentRef {
+    let sha256: Sha256 = crate::hash::sha256(bytes);
+    ContentRef { sha256, size: bytes.len() as u64 }
+}
