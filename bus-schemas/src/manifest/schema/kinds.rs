@@ -1,0 +1,285 @@
+//! Documents, metadata, and the spec of every kind (CONTRACT.md sections 1, 3 and 4).
+
+use super::{Field, Object, TEMPLATE, Type, choice};
+use crate::ids::Kind;
+
+/// More replicas than any server's `max_replicas`: what fits the type. The server's own limit is a rule.
+const REPLICAS: Type = Type::Int { min: 0, max: u32::MAX as i64 };
+
+/// A whole document.
+pub const DOCUMENT: Object = Object {
+    fields: &[
+        Field::new("apiVersion", Type::Exactly("ostler/v1"), "The version of this contract.")
+            .required("write ostler/v1"),
+        Field::new("kind", Type::Kind, "What the object is.").required("for example Deployment").immutable(),
+        Field::new("metadata", Type::Object(&METADATA), "What it is called.")
+            .required("for example {name: web}"),
+        Field::new("spec", Type::Anything, "What is asked for."),
+        Field::ignored("status", "What is so."),
+    ],
+};
+
+/// What an object is called and marked with.
+pub const METADATA: Object = Object {
+    fields: &[
+        Field::new("name", Type::Name, "Unique per kind and namespace.")
+            .required("for example web-1")
+            .immutable(),
+        Field::new("namespace", Type::Name, "The context's namespace if left out, else default.").immutable(),
+        Field::new("labels", Type::Labels { own: false }, "For selection.").or("{}"),
+        Field::new("annotations", Type::Annotations, "For people and programs outside.").or("{}"),
+        Field::new(
+            "revision",
+            Type::Int { min: 1, max: i64::MAX },
+            "Refused if the object has another revision by now.",
+        ),
+        Field::ignored("uid", "The object for all time."),
+        Field::ignored("generation", "Counts changes of the spec."),
+        Field::ignored("creationTimestamp", "When it was made."),
+        Field::ignored("deletionTimestamp", "When its end was asked."),
+        Field::ignored("finalizers", "What must be done before it goes."),
+        Field::ignored("ownerReferences", "Who made it."),
+        Field::ignored("applied", "What was applied last."),
+    ],
+};
+
+const TEMPLATE_METADATA: Object = Object {
+    fields: &[
+        Field::new("labels", Type::Labels { own: false }, "Of every process.").or("{}"),
+        Field::new("annotations", Type::Annotations, "Of every process.").or("{}"),
+    ],
+};
+
+const WORKLOAD_TEMPLATE: Object = Object {
+    fields: &[
+        Field::new("metadata", Type::Object(&TEMPLATE_METADATA), "Labels and annotations of every process.")
+            .or("{}"),
+        Field::new("spec", Type::Object(&TEMPLATE), "What every process is.")
+            .required("for example {command: [/usr/bin/app]}"),
+    ],
+};
+
+const ROLLOUT: Object = Object {
+    fields: &[
+        Field::new("waves", Type::List { of: &Type::Share, max: 100 }, "Rising and cumulative, last 100%.")
+            .or("[100%]"),
+        Field::new("bake", Type::Duration { positive: false }, "How long a wave must stay healthy.")
+            .or("10s"),
+        Field::reserved("maxFailures", "So many failures in a wave are borne."),
+        Field::new("onFailure", choice(&["rollback", "pause"]), "What is done when a version fails.")
+            .or("rollback"),
+        Field::reserved("pauseAfter", "Waves after which a person goes on."),
+        Field::reserved("progressDeadline", "How long a wave may take."),
+        Field::reserved("maxUnavailable", "Nodes in action at one time."),
+        Field::reserved("groupBy", "A label that a wave never mixes."),
+        Field::reserved("windows", "When a wave may start."),
+        Field::reserved("maxMemoryIncrease", "More is a failure."),
+        Field::reserved("maxErrorLineIncrease", "More is a failure."),
+    ],
+};
+
+const ROLLING_UPDATE: Object = Object {
+    fields: &[
+        Field::new("maxSurge", Type::Share, "How many above replicas; rounds up.").or("25%"),
+        Field::new("maxUnavailable", Type::Share, "How many below replicas; rounds down.").or("25%"),
+    ],
+};
+
+const STRATEGY: Object = Object {
+    fields: &[
+        Field::new("type", choice(&["RollingUpdate", "Recreate"]), "A few at a time, or all at once.")
+            .or("RollingUpdate"),
+        Field::new("rollingUpdate", Type::Object(&ROLLING_UPDATE), "The bounds of RollingUpdate."),
+    ],
+};
+
+const DEPLOYMENT: Object = Object {
+    fields: &[
+        Field::new("replicas", REPLICAS, "How many processes; 1 at first.").kept(),
+        Field::new("strategy", Type::Object(&STRATEGY), "How old processes are exchanged for new ones.")
+            .or("{}"),
+        Field::reserved("singleton", "Never two live copies."),
+        Field::reserved("fence", "What proves that a lost copy is gone."),
+        Field::reserved("paused", "Whether rollouts stand still."),
+        Field::reserved("versionHistoryLimit", "How many versions are kept."),
+        Field::new("rollout", Type::Object(&ROLLOUT), "How a new version spreads and is judged.").or("{}"),
+        Field::new("template", Type::Object(&WORKLOAD_TEMPLATE), "What every process is.")
+            .required("for example {spec: {command: [/usr/bin/app]}}"),
+    ],
+};
+
+const CONFIG_FILE: Object = Object {
+    fields: &[
+        Field::new("path", Type::FilePath, "Where the file is.")
+            .required("for example /etc/app.conf")
+            .immutable(),
+        Field::new("nodeSelector", Type::Labels { own: true }, "Which nodes have it; {} is every node.")
+            .required("write {} for every node"),
+        Field::new("content", Type::Content, "What is in it, as text.").kept(),
+        Field::new("contentBase64", Type::Base64, "What is in it, as base64.").kept(),
+        Field::reserved("template", "What is in it, rendered for each node."),
+        Field::reserved("files", "Several files in one folder."),
+        Field::reserved("unlisted", "What is done with files that are not named."),
+        Field::reserved("vars", "Values for the template."),
+        Field::reserved("overrides", "Other values for some nodes."),
+        Field::new("owner", Type::Account, "Name or number.").or("root"),
+        Field::new("group", Type::Account, "Name or number; the owner's group if left out."),
+        Field::new("mode", Type::Mode, "Permission bits, as text.").or("\"0644\""),
+        Field::new("createDirectories", Type::Bool, "Whether missing parent folders are made.").or("true"),
+        Field::reserved("validator", "Looks at a file before it is swapped in."),
+        Field::reserved("onChange", "What is done after a change."),
+        Field::reserved("probe", "Asked from the action to the end of the bake."),
+        Field::new(
+            "drift",
+            choice(&["enforce", "warn", "ignore"]),
+            "What is done when it was changed by hand.",
+        )
+        .or("enforce"),
+        Field::new(
+            "onExisting",
+            choice(&["replace", "refuse"]),
+            "At first contact with a file not written by Ostler.",
+        )
+        .or("replace"),
+        Field::new("onRemove", choice(&["keep", "restore", "delete"]), "What stays when the object goes.")
+            .or("keep"),
+        Field::new("rollout", Type::Object(&ROLLOUT), "How a new version spreads and is judged.").or("{}"),
+    ],
+};
+
+const TAINT: Object = Object {
+    fields: &[
+        Field::new("key", Type::LabelKey, "What it is about.").required("for example maintenance"),
+        Field::new("value", Type::LabelValue, "More of it.").or("\"\""),
+        Field::new("effect", choice(&["NoSchedule", "PreferNoSchedule", "NoExecute"]), "What it does.")
+            .required("for example NoSchedule"),
+    ],
+};
+
+const RESERVED: Object = Object {
+    fields: &[
+        Field::new("cpu", Type::Cpu, "Of the processor.").or("100m"),
+        Field::new("memory", Type::Size, "Of main memory.").or("256Mi"),
+    ],
+};
+
+const NODE: Object = Object {
+    fields: &[
+        Field::new("unschedulable", Type::Bool, "Whether it takes no new processes; false at first.").kept(),
+        Field::new(
+            "taints",
+            Type::List { of: &Type::Object(&TAINT), max: 100 },
+            "What processes must tolerate.",
+        )
+        .kept(),
+        Field::reserved("vars", "Values for templates."),
+        Field::new("reserved", Type::Object(&RESERVED), "What is left to programs outside Ostler.").or("{}"),
+    ],
+};
+
+const STATEFUL_SET: Object = Object {
+    fields: &[
+        Field::reserved("replicas", "How many members."),
+        Field::reserved("ordinals", "Where counting starts."),
+        Field::reserved("updateStrategy", "How members are updated."),
+        Field::reserved("managementPolicy", "In order or at once."),
+        Field::reserved("serviceName", "The Service that names members."),
+        Field::reserved("dataDirectories", "Folders that stay."),
+        Field::reserved("fence", "What proves that a lost copy is gone."),
+        Field::reserved("onNodeLoss", "Wait or make anew."),
+        Field::reserved("rollout", "How a new version spreads."),
+        Field::reserved("paused", "Whether rollouts stand still."),
+        Field::reserved("versionHistoryLimit", "How many versions are kept."),
+        Field::reserved("template", "What every member is."),
+    ],
+};
+
+const DAEMON_SET: Object = Object {
+    fields: &[
+        Field::reserved("updateStrategy", "How processes are updated."),
+        Field::reserved("versionHistoryLimit", "How many versions are kept."),
+        Field::reserved("rollout", "How a new version spreads."),
+        Field::reserved("paused", "Whether rollouts stand still."),
+        Field::reserved("template", "What every process is."),
+    ],
+};
+
+const JOB: Object = Object {
+    fields: &[
+        Field::reserved("parallelism", "How many at a time."),
+        Field::reserved("completions", "How many successes."),
+        Field::reserved("completionMode", "Whether they are numbered."),
+        Field::reserved("backoffLimit", "So many failures end it."),
+        Field::reserved("activeDeadline", "How long it may take."),
+        Field::reserved("ttlAfterFinished", "How long it is kept."),
+        Field::reserved("suspend", "Whether it stands still."),
+        Field::reserved("perNode", "One on each node."),
+        Field::reserved("template", "What every process is."),
+    ],
+};
+
+const CRON_JOB: Object = Object {
+    fields: &[
+        Field::reserved("schedule", "When."),
+        Field::reserved("timeZone", "Whose clock."),
+        Field::reserved("concurrencyPolicy", "What if the last one still runs."),
+        Field::reserved("missedRuns", "What if a time was missed."),
+        Field::reserved("startingDeadline", "How late it may start."),
+        Field::reserved("randomizedDelaySec", "Spread of starts."),
+        Field::reserved("suspend", "Whether it stands still."),
+        Field::reserved("successfulJobsHistoryLimit", "How many are kept."),
+        Field::reserved("failedJobsHistoryLimit", "How many are kept."),
+        Field::reserved("jobTemplate", "What every Job is."),
+    ],
+};
+
+const SECRET: Object = Object {
+    fields: &[
+        Field::reserved("stringData", "Values as text."),
+        Field::reserved("data", "Values as base64."),
+        Field::reserved("immutable", "Whether it can change."),
+    ],
+};
+
+const SERVICE: Object = Object {
+    fields: &[
+        Field::reserved("selector", "Labels of its processes."),
+        Field::reserved("ports", "Names of their ports."),
+        Field::reserved("publishNotReadyAddresses", "Whether processes count before they are ready."),
+    ],
+};
+
+const NOTHING: Object = Object { fields: &[] };
+const QUOTA: Object = Object { fields: &[Field::reserved("hard", "The most of each.")] };
+const ROLE: Object = Object { fields: &[Field::reserved("rules", "What is allowed.")] };
+const ROLE_BINDING: Object = Object {
+    fields: &[Field::reserved("roleRef", "Which Role."), Field::reserved("subjects", "Who has it.")],
+};
+const PRIORITY_CLASS: Object = Object {
+    fields: &[
+        Field::reserved("value", "The higher, the sooner."),
+        Field::reserved("preemptionPolicy", "Whether it pushes others out."),
+    ],
+};
+
+/// The fields under `spec:` of a kind.
+#[must_use]
+pub const fn spec_of(kind: Kind) -> &'static Object {
+    match kind {
+        Kind::Node => &NODE,
+        Kind::Namespace => &NOTHING,
+        Kind::Process => &TEMPLATE,
+        Kind::Deployment => &DEPLOYMENT,
+        Kind::ConfigFile => &CONFIG_FILE,
+        Kind::StatefulSet => &STATEFUL_SET,
+        Kind::DaemonSet => &DAEMON_SET,
+        Kind::Job => &JOB,
+        Kind::CronJob => &CRON_JOB,
+        Kind::Secret => &SECRET,
+        Kind::Service => &SERVICE,
+        Kind::ResourceQuota => &QUOTA,
+        Kind::Role => &ROLE,
+        Kind::RoleBinding => &ROLE_BINDING,
+        Kind::PriorityClass => &PRIORITY_CLASS,
+    }
+}
