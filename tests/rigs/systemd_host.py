@@ -123,7 +123,9 @@ class Host:
     # Installation, in the order of a package: files, users, folders, presets; then the admin's part.
 
     def install_units(self):
-        subprocess.run([RIGS / "install-units", self.root], check=True, stdout=subprocess.DEVNULL)
+        version = self.run("systemctl", "--version").split()[1]
+        subprocess.run([RIGS / "install-units", self.root], check=True, stdout=subprocess.DEVNULL,
+                       env={**os.environ, "SYSTEMD_VERSION": version})
         self.write(STANDS_FOR_NETWORK, "/etc/systemd/system/rig-network.service")
         self.run("systemd-sysusers")
         self.run("systemctl", "daemon-reload")
@@ -145,6 +147,10 @@ class Host:
 
     def main_pid(self, unit):
         return int(self.show(unit, "MainPID"))
+
+    def signal(self, name, pid):
+        """`pid` as numbered inside. The shell's own kill: small systems have no other."""
+        self.run("sh", "-c", f"kill -{name} {pid}")
 
     def journal_of(self, unit):
         return self.run("journalctl", "--no-pager", "--output", "cat", "--unit", unit, check=False)

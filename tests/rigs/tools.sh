@@ -3,7 +3,7 @@
 # what it does, and fails with the reason.
 #
 #   tools.sh apt                      Debian packages of the rigs (root)
-#   tools.sh fetch_nats_server DIR    nats-server into DIR, unless a new enough one is on PATH
+#   tools.sh fetch_nats_server DIR    nats-server into DIR, unless OSTLER_NATS_SERVER or PATH has a new enough one
 #   tools.sh fetch_nats_cli DIR       the stock `nats` command into DIR (needs go)
 #
 # The two fetchers print the program's path on stdout and talk on stderr. The file may also be
@@ -38,12 +38,12 @@ apt() {
 
 fetch_nats_server() {
     local dir=$1 found version
-    if found=$(command -v nats-server); then
+    if found=$(command -v "${OSTLER_NATS_SERVER:-nats-server}"); then
         version=$(server_version "$found")
         if [ -n "$version" ] && at_least "$version" "$NATS_SERVER_MIN"; then
-            say "nats-server $version is on PATH"; echo "$found"; return 0
+            say "nats-server $version is here already"; echo "$found"; return 0
         fi
-        say "nats-server on PATH is ${version:-of unknown version}, too old"
+        say "$found is ${version:-of unknown version}, not used: $NATS_SERVER_MIN or newer is needed"
     fi
     found=$dir/bin/nats-server
     if [ "$(server_version "$found")" != "$NATS_SERVER_PIN" ]; then
