@@ -1,1 +1,20 @@
-//! ostler-controller-core
+//! Decisions of the controllers: pure functions from a snapshot of the fleet, the time and fresh ids to a plan.
+//!
+//! No IO, no clock, no randomness, no unordered iteration (see `clippy.toml` beside the manifest). The words:
+//!
+//! * [`fleet::Fleet`]: the immutable snapshot, fed change by change from the store.
+//! * [`plan::Plan`]: what a reconciler decided: guarded steps, events, status, when to look again, and why.
+//! * [`liveness`]: beats and canaries to phases, on every replica.
+//! * [`lease`]: leadership as a sans-IO machine. [`lane`]: plans to fenced batches.
+//! * [`queue`]: which object to look at next.
+//! * Reconcilers: [`node`], [`scheduler`], [`process`], [`deployment`], [`configfile`], [`garbage`].
+//! * [`status`]: what users read, computed from the snapshot. [`audit`]: the invariants, checked on snapshots.
+
+pub mod fleet;
+pub mod lane;
+pub mod lease;
+pub mod liveness;
+pub mod node;
+pub mod plan;
+pub mod queue;
+pub mod scheduler;

@@ -1,0 +1,143 @@
+//! The one snapshot of a replica: written by the informers, read by everybody, as the latest value of a channel.
+//!
+//! Guarantee: what [`Snapshot::at_least`] returns has taken in every write up to the revision asked for, so a writer
+//! reads its own writes. Readers never block the writer.
+
+use std::sync::Arc;
+
+use ostler_bus::ClockRef;
+use ostler_controller_core::fleet::{Change, Fleet};
+use ostler_schemas::{Bucket, Key, Revision};
+use tokio::sync::watch;
+
+/// What readers see.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// The fleet.
+    pub fleet: Arc<Fleet>,
+    /// Whether everything that was stored when the informers began has been taken in.
+    pub synced: bool,
+    /// Why the picture may be old: an informer has lost its watch.
+    pub stale: Option<String>,
+}
+
+/// A reader's handle.
+#[derive(Clone)]
+pub struct Snapshot {
+    views: watch::Receiver<View>,
+    clock: ClockRef,
+}
+
+/// The snapshot did not reach a revision in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this replica has not caught up to revision {wanted} (it is at {reached})")]
+pub struct Behind {
+    /// What was asked for.
+    pub wanted: Revision,
+    /// What it has.
+    pub reached: Revision,
+}
+
+impl Snapshot {
+    /// The latest view.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.views.borrow().clone()
+    }
+
+    /// The latest fleet.
+    #[must_use]
+    pub fn fleet(&self) -> Arc<Fleet> {
+        Arc::clone(&self.views.borrow().fleet)
+    }
+
+    /// A receiver of every later view; intermediate ones may be skipped.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<View> {
+        self.views.clone()
+    }
+
+    /// A fleet that is synced and has reached `revision` of the objects bucket.
+    ///
+    /// # Errors
+    /// [`Behind`] if that takes longer than `timeout_ms`.
+    pub async fn at_least(&self, revision: Revision, timeout_ms: u64) -> Result<Arc<Fleet>, Behind> {
+        let mut views = self.views.clone();
+        let reached = async {
+            let view = views.wait_for(|v| v.synced && v.fleet.revision >= revision).await;
+            view.map(|v| Arc::clone(&v.fleet)).ok()
+        };
+        tokio::select! {
+            biased;
+            Some(fleet) = reached => Ok(fleet),
+            () = self.clock.sleep_ms(timeout_ms) => {
+                Err(Behind { wanted: revision, reached: self.fleet().revision })
+            }
+        }
+    }
+}
+
+/// The writer's handle; one per replica, shared by the informers of both buckets.
+pub struct SnapshotWriter {
+    views: watch::Sender<View>,
+    objects_synced: bool,
+    observed_synced: bool,
+}
+
+/// A fresh, empty snapshot.
+#[must_use]
+pub fn snapshot(clock: ClockRef) -> (SnapshotWriter, Snapshot) {
+    let (sender, receiver) = watch::channel(View::default());
+    let writer = SnapshotWriter { views: sender, objects_synced: false, observed_synced: false };
+    (writer, Snapshot { views: receiver, clock })
+}
+
+impl SnapshotWriter {
+    /// Takes in writes as one step: readers see all or none of them.
+    pub fn apply(&mut self, bucket: Bucket, changes: &[Change<'_>], revision: Revision) {
+        self.views.send_modify(|view| {
+            let fleet = Arc::make_mut(&mut view.fleet);
+            changes.iter().for_each(|c| fleet.apply(c));
+            fleet.reached(bucket, revision);
+        });
+    }
+
+    /// Forgets keys that a relist did not show.
+    pub fn forget(&mut self, keys: &[Key]) {
+        self.views.send_modify(|view| {
+            let fleet = Arc::make_mut(&mut view.fleet);
+            keys.iter().for_each(|k| fleet.forget(k));
+        });
+    }
+
+    /// Forgets a bucket: its store began anew.
+    pub fn reset(&mut self, bucket: Bucket) {
+        self.set_synced(bucket, false);
+        self.views.send_modify(|view| Arc::make_mut(&mut view.fleet).reset(bucket));
+        self.publish_synced();
+    }
+
+    /// Everything stored has been taken in.
+    pub fn synced(&mut self, bucket: Bucket) {
+        self.set_synced(bucket, true);
+        self.publish_synced();
+    }
+
+    /// An informer lost its watch (`Some`), or has it again (`None`).
+    pub fn stale(&mut self, why: Option<String>) {
+        self.views.send_modify(|view| view.stale = why);
+    }
+
+    fn set_synced(&mut self, bucket: Bucket, synced: bool) {
+        match bucket {
+            Bucket::Objects => self.objects_synced = synced,
+            Bucket::Observed => self.observed_synced = synced,
+            Bucket::Grants | Bucket::Blobs => {}
+        }
+    }
+
+    fn publish_synced(&mut self) {
+        let synced = self.objects_synced && self.observed_synced;
+        self.views.send_modify(|view| view.synced = synced);
+    }
+}
