@@ -58,11 +58,9 @@ class Layout:
         yield self.server, "/etc/ostler/nats.conf"
         for part in sorted(p for p in (self.server.parent / "tls").rglob("*") if p.is_file()):
             yield part, f"/etc/ostler/tls/{part.relative_to(self.server.parent / 'tls')}"
-        yield self.controller / "controller.toml", "/etc/ostler/controller.toml"
-        yield self.node / "agent.toml", "/etc/ostler/agent.toml"
-        for key in (self.controller / "controller.nk", self.controller / "canary.nk", self.node / "node.nk"):
-            yield key, f"/etc/ostler/nkeys/{key.name}"
-        yield self.node / "ca.pem", "/etc/ostler/tls/ca.pem"
+        # The settings name their keys relative to their own folder, so all go beside them.
+        for part in sorted(self.controller.iterdir()) + sorted(self.node.iterdir()):
+            yield part, f"/etc/ostler/{part.name}"
         for part in sorted(self.operator.iterdir()):
             yield part, f"/root/operator/{part.name}"
 
