@@ -3,6 +3,7 @@
 //! * [`store`]: guarded transactions on buckets, reads, watches. No blind put can be written.
 //! * [`topic`]: messages without durability: publish, subscribe, request, serve.
 //! * [`clock`], [`entropy`]: time and randomness, so that a simulation can own them.
+//! * [`sim_clock`]: the clock of a simulated machine.
 //! * [`definite`]: from "unknown" to a definite outcome, by resending and by reading what was written.
 //! * [`informer`]: list and watch with resumption, as whole transactions, with an "as of" revision.
 //! * [`node_link`]: what one agent may do, over a [`topic::Topic`] of its account.
@@ -21,6 +22,7 @@ pub mod memory;
 pub mod nats;
 pub mod node_link;
 pub mod setup;
+pub mod sim_clock;
 pub mod store;
 pub mod topic;
 
