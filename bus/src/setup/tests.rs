@@ -1,0 +1,57 @@
+use super::*;
+use crate::entropy::SeededEntropy;
+
+fn options(nodes: &[&str]) -> Options {
+    Options {
+        servers: vec![Server {
+            name: "s1".parse().expect("a name"),
+            host: "127.0.0.1".to_owned(),
+            listen: "127.0.0.1".to_owned(),
+            client_port: 4222,
+            cluster_port: 6222,
+            store_dir: "/tmp/none".into(),
+        }],
+        nodes: nodes.iter().map(|n| n.parse().expect("a name")).collect(),
+        operators: ["anna".parse().expect("a name")].into(),
+    }
+}
+
+fn generated(nodes: &[&str], existing: &Files, seed: u64) -> Files {
+    generate(&options(nodes), Path::new("/out"), existing, &SeededEntropy::from_number(seed)).expect("files")
+}
+
+#[test]
+fn a_second_run_keeps_every_key_and_adds_names() {
+    let first = generated(&["n1"], &Files::new(), 1);
+    let second = generated(&["n2"], &first, 2);
+    for (path, file) in &first {
+        if path.ends_with(".nk") || path.ends_with(".pem") {
+            assert_eq!(Some(file), second.get(path), "{path}");
+        }
+    }
+    let conf = String::from_utf8_lossy(&second["nats/s1.conf"].bytes);
+    assert!(conf.contains("beat.n1") && conf.contains("beat.n2"));
+    assert_eq!(generated(&[], &second, 3), second);
+}
+
+#[test]
+fn one_name_is_one_party() {
+    let both =
+        generate(&options(&["anna"]), Path::new("/out"), &Files::new(), &SeededEntropy::from_number(1));
+    assert!(matches!(both, Err(SetupError::NameTaken { name }) if name == "anna"));
+}
+
+#[test]
+fn secrets_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a folder");
+    let files = run(dir.path(), &options(&["n1"]), &SeededEntropy::from_number(1)).expect("written");
+    for (path, file) in &files {
+        let mode = std::fs::metadata(dir.path().join(path)).expect("written").permissions().mode() & 0o777;
+        let is_secret = path.ends_with(".nk") || path.ends_with("-key.pem");
+        assert_eq!(file.secret, is_secret, "{path}");
+        assert_eq!(mode, if is_secret { 0o600 } else { 0o644 }, "{path}");
+    }
+    let again = run(dir.path(), &options(&["n1"]), &SeededEntropy::from_number(9)).expect("written");
+    assert_eq!(files, again);
+}
