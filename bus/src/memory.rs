@@ -35,11 +35,11 @@ use ostler_schemas::{Name, NodeName};
 
 use self::conn::{Conn, Shared};
 pub use self::faults::{Faults, Noise, Snapshot};
-use self::permissions::Identity;
 use self::router::Packet;
 use self::store::MemoryStore;
 use self::topic::MemoryTopic;
 use crate::clock::ClockRef;
+use crate::layout::Identity;
 use crate::sim_clock::{Gate, SimClock};
 use crate::store::{Headers, StoreRef};
 use crate::topic::TopicRef;
@@ -126,7 +126,7 @@ impl MemoryBus {
     }
 
     fn connect(&self, party: &Party, identity: Identity) -> Arc<Conn> {
-        Conn::open(&self.shared, party, identity)
+        Conn::open(&self.shared, party, identity, None)
     }
 
     /// A controller's connection.
@@ -151,7 +151,9 @@ impl MemoryBus {
     /// The connection of a canary, to the server that it stands for.
     #[must_use]
     pub fn canary(&self, party: &Party, server: &Name) -> TopicRef {
-        Arc::new(MemoryTopic::new(self.connect(party, Identity::Canary(server.clone()))))
+        let servers = self.shared.state().options.servers.clone();
+        let index = servers.iter().position(|s| s == server);
+        Arc::new(MemoryTopic::new(Conn::open(&self.shared, party, Identity::Canary { servers }, index)))
     }
 
     /// The control of misbehaviours.

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::permissions::{Account, Identity, Permissions};
+use super::permissions::Permissions;
 use super::state::{ConnState, State};
 use super::{MemoryOptions, Party};
 use crate::clock::ClockRef;
+use crate::layout::{Account, Identity};
 use crate::sim_clock::Gate;
 use crate::topic::LinkState;
 
@@ -61,17 +62,17 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn open(shared: &Arc<Shared>, party: &Party, identity: Identity) -> Arc<Self> {
+    /// Connects, to the `server` with this index or to any.
+    pub(super) fn open(
+        shared: &Arc<Shared>,
+        party: &Party,
+        identity: Identity,
+        server: Option<usize>,
+    ) -> Arc<Self> {
         let mut state = shared.state();
         let id = state.fresh_id();
         let servers = state.options.servers.len();
-        let server = match &identity {
-            // A canary stands for its server.
-            Identity::Canary(name) => state.options.servers.iter().position(|s| s == name).unwrap_or(0),
-            Identity::Controller | Identity::Node(_) | Identity::Operator(_) => {
-                usize::try_from(id).unwrap_or(0) % servers
-            }
-        };
+        let server = server.unwrap_or(usize::try_from(id).unwrap_or(0) % servers);
         let (link, _) = watch::channel(LinkState {
             connected: !state.faults.is_deaf_to(&party.name, server),
             server: state.options.servers.get(server).cloned(),

@@ -192,7 +192,7 @@ impl Misbehaviour {
         let noise = self.noise(party);
         let lost = if subject.starts_with("push.") {
             self.ordered(party, Once::LoseHint) || self.chance(noise.lose_hint_ppm)
-        } else if subject.starts_with("_INBOX.") {
+        } else if subject.starts_with("_INBOX_") {
             self.ordered(party, Once::LoseReply) || self.chance(noise.lose_reply_ppm)
         } else {
             self.chance(noise.lose_message_ppm)

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use ostler_schemas::headers as names;
 use tokio::time::Instant;
 
-use super::permissions::Account;
 use super::router::Packet;
 use super::state::State;
 use super::stream::{BATCH_DISABLED, Draft, ROLLUP_DENIED, Refusal, Stored, TTL_DENIED};
+use crate::layout::Account;
 use crate::store::Headers;
 
 const DIRECT_GET: &str = "$JS.API.DIRECT.GET.";

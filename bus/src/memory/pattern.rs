@@ -66,13 +66,17 @@ impl Pattern {
     }
 }
 
-/// `target` with `{1}`, `{2}` … replaced by what was captured.
-pub(crate) fn fill(target: &str, captured: &[&str]) -> String {
-    let mut out = target.to_owned();
-    for (i, text) in captured.iter().enumerate() {
-        out = out.replace(&format!("{{{}}}", i + 1), text);
+/// `target` with its wildcards replaced, in order, by what was captured.
+pub(crate) fn fill(target: &Pattern, captured: &[&str]) -> String {
+    let mut captured = captured.iter();
+    let mut filled = Vec::with_capacity(target.0.len());
+    for token in &target.0 {
+        filled.push(match token.as_str() {
+            "*" | ">" => captured.next().copied().unwrap_or(token),
+            literal => literal,
+        });
     }
-    out
+    filled.join(".")
 }
 
 /// The prefixes under which subscriptions that could match `subject` are kept.
@@ -121,6 +125,7 @@ mod tests {
     #[test]
     fn captures_fill_targets() {
         let captured = Pattern::new("put.event.*.>").captures("put.event.n1.a.b").expect("matches");
-        assert_eq!(fill("ostler.v1.event.node.{1}.{2}", &captured), "ostler.v1.event.node.n1.a.b");
+        let target = Pattern::new("ostler.v1.event.node.*.>");
+        assert_eq!(fill(&target, &captured), "ostler.v1.event.node.n1.a.b");
     }
 }

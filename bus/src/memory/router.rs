@@ -9,9 +9,10 @@ use ostler_schemas::headers as names;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::pattern::{Pattern, fill, prefixes_of};
-use super::permissions::{Account, Response, STREAM_EXPORT};
+use super::pattern::{Pattern, prefixes_of};
+use super::permissions::Response;
 use super::state::State;
+use crate::layout::Account;
 use crate::store::Headers;
 use crate::topic::Message;
 
@@ -175,8 +176,10 @@ impl State {
             return self.route_reply(packet);
         }
         let mut takers = self.serve_jetstream(packet) + self.serve_discovery(packet);
-        if Pattern::new(STREAM_EXPORT).matches(&packet.subject) {
-            takers += self.deliver_in(Account::Ag, packet);
+        let importers: Vec<Account> =
+            self.exports.iter().filter(|(_, p)| p.matches(&packet.subject)).map(|(a, _)| *a).collect();
+        for account in importers {
+            takers += self.deliver_in(account, packet);
         }
         takers
     }
@@ -195,14 +198,14 @@ impl State {
 
     fn route_import(&mut self, packet: &Packet) -> usize {
         let found = self.imports.get(&packet.account).into_iter().flatten().find_map(|import| {
-            let captured = import.local.captures(&packet.subject)?;
-            Some((fill(import.target, &captured), import.share, import.response))
+            let subject = import.translate(&packet.subject)?;
+            Some((subject, import.share, import.response))
         });
         let Some((subject, share, response)) = found else { return 0 };
         let reply = packet.reply.as_ref().map(|reply| self.rewrite(packet.account, reply, response));
         let mut headers = packet.headers.clone();
         if share {
-            let info = serde_json::json!({ "acc": packet.account.name(), "user": packet.user });
+            let info = serde_json::json!({ "acc": packet.account.as_str(), "user": packet.user });
             headers.set(names::NATS_REQUEST_INFO, info.to_string());
         }
         let inner = Packet { account: Account::Cp, subject, reply: reply.clone(), headers, ..packet.clone() };

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::permissions::Account;
 use super::router::Packet;
 use super::state::State;
+use crate::layout::Account;
 use crate::store::Headers;
 use crate::topic::ServiceSpec;
 

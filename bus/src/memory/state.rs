@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ostler_schemas::Bucket;
-use ostler_schemas::subject::{AUDIT_STREAM, EVENTS_STREAM};
 use ostler_schemas::time::Timestamp;
 use tokio::sync::watch;
 
 use super::MemoryOptions;
 use super::faults::Misbehaviour;
-use super::permissions::{Account, Import, imports};
+use super::pattern::Pattern;
+use super::permissions::{Import, imports, stream_exports};
 use super::router::{ReplyRoute, Subscription};
 use super::services::ServiceState;
-use super::stream::{Stream, StreamSpec};
+use super::stream::Stream;
 use super::watch::WatchFlags;
 use crate::clock::ClockRef;
+use crate::layout::{self, Account, Scale, Sizes};
 use crate::topic::LinkState;
 
 /// A connection as the servers see it.
@@ -41,36 +41,10 @@ pub(super) struct State {
     pub(super) services: BTreeMap<u64, ServiceState>,
     pub(super) watches: BTreeMap<u64, WatchFlags>,
     pub(super) imports: BTreeMap<Account, Vec<Import>>,
+    pub(super) exports: Vec<(Account, Pattern)>,
     pub(super) faults: Misbehaviour,
     last_id: u64,
     consumers: u64,
-}
-
-const MIB: u64 = 1 << 20;
-
-/// The streams. Batches are off where agents can publish through an import.
-const STREAMS: [StreamSpec; 6] = [
-    bucket(Bucket::Objects, true, 1024 * MIB),
-    bucket(Bucket::Observed, false, 1024 * MIB),
-    bucket(Bucket::Grants, false, 64 * MIB),
-    bucket(Bucket::Blobs, true, 1024 * MIB),
-    log(EVENTS_STREAM, "ostler.v1.event.", 64 * MIB),
-    log(AUDIT_STREAM, "ostler.v1.audit.", 64 * MIB),
-];
-
-const fn bucket(bucket: Bucket, atomic: bool, bytes_max: u64) -> StreamSpec {
-    StreamSpec {
-        name: bucket.stream(),
-        prefix: bucket.subject_prefix(),
-        history_one: true,
-        atomic,
-        bytes_max,
-        discard_old: false,
-    }
-}
-
-const fn log(name: &'static str, prefix: &'static str, bytes_max: u64) -> StreamSpec {
-    StreamSpec { name, prefix, history_one: false, atomic: false, bytes_max, discard_old: true }
 }
 
 impl State {
@@ -90,7 +64,8 @@ impl State {
             replies: BTreeMap::new(),
             services: BTreeMap::new(),
             watches: BTreeMap::new(),
-            imports: [Account::Cp, Account::Ag, Account::Op].into_iter().map(|a| (a, imports(a))).collect(),
+            imports: Account::ALL.into_iter().map(|a| (a, imports(a))).collect(),
+            exports: stream_exports(),
             last_id: 0,
             consumers: 0,
         };
@@ -115,17 +90,18 @@ impl State {
 
     pub(super) fn provision(&mut self) {
         let now = self.wall();
-        for spec in STREAMS {
+        let replicas = layout::replicas_for(self.options.servers.len());
+        for spec in layout::streams(Scale { replicas, sizes: Sizes::default() }) {
             if !self.streams.contains_key(spec.name) {
                 let consumers = self.fresh_consumers();
-                self.streams.insert(spec.name, Stream::new(spec, now, consumers));
+                self.streams.insert(spec.name, Stream::new(spec.into(), now, consumers));
             }
         }
     }
 
     /// The stream that stores `subject`.
     pub(super) fn stream_of(&mut self, subject: &str) -> Option<&mut Stream> {
-        self.streams.values_mut().find(|s| subject.starts_with(s.spec.prefix))
+        self.streams.values_mut().find(|s| subject.starts_with(&s.spec.prefix))
     }
 
     /// Whether what the connection sends arrives.

@@ -7,24 +7,40 @@ use ostler_schemas::headers as names;
 use ostler_schemas::time::Timestamp;
 use tokio::time::Instant;
 
+use crate::layout;
 use crate::store::{BatchMark, Headers, TXN_WRITES_MAX};
 
-/// Largest message, body and headers: the server's default `max_payload`.
-pub(super) const MESSAGE_MAX: usize = 1 << 20;
-
 /// What a stream is for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct StreamSpec {
     pub(super) name: &'static str,
     /// It stores every subject below this prefix.
-    pub(super) prefix: &'static str,
+    pub(super) prefix: String,
     /// Keeps the last message of each subject only.
     pub(super) history_one: bool,
     /// Takes atomic batches.
     pub(super) atomic: bool,
     pub(super) bytes_max: u64,
+    /// Largest message, with its headers.
+    pub(super) message_max: u64,
     /// When full, drops the oldest; else refuses the newest.
     pub(super) discard_old: bool,
+}
+
+impl From<layout::StreamSpec> for StreamSpec {
+    fn from(spec: layout::StreamSpec) -> Self {
+        // Every stream of ours stores all that is below one prefix.
+        let prefix = spec.subjects.first().map(|s| s.trim_end_matches('>').to_owned()).unwrap_or_default();
+        Self {
+            name: spec.name,
+            prefix,
+            history_one: spec.last_only,
+            atomic: spec.atomic,
+            bytes_max: spec.max_bytes,
+            message_max: u64::from(spec.max_msg_size),
+            discard_old: spec.discard == layout::Discard::Old,
+        }
+    }
 }
 
 /// A stored message.
@@ -204,7 +220,7 @@ impl Stream {
         let mut freed = 0;
         for draft in drafts {
             let size = size_of(&draft.subject, &draft.headers, &draft.body);
-            if size > MESSAGE_MAX as u64 {
+            if size > self.spec.message_max {
                 return Err(Refusal::new(TOO_LARGE, "message size exceeds maximum allowed"));
             }
             if let Some((subject, expected)) = &draft.guard {
@@ -258,7 +274,7 @@ impl Stream {
 
     /// What is left of a memory stream after all servers have restarted: the same stream, empty, sequences from 0.
     pub(super) fn empty(&mut self) {
-        *self = Self::new(self.spec, self.created, self.consumers + 1);
+        *self = Self::new(self.spec.clone(), self.created, self.consumers + 1);
     }
 }
 

@@ -89,7 +89,7 @@ impl MemoryTopic {
     fn packet(&self, message: Outgoing, reply: Option<String>) -> Packet {
         Packet {
             account: self.conn.account,
-            user: self.conn.identity.user(),
+            user: self.conn.identity.caller(),
             subject: message.subject,
             reply,
             headers: message.headers,
@@ -113,7 +113,8 @@ impl MemoryTopic {
         let mut feed = Feed::new(&self.conn);
         let inbox = {
             let mut state = self.conn.shared.state();
-            let inbox = format!("_INBOX.{}.{}", self.conn.id, state.fresh_id());
+            let inbox =
+                format!("{}.{}.{}", self.conn.identity.inbox_prefix(), self.conn.id, state.fresh_id());
             feed.add(&mut state, &inbox, None, None);
             inbox
         };

@@ -3,10 +3,11 @@ use super::*;
 fn stream() -> Stream {
     let spec = StreamSpec {
         name: "S",
-        prefix: "k.",
+        prefix: "k.".to_owned(),
         history_one: true,
         atomic: true,
         bytes_max: 2_000,
+        message_max: 2_000,
         discard_old: false,
     };
     Stream::new(spec, Timestamp(1), 0)
