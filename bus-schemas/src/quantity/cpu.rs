@@ -32,7 +32,8 @@ impl Cpu {
 
 impl fmt::Display for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = if self.0.is_multiple_of(1_000) { (self.0 / 1_000).to_string() } else { format!("{}m", self.0) };
+        let text =
+            if self.0.is_multiple_of(1_000) { (self.0 / 1_000).to_string() } else { format!("{}m", self.0) };
         f.pad(&text)
     }
 }

@@ -7,6 +7,7 @@
 mod configfile;
 mod deployment;
 mod env;
+mod expand;
 mod need;
 mod node;
 mod placement;
@@ -22,6 +23,7 @@ use crate::ids::Kind;
 pub use configfile::{ConfigFileSpec, ContentRef, Drift, OnExisting, OnRemove};
 pub use deployment::{DeploymentSpec, OnFailure, RollingUpdate, Rollout, Strategy, StrategyType};
 pub use env::{EnvSource, EnvVar, FieldPath, FieldRef};
+pub use expand::{GIVEN_VARIABLES, Piece, expand, is_variable_name, pieces, port_variable};
 pub use need::Need;
 pub use node::{NamespaceSpec, NodeSpec, Reserved, Taint, TaintEffect};
 pub use placement::{Labels, Toleration, TolerationOperator, selects, tolerates};

@@ -185,3 +185,21 @@ fn a_new_version_of_a_file_is_new_content_or_attributes() {
     other.mode = Mode::from_bits(0o600);
     assert!(base.is_new_version(&other));
 }
+
+#[test]
+fn variables_are_found_and_filled_in() {
+    let of = |name: &str| (name == "A").then(|| "x".to_owned());
+    for (text, expanded) in [
+        ("$(A)", "x"),
+        ("a$(A)$(A)b", "axxb"),
+        ("$$(A)", "$(A)"),
+        ("$$$(A)", "$$(A)"),
+        ("$$(A) $(A)", "$(A) x"),
+        ("$(ls -l) $A $$ $( $", "$(ls -l) $A $$ $( $"),
+        ("", ""),
+    ] {
+        assert_eq!(expand(text, of), Ok(expanded.to_owned()), "{text}");
+    }
+    assert_eq!(expand("$(A) $(B)", of), Err("B"));
+    assert_eq!(port_variable("http-alt"), "OSTLER_PORT_HTTP_ALT");
+}

@@ -40,6 +40,8 @@ pub const METADATA: Object = Object {
         Field::ignored("finalizers", "What must be done before it goes."),
         Field::ignored("ownerReferences", "Who made it."),
         Field::ignored("applied", "What was applied last."),
+        Field::ignored("version", "What is rolled out."),
+        Field::ignored("touched", "What other verbs changed since the last apply."),
     ],
 };
 

@@ -18,8 +18,7 @@ const FIELD_REF: Object = Object {
 
 const ENV_SOURCE: Object = Object {
     fields: &[
-        Field::new("fieldRef", Type::Object(&FIELD_REF), "A fact of the process or its node.")
-            .required("for example {fieldPath: node.name}"),
+        Field::new("fieldRef", Type::Object(&FIELD_REF), "A fact of the process or its node."),
         Field::reserved("secretKeyRef", "A key of a Secret."),
     ],
 };

@@ -10,6 +10,7 @@ mod wire;
 use serde_json::{Map, Value as Json};
 
 use super::finding::{FindingCode, Place};
+use crate::spec::ContentRef;
 
 pub use read::{MAX_ALIASES, MAX_TEXT, read_documents};
 pub use scalar::{Scalar, ScalarType};
@@ -71,6 +72,18 @@ pub struct Document {
     pub root: Node,
     /// What is wrong with the text.
     pub problems: Vec<Problem>,
+    /// Whether the whole document was read; else what is missing from the tree may well be in the text.
+    pub is_whole: bool,
+    /// Content that was sent ahead and stands for `content` of a ConfigFile.
+    pub content: Option<ContentRef>,
+}
+
+impl Document {
+    /// A document that was read whole.
+    #[must_use]
+    pub fn new(file: Option<String>, root: Node) -> Document {
+        Document { file, root, problems: Vec::new(), is_whole: true, content: None }
+    }
 }
 
 impl Node {
@@ -122,23 +135,6 @@ impl Node {
         }
     }
 
-    /// The node at a path such as `spec.ports[0].port`, or the deepest one on the way there.
-    #[must_use]
-    pub fn nearest(&self, path: &[Step<'_>]) -> &Node {
-        let mut node = self;
-        for step in path {
-            let next = match step {
-                Step::Key(key) => node.entry(key).map(|entry| &entry.value),
-                Step::Index(index) => node.items().get(*index),
-            };
-            match next {
-                Some(next) => node = next,
-                None => break,
-            }
-        }
-        node
-    }
-
     /// As JSON, scalars by the YAML 1.2 core schema. Numbers that JSON cannot hold stay text.
     #[must_use]
     pub fn to_json(&self) -> Json {
@@ -181,19 +177,9 @@ impl Node {
     }
 }
 
-/// One step of a path into a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// Into a map.
-    Key(&'a str),
-    /// Into a list.
-    Index(usize),
-}
-
 /// The path of a child: `spec` and `ports` give `spec.ports`. Keys with other characters than those of field names
 /// are quoted, so that the path of a label is readable: `metadata.labels["a.b/c"]`.
-#[must_use]
-pub fn join(path: &str, key: &str) -> String {
+pub(super) fn join(path: &str, key: &str) -> String {
     let simple = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     match (path.is_empty(), simple) {
         (true, _) => key.to_owned(),

@@ -288,7 +288,7 @@ impl Reader {
         let root = self.root.take().unwrap_or_else(Node::null);
         let problems = std::mem::take(&mut self.problems);
         if !root.is_null() || !problems.is_empty() {
-            self.documents.push(Document { file: self.file.clone(), root, problems });
+            self.documents.push(Document { problems, ..Document::new(self.file.clone(), root) });
         }
     }
 
@@ -312,6 +312,9 @@ impl Reader {
             }
         }
         self.finish_document();
+        if let Some(last) = self.documents.last_mut() {
+            last.is_whole = false;
+        }
     }
 }
 

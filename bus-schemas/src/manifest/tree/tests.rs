@@ -20,7 +20,7 @@ fn places_and_raw_text_are_kept() {
     assert_eq!(documents.len(), 2);
     let root = &documents[0].root;
     assert_eq!(root.get("a").and_then(Node::text), Some("0644"));
-    let d = root.nearest(&[Step::Key("b"), Step::Index(0), Step::Key("d")]);
+    let d = root.get("b").and_then(|b| b.items()[0].get("d")).expect("is there");
     assert_eq!((d.place, d.text()), (Place { line: 3, column: 17 }, Some("yes")));
     assert_eq!(root.to_json(), json!({"a": 644, "b": [{"c": "x", "d": "yes"}]}));
     assert_eq!(documents[1].root.place, Place { line: 7, column: 1 });
@@ -58,7 +58,7 @@ fn what_is_wrong_with_the_text_is_located() {
 fn documents_before_a_syntax_error_are_whole() {
     let documents = read("a: 1\n---\nb: {c: 2, d: [\n");
     assert_eq!((documents.len(), documents[0].problems.len()), (2, 0));
-    assert_eq!(documents[1].root.nearest(&[Step::Key("b"), Step::Key("c")]).text(), Some("2"));
+    assert_eq!(documents[1].root.get("b").and_then(|b| b.get("c")?.text()), Some("2"));
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Document {
                     match stack.last_mut() {
                         Some(parent) => parent.adopt(key, node)?,
                         None if key.is_none() && nodes.len() == 0 => {
-                            return Ok(Document { file: wire.file, root: node, problems: Vec::new() });
+                            return Ok(Document::new(wire.file, node));
                         }
                         None if key.is_some() => return Err(InvalidWire::Key),
                         None => return Err(InvalidWire::Shape),

@@ -1,0 +1,33 @@
+//! Fields that cannot change after creation.
+
+use crate::spec::Spec;
+
+/// The immutable fields in which two specs of one object differ, each with the message of its refusal.
+#[must_use]
+pub fn immutable_changes(is: &Spec, asked: &Spec) -> Vec<(&'static str, String)> {
+    let mut out = Vec::new();
+    let mut compare = |field, is: String, asked: String| {
+        if is != asked {
+            let message =
+                format!("cannot change after creation (is {is}, asked {asked}): create another object");
+            out.push((field, message));
+        }
+    };
+    match (is, asked) {
+        (Spec::ConfigFile(is), Spec::ConfigFile(asked)) => {
+            compare("spec.path", is.path.clone(), asked.path.clone());
+        }
+        (Spec::Process(is), Spec::Process(asked)) => {
+            let name = |node: &Option<crate::ids::NodeName>| {
+                node.as_ref().map_or("none".to_owned(), ToString::to_string)
+            };
+            compare("spec.nodeName", name(&is.0.node_name), name(&asked.0.node_name));
+        }
+        // A Deployment's processes are made anew with each template, so its nodeName may change.
+        (Spec::Deployment(_), Spec::Deployment(_))
+        | (Spec::Node(_), Spec::Node(_))
+        | (Spec::Namespace(_), Spec::Namespace(_)) => {}
+        (is, asked) => compare("kind", is.kind().to_string(), asked.kind().to_string()),
+    }
+    out
+}

@@ -1,0 +1,259 @@
+//! Checked manifests: what a user asked for, with the fields that were left out still told apart.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value as Json};
+use sha2::Digest;
+
+use super::check::{Options, Parts};
+use super::finding::{Finding, FindingCode, Place};
+use super::places::Places;
+use crate::ids::{Kind, Name, Namespace, Revision, Sha256};
+use crate::spec::{
+    ConfigFileSpec, ContentRef, DeploymentSpec, Labels, NamespaceSpec, NodeSpec, ProcessSpec,
+    ProcessTemplate, Reserved, Rollout, Spec, Strategy, Taint, Template, TextMap,
+};
+
+/// One object as a user asked for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Name,
+    /// Its namespace; none for cluster-wide kinds.
+    pub namespace: Option<Namespace>,
+    /// Its labels. Those that agents set on Nodes are left out: the server keeps the ones it has.
+    pub labels: Labels,
+    /// Its annotations.
+    pub annotations: TextMap,
+    /// The revision that the object must still have.
+    pub revision_guard: Option<Revision>,
+    /// What is asked for.
+    pub body: ManifestBody,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// What is asked for, kind by kind. Fields that are kept when left out are `Option`; every other default is filled in.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the variants are kinds, described at their types")]
+pub enum ManifestBody {
+    Node(NodeBody),
+    Namespace,
+    Process(Box<ProcessSpec>),
+    Deployment(Box<DeploymentBody>),
+    ConfigFile(Box<ConfigFileBody>),
+}
+
+/// Of a Node.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeBody {
+    /// Kept when left out.
+    pub unschedulable: Option<bool>,
+    /// Kept when left out.
+    pub taints: Option<Vec<Taint>>,
+    /// What is left to programs outside Ostler.
+    pub reserved: Reserved,
+}
+
+/// Of a Deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeploymentBody {
+    /// Kept when left out.
+    pub replicas: Option<u32>,
+    /// How old processes are exchanged for new ones.
+    pub strategy: Strategy,
+    /// How a new version is watched.
+    pub rollout: Rollout,
+    /// What each process is.
+    pub template: Template,
+}
+
+/// Of a ConfigFile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConfigFileBody {
+    /// What is in it; kept when left out.
+    pub content: Option<Content>,
+    /// Everything else; its `content` is none.
+    pub spec: ConfigFileSpec,
+}
+
+/// What is in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// The bytes themselves.
+    Inline(Vec<u8>),
+    /// Bytes that were sent ahead.
+    Stored(ContentRef),
+}
+
+impl Content {
+    /// The name of the bytes in the blob store.
+    #[must_use]
+    pub fn reference(&self) -> ContentRef {
+        match self {
+            Content::Inline(bytes) => ContentRef {
+                sha256: Sha256::from_bytes(sha2::Sha256::digest(bytes).into()),
+                size: bytes.len() as u64,
+            },
+            Content::Stored(reference) => *reference,
+        }
+    }
+}
+
+/// Where a manifest was written; used to locate what is found wrong with it later.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, as the user named it.
+    pub file: Option<String>,
+    /// The places of its fields.
+    pub places: Places,
+}
+
+impl ManifestBody {
+    /// The template of its processes, if it has any.
+    #[must_use]
+    pub fn process_template(&self) -> Option<&ProcessTemplate> {
+        match self {
+            ManifestBody::Process(spec) => Some(&spec.0),
+            ManifestBody::Deployment(body) => Some(&body.template.spec),
+            ManifestBody::Node(_) | ManifestBody::Namespace | ManifestBody::ConfigFile(_) => None,
+        }
+    }
+}
+
+impl Manifest {
+    /// `deployment/web`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{}/{}", self.kind.lower(), self.name)
+    }
+
+    /// Something that is wrong with `field` of it, located.
+    #[must_use]
+    pub fn finding(&self, field: &str, code: FindingCode, message: impl Into<String>) -> Finding {
+        let Place { line, column } = self.origin.places.value(field);
+        let (file, object, field) = (self.origin.file.clone(), self.label(), field.to_owned());
+        Finding { file, line, column, object, field, code, message: message.into(), hint: None }
+    }
+
+    /// The complete spec: what was left out and is kept comes from the existing object, else is its default.
+    /// An existing spec of another kind counts as none.
+    #[must_use]
+    pub fn complete(self, existing: Option<&Spec>) -> Spec {
+        match self.body {
+            ManifestBody::Namespace => Spec::Namespace(NamespaceSpec {}),
+            ManifestBody::Process(spec) => Spec::Process(spec),
+            ManifestBody::Node(body) => {
+                let kept = match existing {
+                    Some(Spec::Node(kept)) => kept.clone(),
+                    Some(_) | None => NodeSpec::default(),
+                };
+                Spec::Node(NodeSpec {
+                    unschedulable: body.unschedulable.unwrap_or(kept.unschedulable),
+                    taints: body.taints.unwrap_or(kept.taints),
+                    reserved: body.reserved,
+                })
+            }
+            ManifestBody::Deployment(body) => {
+                let kept = match existing {
+                    Some(Spec::Deployment(kept)) => kept.replicas,
+                    Some(_) | None => 1,
+                };
+                let DeploymentBody { replicas, strategy, rollout, template } = *body;
+                let replicas = replicas.unwrap_or(kept);
+                Spec::Deployment(Box::new(DeploymentSpec { replicas, strategy, rollout, template }))
+            }
+            ManifestBody::ConfigFile(body) => {
+                let kept = match existing {
+                    Some(Spec::ConfigFile(kept)) => kept.content,
+                    Some(_) | None => None,
+                };
+                let content = body.content.as_ref().map(Content::reference).or(kept);
+                Spec::ConfigFile(Box::new(ConfigFileSpec { content, ..body.spec }))
+            }
+        }
+    }
+}
+
+/// Makes the manifest of what a document was found to say.
+pub(super) fn build(
+    parts: &Parts<'_>,
+    content: Option<Content>,
+    options: &Options,
+) -> Result<Manifest, String> {
+    let metadata = parts.metadata;
+    let text = |name: &str| metadata.get(name).and_then(Json::as_str);
+    let name = text("name").unwrap_or_default().parse::<Name>().map_err(|e| e.to_string())?;
+    let namespace = match (parts.kind.is_cluster_wide(), text("namespace")) {
+        (true, _) => None,
+        (false, Some(given)) => Some(given.parse::<Namespace>().map_err(|e| e.to_string())?),
+        (false, None) => Some(options.default_namespace.clone()),
+    };
+    let mut labels: Labels = from(metadata.get("labels"))?;
+    if parts.kind == Kind::Node {
+        labels.retain(|key, _| !key.starts_with("ostler/"));
+    }
+    Ok(Manifest {
+        kind: parts.kind,
+        name,
+        namespace,
+        labels,
+        annotations: from(metadata.get("annotations"))?,
+        revision_guard: metadata.get("revision").and_then(Json::as_u64).map(Revision),
+        body: body(parts, content)?,
+        origin: Origin::default(),
+    })
+}
+
+fn body(parts: &Parts<'_>, content: Option<Content>) -> Result<ManifestBody, String> {
+    let mut spec = parts.spec.clone();
+    match parts.kind {
+        Kind::Namespace => Ok(ManifestBody::Namespace),
+        Kind::Node => from(Some(&Json::Object(spec))).map(ManifestBody::Node),
+        Kind::Process => {
+            spec.entry("startLimitAction").or_insert_with(|| Json::from("none"));
+            from(Some(&Json::Object(spec))).map(|spec| ManifestBody::Process(Box::new(spec)))
+        }
+        Kind::Deployment => {
+            fill_deployment(&mut spec);
+            from(Some(&Json::Object(spec))).map(|body| ManifestBody::Deployment(Box::new(body)))
+        }
+        Kind::ConfigFile => {
+            spec.remove("content");
+            spec.remove("contentBase64");
+            let spec = from(Some(&Json::Object(spec)))?;
+            Ok(ManifestBody::ConfigFile(Box::new(ConfigFileBody { content, spec })))
+        }
+        Kind::StatefulSet
+        | Kind::DaemonSet
+        | Kind::Job
+        | Kind::CronJob
+        | Kind::Secret
+        | Kind::Service
+        | Kind::ResourceQuota
+        | Kind::Role
+        | Kind::RoleBinding
+        | Kind::PriorityClass => Err(format!("kind {} is not served", parts.kind)),
+    }
+}
+
+/// Defaults that depend on another field or on the kind.
+fn fill_deployment(spec: &mut Map<String, Json>) {
+    if let Some(Json::Object(strategy)) = spec.get_mut("strategy")
+        && strategy.get("type").and_then(Json::as_str) == Some("RollingUpdate")
+    {
+        let quarter = || serde_json::json!({ "maxSurge": "25%", "maxUnavailable": "25%" });
+        strategy.entry("rollingUpdate").or_insert_with(quarter);
+    }
+    if let Some(Json::Object(template)) = spec.get_mut("template").and_then(|t| t.get_mut("spec")) {
+        template.entry("startLimitAction").or_insert_with(|| Json::from("replace"));
+    }
+}
+
+fn from<T: DeserializeOwned>(value: Option<&Json>) -> Result<T, String> {
+    T::deserialize(value.unwrap_or(&Json::Null)).map_err(|e| e.to_string())
+}
