@@ -18,3 +18,4 @@ pub mod node;
 pub mod plan;
 pub mod queue;
 pub mod scheduler;
+pub mod status;
