@@ -1,0 +1,152 @@
+//! Deployments: counts of processes, and the rollout as the controller's state has it.
+
+use ostler_schemas::spec::DeploymentSpec;
+use ostler_schemas::time::Timestamp;
+use ostler_schemas::v1::object::{Applied, Object};
+use ostler_schemas::v1::process::Goal;
+use ostler_schemas::v1::report::{Condition, ProcessPhase};
+use ostler_schemas::v1::state::{RolloutPhase, RolloutState};
+use ostler_schemas::v1::status::{DeploymentStatus, RolloutStatus};
+use ostler_schemas::{ControllerName, Version};
+
+use super::{Lens, condition, count, process};
+use crate::fleet::Stored;
+
+/// What the processes of a Deployment are like.
+#[derive(Debug, Default)]
+struct Tally {
+    replicas: u32,
+    updated: u32,
+    ready: u32,
+    healthy: u32,
+    failed: u32,
+    offline: u32,
+    /// The first process that is not well, for the message.
+    worst: Option<String>,
+    ready_since: Option<Timestamp>,
+}
+
+pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &DeploymentSpec) -> DeploymentStatus {
+    let metadata = &object.value.metadata;
+    let state = lens.fleet.rollouts.get(&(ControllerName::Deployment, metadata.uid));
+    let version = state.map_or(metadata.version, |s| s.target);
+    let tally = tally(lens, object, version);
+    let (_, may_be_unavailable) = spec.strategy.bounds(spec.replicas);
+    let rollout = state.map(|s| RolloutStatus {
+        total: spec.replicas,
+        updated: tally.updated,
+        healthy: tally.healthy,
+        failed: tally.failed,
+        offline: tally.offline,
+        ..rollout(s, count(spec.rollout.waves.len()), &metadata.applied)
+    });
+    let since = state.and_then(|s| s.finished_at.or(s.started_at)).unwrap_or(metadata.creation_timestamp);
+    let enough =
+        tally.ready >= spec.replicas.saturating_sub(may_be_unavailable).max(u32::from(spec.replicas > 0));
+    let available = condition(
+        "Available",
+        enough,
+        if enough { "EnoughReady" } else { "TooFewReady" },
+        format!("{} of {} ready", tally.ready, spec.replicas),
+        tally.ready_since.unwrap_or(metadata.creation_timestamp),
+    );
+    DeploymentStatus {
+        version,
+        last_good_version: state.map_or(Version(0), |s| s.last_good),
+        failed_version: state.map_or(Version(0), |s| s.failed),
+        replicas: tally.replicas,
+        updated: tally.updated,
+        ready: tally.ready,
+        unavailable: spec.replicas.saturating_sub(tally.ready),
+        rollout,
+        observed_generation: state.map_or(0, |s| s.generation),
+        conditions: vec![
+            available,
+            progressing(state.map(|s| &*s.value), since),
+            degraded(state.map(|s| &*s.value), tally.worst, since),
+        ],
+        epoch: state.map(|s| s.epoch).unwrap_or_default(),
+    }
+}
+
+fn tally(lens: &Lens<'_>, object: &Stored<Object>, version: Version) -> Tally {
+    let mut out = Tally::default();
+    for (uid, records) in lens.fleet.processes_of(&object.value.metadata.uid) {
+        let Some(spec) = records.spec.as_ref().filter(|_| records.goal() == Goal::Run) else { continue };
+        let has_version = records.template.as_ref().is_some_and(|t| t.version == version);
+        let status = process::status(lens, uid, records, spec.value.at, version);
+        let ready = status.ready == Some(true);
+        out.replicas += 1;
+        out.updated += u32::from(has_version);
+        out.ready += u32::from(ready);
+        out.healthy += u32::from(ready && has_version);
+        let failed = status.phase == ProcessPhase::Failed
+            || status
+                .reason
+                .is_some_and(|r| r.event_type() == ostler_schemas::v1::reason::EventType::Warning);
+        let offline = status.phase == ProcessPhase::Unknown;
+        out.offline += u32::from(offline);
+        out.failed += u32::from(failed && has_version && !offline);
+        out.ready_since = out.ready_since.max(status.ready_at.or(status.started_at));
+        if (failed || offline) && out.worst.is_none() {
+            let what =
+                status.reason.map_or(status.phase.as_str(), ostler_schemas::v1::reason::Reason::as_str);
+            let message = status.message.map(|m| format!(": {m}")).unwrap_or_default();
+            out.worst = Some(format!("process/{} {what}{message}", spec.name));
+        }
+    }
+    out
+}
+
+/// The part of a rollout's status that is the same for all kinds; the counts are filled in by the caller.
+pub(super) fn rollout(state: &RolloutState, waves: u32, applied: &Applied) -> RolloutStatus {
+    RolloutStatus {
+        state: state.phase,
+        from_version: state.current,
+        to_version: state.target,
+        wave: state.wave,
+        waves,
+        bake_ends_at: state.bake_ends_at,
+        total: 0,
+        updated: 0,
+        healthy: 0,
+        failed: 0,
+        offline: 0,
+        started_at: state.started_at,
+        finished_at: state.finished_at,
+        actor: Some(applied.actor.clone()),
+        reason: applied.reason.clone(),
+        message: state.reason.clone(),
+    }
+}
+
+fn progressing(state: Option<&RolloutState>, since: Timestamp) -> Condition {
+    let Some(state) = state else {
+        return condition(
+            "Progressing",
+            true,
+            "NotLookedAt",
+            "the controller has not looked at it yet",
+            since,
+        );
+    };
+    let moves = match state.phase {
+        RolloutPhase::Progressing | RolloutPhase::Baking | RolloutPhase::RollingBack => true,
+        RolloutPhase::Complete
+        | RolloutPhase::Paused
+        | RolloutPhase::RolledBack
+        | RolloutPhase::Failed
+        | RolloutPhase::Unknown => false,
+    };
+    condition("Progressing", moves, state.phase.as_str(), state.reason.clone(), since)
+}
+
+/// Whether something about the object is not well: a version that failed, or parts that have failed or are offline.
+pub(super) fn degraded(state: Option<&RolloutState>, worst: Option<String>, since: Timestamp) -> Condition {
+    let bad_phase = state.filter(|s| matches!(s.phase, RolloutPhase::RolledBack | RolloutPhase::Failed));
+    match (bad_phase, worst) {
+        (Some(state), _) => condition("Degraded", true, state.phase.as_str(), state.reason.clone(), since),
+        (None, Some(worst)) => condition("Degraded", true, "PartsFailed", worst, since),
+        (None, None) => condition("Degraded", false, "AllWell", "", since),
+    }
+}
