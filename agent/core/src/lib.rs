@@ -1,3 +1,18 @@
 //! Decisions of the agent and the holder: pure, no IO, no clock.
+//!
+//! * [`documents`]: which documents are followed, and what they ask.
+//! * [`unit`]: the life of one process.
+//! * [`file`]: the life of one managed file.
+//! * [`needs`], [`environment`], [`probe`]: what a process waits for, starts with, and how its readiness is judged.
+//! * [`ledger`]: what survives the agent; [`report`]: what the node says of itself.
+//! * [`holder`]: the holder's own decisions and its protocol.
 
+pub mod documents;
+pub mod environment;
+pub mod file;
 pub mod holder;
+pub mod ledger;
+pub mod needs;
+pub mod probe;
+pub mod report;
+pub mod unit;

@@ -1,0 +1,228 @@
+//! The words and variables that a process starts with. Nothing is inherited from the agent.
+
+use std::collections::BTreeMap;
+
+use ostler_schemas::spec::{FieldPath, ProcessTemplate};
+use ostler_schemas::v1::epoch::Token;
+use ostler_schemas::{Name, Namespace, NodeName, Uid, Version};
+
+/// Where programs are looked for: systemd's default for services.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The node, as far as processes may see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its full name.
+    pub hostname: String,
+    /// Its address.
+    pub address: String,
+    /// What managed paths lie below; empty on a host.
+    pub root: String,
+    /// Its labels as far as the agent knows them: those of its own configuration and its facts.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The user that a process runs as.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserFacts {
+    /// Name.
+    pub name: String,
+    /// Home directory.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+}
+
+/// Everything that words and variables come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The template.
+    pub template: &'a ProcessTemplate,
+    /// The process's uid.
+    pub uid: Uid,
+    /// Its namespace.
+    pub namespace: &'a Namespace,
+    /// Its name.
+    pub name: &'a Name,
+    /// The owner's version.
+    pub version: Version,
+    /// The fencing token.
+    pub token: Token,
+    /// Ports by name, as bound.
+    pub ports: &'a BTreeMap<String, u16>,
+    /// The node's name.
+    pub node: &'a NodeName,
+    /// The node.
+    pub facts: &'a NodeFacts,
+    /// The user.
+    pub user: &'a UserFacts,
+}
+
+/// What a process starts with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// Command and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment, in order; a later variable of the same name has replaced the earlier one.
+    pub env: Vec<(String, String)>,
+}
+
+/// Why words cannot be made. Admission refuses most of these; a node can meet them when facts are missing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WordsError {
+    /// A name in `$(…)` that is no variable of the process.
+    #[error("{place} refers to $({name}), which is not set")]
+    UnknownName {
+        /// Where.
+        place: String,
+        /// The name.
+        name: String,
+    },
+    /// A fact that this node does not have.
+    #[error("variable {variable} takes {path}, which is not known on this node")]
+    UnknownFact {
+        /// The variable.
+        variable: String,
+        /// The fact.
+        path: String,
+    },
+    /// There is no program to start.
+    #[error("command is empty")]
+    NoCommand,
+}
+
+/// Makes the words of one start.
+///
+/// # Errors
+/// [`WordsError`], in words for people.
+pub fn words(s: &Surroundings<'_>) -> Result<Words, WordsError> {
+    let mut vars = given(s);
+    for var in &s.template.env {
+        let value = match (&var.value, &var.value_from) {
+            (Some(text), _) => expand(text, &vars, &format!("variable {}", var.name))?,
+            (None, Some(source)) => {
+                let path = &source.field_ref.field_path;
+                fact(s, path).ok_or_else(|| WordsError::UnknownFact {
+                    variable: var.name.clone(),
+                    path: path.to_string(),
+                })?
+            }
+            (None, None) => String::new(),
+        };
+        set(&mut vars, &var.name, value);
+    }
+    let mut argv = Vec::with_capacity(s.template.command.len() + s.template.args.len());
+    for word in s.template.command.iter().chain(&s.template.args) {
+        argv.push(expand(word, &vars, "the command")?);
+    }
+    if argv.first().is_none_or(String::is_empty) {
+        return Err(WordsError::NoCommand);
+    }
+    Ok(Words { argv, env: vars })
+}
+
+fn set(vars: &mut Vec<(String, String)>, name: &str, value: String) {
+    match vars.iter_mut().find(|(n, _)| n == name) {
+        Some((_, slot)) => *slot = value,
+        None => vars.push((name.to_owned(), value)),
+    }
+}
+
+fn given(s: &Surroundings<'_>) -> Vec<(String, String)> {
+    let mut vars = vec![
+        ("PATH".to_owned(), PATH.to_owned()),
+        ("HOME".to_owned(), s.user.home.clone()),
+        ("USER".to_owned(), s.user.name.clone()),
+        ("LOGNAME".to_owned(), s.user.name.clone()),
+        ("SHELL".to_owned(), s.user.shell.clone()),
+        ("OSTLER_NAME".to_owned(), s.name.to_string()),
+        ("OSTLER_NAMESPACE".to_owned(), s.namespace.to_string()),
+        ("OSTLER_NODE".to_owned(), s.node.to_string()),
+        ("OSTLER_UID".to_owned(), s.uid.to_string()),
+        ("OSTLER_VERSION".to_owned(), s.version.to_string()),
+        ("OSTLER_ROOT".to_owned(), s.facts.root.clone()),
+        ("OSTLER_EPOCH".to_owned(), s.token.to_string()),
+    ];
+    for port in &s.template.ports {
+        if let Some(number) = crate::probe::port_number(&port.name, s.template, s.ports) {
+            vars.push((port_variable(&port.name), number.to_string()));
+        }
+    }
+    vars
+}
+
+/// `OSTLER_PORT_<NAME>`: capitals, and `_` for `-`.
+#[must_use]
+pub fn port_variable(name: &str) -> String {
+    format!("OSTLER_PORT_{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+fn fact(s: &Surroundings<'_>, path: &FieldPath) -> Option<String> {
+    match path {
+        FieldPath::Name => Some(s.name.to_string()),
+        FieldPath::Namespace => Some(s.namespace.to_string()),
+        FieldPath::Uid => Some(s.uid.to_string()),
+        FieldPath::NodeName => Some(s.node.to_string()),
+        FieldPath::NodeHostname => Some(s.facts.hostname.clone()),
+        FieldPath::NodeLabel(key) => match key.as_str() {
+            "ostler/node" => Some(s.node.to_string()),
+            "ostler/hostname" => Some(s.facts.hostname.clone()),
+            key => s.facts.labels.get(key).cloned(),
+        },
+        FieldPath::NodeAddress(which) => (which == "internal").then(|| s.facts.address.clone()),
+        FieldPath::LimitCpu => s.template.resources.limits.cpu.map(|c| c.to_string()),
+        FieldPath::LimitMemory => s.template.resources.limits.memory.map(|m| m.as_bytes().to_string()),
+        // A stored template has no labels, and Nodes have no variables yet.
+        FieldPath::Label(_) | FieldPath::NodeVar(_) => None,
+    }
+}
+
+/// `$(NAME)` becomes the variable's value; `$$(NAME)` is the text `$(NAME)`; any other `$` is itself.
+fn expand(text: &str, vars: &[(String, String)], place: &str) -> Result<String, WordsError> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        let tail = &rest[at..];
+        if let Some(after) = tail.strip_prefix("$$(") {
+            out.push_str("$(");
+            rest = after;
+        } else if let Some((name, after)) = tail.strip_prefix("$(").and_then(|inner| inner.split_once(')')) {
+            let value = vars.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+            out.push_str(
+                value.ok_or_else(|| WordsError::UnknownName {
+                    place: place.to_owned(),
+                    name: name.to_owned(),
+                })?,
+            );
+            rest = after;
+        } else {
+            out.push('$');
+            rest = &tail[1..];
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vars() -> Vec<(String, String)> {
+        vec![("A".to_owned(), "1".to_owned()), ("OSTLER_PORT_HTTP".to_owned(), "8080".to_owned())]
+    }
+
+    #[test]
+    fn names_are_expanded_and_doubled_signs_are_not() {
+        let go = |text: &str| expand(text, &vars(), "the command");
+        assert_eq!(go(":$(OSTLER_PORT_HTTP)/x").as_deref(), Ok(":8080/x"));
+        assert_eq!(go("$$(A) $A $ $(").as_deref(), Ok("$(A) $A $ $("));
+        assert!(matches!(go("$(B)"), Err(WordsError::UnknownName { .. })));
+    }
+
+    #[test]
+    fn port_variables_are_capitals() {
+        assert_eq!(port_variable("http-alt"), "OSTLER_PORT_HTTP_ALT");
+    }
+}

@@ -1,0 +1,443 @@
+//! The life of one managed file, as a state machine.
+//!
+//! `ManagedFile::on(now, event)` is the only way in. It compares what is asked with what was last observed and with
+//! what the ledger remembers, and returns steps for the shell to carry out in order, stopping at the first that
+//! fails. After any steps it wants to observe again, so it always judges what is really there.
+//!
+//! Guarantees:
+//! * the path holds one complete version, with its owner and mode, at every instant: content is written beside it,
+//!   synced, then renamed over it; a crash at any step leaves the old or the new version and is finished later;
+//! * a file that Ostler did not write is kept aside, durably, before it is replaced;
+//! * what is no regular file, lies in a forbidden place or belongs to another ConfigFile is left alone and reported;
+//! * a fight over the file is reported and slows down instead of heating up.
+//!
+//! Not here: rendering, validators and actions; they come between writing and renaming when they exist.
+
+use std::sync::Arc;
+
+use ostler_schemas::quantity::Mode;
+use ostler_schemas::time::{Mono, Now, Timestamp};
+use ostler_schemas::v1::document::{FileGoal, FileSpec};
+use ostler_schemas::v1::reason::Reason;
+use ostler_schemas::v1::report::{DriftReport, FileReport, FileState, OrphanReport};
+use ostler_schemas::{Name, Namespace, Sha256, Uid, Version};
+use serde::{Deserialize, Serialize};
+
+mod decide;
+pub mod model;
+mod paths;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+pub use paths::{Rules, parent, temp_path};
+pub use steps::{Content, Step, StepError, StepErrorKind};
+
+/// Repairs within [`CONTEST_WINDOW_MS`] that make a file contested (CONTRACT.md section 7).
+pub const CONTEST_REPAIRS: usize = 3;
+/// The window in which repairs are counted.
+pub const CONTEST_WINDOW_MS: u64 = 600_000;
+/// The pace of repairs of a contested file.
+pub const CONTESTED_PACE_MS: u64 = 60_000;
+/// After so long a contest nothing is repaired until a new version is pushed.
+pub const CONTEST_END_MS: u64 = 3_600_000;
+/// First wait after a failed write; doubles.
+const RETRY_FIRST_MS: u64 = 2_000;
+/// Longest wait after failed writes: a full disk is looked at again within a minute.
+const RETRY_MAX_MS: u64 = 60_000;
+
+/// What the document asks for one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedFile {
+    /// Version of its content.
+    pub version: Version,
+    /// Hold or release.
+    pub goal: FileGoal,
+    /// Hash of its spec.
+    pub hash: Sha256,
+    /// Its spec; none until it was fetched.
+    pub spec: Option<Arc<FileSpec>>,
+    /// Owner and group as numbers, or why they cannot be had; none until they were looked up.
+    pub owner: Option<Result<Owner, String>>,
+    /// Whether its content is at hand.
+    pub content: bool,
+    /// Another ConfigFile that keeps the path, if there is one.
+    pub conflict: Option<String>,
+}
+
+/// Owner and group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// What must survive the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Uid of the ConfigFile.
+    pub uid: Uid,
+    /// Its namespace and name, once known.
+    pub named: Option<(Namespace, Name)>,
+    /// The path on the host, once known.
+    pub path: String,
+    /// What is written, or was about to be.
+    pub written: Option<Written>,
+    /// What was there before Ostler.
+    pub original: Original,
+    /// When it was put back, within the window.
+    pub repairs: Vec<Timestamp>,
+    /// How often it was ever put back.
+    pub repairs_total: u64,
+    /// Since when it is contested.
+    pub contested_since: Option<Timestamp>,
+    /// The last drift.
+    pub last_drift: Option<DriftReport>,
+    /// Set when it was released.
+    pub released: bool,
+}
+
+impl FileRecord {
+    /// Of a file that was never touched.
+    #[must_use]
+    pub fn new(uid: Uid) -> Self {
+        Self {
+            uid,
+            named: None,
+            path: String::new(),
+            written: None,
+            original: Original::Unseen,
+            repairs: Vec::new(),
+            repairs_total: 0,
+            contested_since: None,
+            last_drift: None,
+            released: false,
+        }
+    }
+}
+
+/// A version as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The version.
+    pub version: Version,
+    /// Its content.
+    pub sha256: Sha256,
+    /// Its mode.
+    pub mode: Mode,
+    /// Its owner.
+    pub owner: Owner,
+}
+
+/// What was at the path before Ostler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Original {
+    /// Not looked at yet.
+    Unseen,
+    /// Nothing.
+    Absent,
+    /// A file, kept at this place.
+    Kept {
+        /// Where.
+        at: String,
+        /// Its mode.
+        mode: Mode,
+        /// Its owner.
+        owner: Owner,
+    },
+}
+
+/// What lies at the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Missing,
+    /// A regular file.
+    Regular {
+        /// Hash of its content.
+        sha256: Sha256,
+        /// Its mode.
+        mode: Mode,
+        /// Its owner.
+        owner: Owner,
+    },
+    /// Something that is never touched: `a symbolic link`, `a directory`, `a device`, ….
+    NotRegular(&'static str),
+}
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// What lies at the path.
+    pub found: Found,
+    /// The folder that the path's folder really is, with symbolic links resolved; none if it is missing.
+    pub real_dir: Option<String>,
+    /// Whether an unfinished file of ours lies beside it.
+    pub temp: bool,
+    /// How the content differs from what was written, where both are short texts.
+    pub diff: Option<String>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The document asks this.
+    Want(WantedFile),
+    /// The document has no entry for it any more.
+    Unwanted,
+    /// Something happened at the path, or it is time to look again.
+    Look,
+    /// What was seen, or why it could not be seen.
+    Observed(Result<Observed, String>),
+    /// Steps were carried out: so many are done, and the next one failed if there is an error.
+    Ran {
+        /// How many are done.
+        done: usize,
+        /// What stopped them.
+        error: Option<StepError>,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Look what is there, and answer with [`Event::Observed`].
+    Observe,
+    /// Carry out steps, and answer with [`Event::Ran`].
+    Run(Vec<Step>),
+    /// Tell the story.
+    Tell(Reason, String),
+}
+
+/// Why steps are being carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// A version is written.
+    Write,
+    /// Drift is put back.
+    Repair,
+    /// The file is let go.
+    Release,
+    /// An unfinished file of an earlier agent is cleared away, or the record caught up.
+    Tidy,
+}
+
+/// How things stand, for the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Standing {
+    state: FileState,
+    reason: Option<Reason>,
+    message: Option<String>,
+    at: Timestamp,
+}
+
+/// One managed file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedFile {
+    record: FileRecord,
+    rules: Rules,
+    wanted: Option<WantedFile>,
+    observed: Option<Observed>,
+    looking: bool,
+    look_again: bool,
+    work: Option<(Work, Vec<Step>)>,
+    standing: Standing,
+    retry: Option<(Mono, u64)>,
+    pace: Option<Mono>,
+    drift_told: Option<Found>,
+}
+
+impl ManagedFile {
+    /// From what survived.
+    #[must_use]
+    pub fn new(record: FileRecord, rules: Rules) -> Self {
+        let standing = Standing { state: FileState::Pending, reason: None, message: None, at: Timestamp(0) };
+        Self {
+            record,
+            rules,
+            wanted: None,
+            observed: None,
+            looking: false,
+            look_again: false,
+            work: None,
+            standing,
+            retry: None,
+            pace: None,
+            drift_told: None,
+        }
+    }
+
+    /// Takes an event.
+    pub fn on(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Want(wanted) => self.want(wanted, &mut effects),
+            Event::Unwanted => self.wanted = None,
+            Event::Look => self.look(&mut effects),
+            Event::Observed(result) => self.saw(now, result, &mut effects),
+            Event::Ran { done, error } => self.ran(now, done, error, &mut effects),
+            Event::Tick => {
+                let due = |at: Option<Mono>| at.is_some_and(|at| now.mono >= at);
+                let retry = due(self.retry.map(|(at, _)| at));
+                if retry || due(self.pace) {
+                    self.retry = self.retry.map(|(_, ms)| (Mono(u64::MAX), ms));
+                    self.pace = None;
+                    self.look(&mut effects);
+                }
+            }
+        }
+        self.settle(now, &mut effects);
+        effects
+    }
+
+    /// When [`Event::Tick`] is due.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Mono> {
+        let retry = self.retry.map(|(at, _)| at).filter(|at| at.0 != u64::MAX);
+        [retry, self.pace].into_iter().flatten().min()
+    }
+
+    /// What must survive the agent.
+    #[must_use]
+    pub const fn record(&self) -> &FileRecord {
+        &self.record
+    }
+
+    /// What is asked, if anything is.
+    #[must_use]
+    pub const fn wanted(&self) -> Option<&WantedFile> {
+        self.wanted.as_ref()
+    }
+
+    /// The path on the host, once it is known.
+    #[must_use]
+    pub fn path(&self) -> Option<String> {
+        let spec = self.wanted.as_ref().and_then(|w| w.spec.as_ref());
+        let asked = spec.map(|s| self.rules.on_host(&s.path));
+        asked.or_else(|| (!self.record.path.is_empty()).then(|| self.record.path.clone()))
+    }
+
+    /// Whether it can be forgotten: no entry asks for it, and it is let go or was never written.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.wanted.is_none()
+            && self.work.is_none()
+            && (self.record.released || self.record.written.is_none())
+    }
+
+    /// Its version in sync on this node, for those who need it.
+    #[must_use]
+    pub fn version_in_sync(&self) -> Option<Version> {
+        let wanted = self.wanted.as_ref()?;
+        (self.standing.state == FileState::InSync).then_some(wanted.version)
+    }
+
+    /// Its row in the report.
+    #[must_use]
+    pub fn report(&self) -> FileReport {
+        let sha256 = match self.observed.as_ref().map(|o| &o.found) {
+            Some(Found::Regular { sha256, .. }) => Some(*sha256),
+            Some(Found::Missing | Found::NotRegular(_)) | None => None,
+        };
+        FileReport {
+            u: self.record.uid,
+            v: self.record.written.as_ref().map(|w| w.version).unwrap_or_default(),
+            wanted: self.wanted.as_ref().map(|w| w.version).unwrap_or_default(),
+            path: self.path().unwrap_or_default(),
+            sha256,
+            state: self.standing.state,
+            reason: self.standing.reason,
+            message: self.standing.message.clone(),
+            at: self.standing.at,
+            last_drift: self.record.last_drift.clone(),
+        }
+    }
+
+    /// Its row among the orphans, if it is one.
+    #[must_use]
+    pub fn orphan(&self) -> Option<OrphanReport> {
+        let (namespace, name) = self.record.named.clone()?;
+        let is_orphan = self.wanted.is_none() && self.record.written.is_some() && !self.record.released;
+        is_orphan.then(|| OrphanReport {
+            u: self.record.uid,
+            namespace,
+            name,
+            pid: None,
+            path: Some(self.record.path.clone()),
+        })
+    }
+
+    fn want(&mut self, wanted: WantedFile, effects: &mut Vec<Effect>) {
+        let same = self.wanted.as_ref() == Some(&wanted);
+        let new_version = self.wanted.as_ref().is_some_and(|w| w.version != wanted.version);
+        if let Some(spec) = &wanted.spec {
+            self.record.named = Some((spec.namespace.clone(), spec.name.clone()));
+            if wanted.goal == FileGoal::Hold {
+                self.record.path = self.rules.on_host(&spec.path);
+            }
+        }
+        self.wanted = Some(wanted);
+        if new_version {
+            // A push is a person's act: it ends every truce and every wait.
+            self.record.repairs.clear();
+            self.record.contested_since = None;
+            self.retry = None;
+            self.pace = None;
+        }
+        if !same {
+            self.look(effects);
+        }
+    }
+
+    fn look(&mut self, effects: &mut Vec<Effect>) {
+        if self.path().is_none() {
+            return;
+        }
+        if self.looking || self.work.is_some() {
+            self.look_again = true;
+        } else {
+            self.looking = true;
+            effects.push(Effect::Observe);
+        }
+    }
+
+    fn saw(&mut self, now: Now, result: Result<Observed, String>, effects: &mut Vec<Effect>) {
+        self.looking = false;
+        match result {
+            Ok(observed) => self.observed = Some(observed),
+            Err(message) => {
+                self.observed = None;
+                self.failed(now, Reason::WriteFailed, format!("cannot be read: {message}"), effects);
+            }
+        }
+        if self.look_again {
+            self.look_again = false;
+            self.observed = None;
+            self.look(effects);
+        }
+    }
+
+    fn set(&mut self, now: Now, state: FileState, reason: Option<Reason>, message: Option<String>) -> bool {
+        let same = self.standing.state == state
+            && self.standing.reason == reason
+            && self.standing.message == message;
+        if !same {
+            let at = if self.standing.state == state { self.standing.at } else { now.wall };
+            self.standing = Standing { state, reason, message, at };
+        }
+        !same
+    }
+
+    /// Something stands in the way that time may remove: it is told once, and tried again later.
+    fn failed(&mut self, now: Now, reason: Reason, message: String, effects: &mut Vec<Effect>) {
+        let ms = self.retry.map_or(RETRY_FIRST_MS, |(_, ms)| (ms * 2).min(RETRY_MAX_MS));
+        self.retry = Some((now.mono.plus_ms(ms), ms));
+        if self.set(now, FileState::Failed, Some(reason), Some(message.clone())) {
+            effects.push(Effect::Tell(reason, message));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The steps of which every change of a file consists. Each can be carried out again after a crash.
+
+use ostler_schemas::Sha256;
+use ostler_schemas::quantity::Mode;
+
+use super::{FileRecord, Owner};
+
+/// Bytes to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Content by hash, from the ledger.
+    Blob(Sha256),
+    /// A kept original at this host path.
+    Kept(String),
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make the record durable.
+    Record(Box<FileRecord>),
+    /// Make a folder and what is missing above it, root's and 0755 (the agent's own without root).
+    MakeDirs {
+        /// The folder.
+        dir: String,
+    },
+    /// Copy a file aside, durably: copied, synced, renamed into place, folder synced.
+    Keep {
+        /// The file.
+        from: String,
+        /// The copy.
+        to: String,
+    },
+    /// Write a new file of mode 0600; one that is there is removed first, never followed.
+    WriteTemp {
+        /// Where.
+        temp: String,
+        /// What.
+        content: Content,
+    },
+    /// Set owner and group.
+    Own {
+        /// Of what.
+        path: String,
+        /// Whose.
+        owner: Owner,
+    },
+    /// Set permission bits. After [`Step::Own`], because a change of owner clears some of them.
+    SetMode {
+        /// Of what.
+        path: String,
+        /// Which.
+        mode: Mode,
+    },
+    /// Sync a file's content and metadata.
+    Sync {
+        /// Which.
+        path: String,
+    },
+    /// Rename over what is there; refused if that is no regular file.
+    Rename {
+        /// From.
+        from: String,
+        /// To.
+        to: String,
+    },
+    /// Sync a folder, so that renames in it survive power loss.
+    SyncDir {
+        /// Which.
+        dir: String,
+    },
+    /// Remove a regular file; nothing there is fine.
+    Remove {
+        /// Which.
+        path: String,
+    },
+}
+
+/// What kind of failure stopped a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepErrorKind {
+    /// No space, or no quota.
+    DiskFull,
+    /// Owner and group could not be set.
+    OwnerRefused,
+    /// What is there is no regular file.
+    NotRegular,
+    /// Anything else.
+    Failed,
+}
+
+/// Why a step failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct StepError {
+    /// The kind.
+    pub kind: StepErrorKind,
+    /// What was tried and what the system said.
+    pub message: String,
+}
