@@ -60,8 +60,11 @@ pub struct RolloutState {
     pub failed: Version,
     /// The wave, from 1; 0 when nothing rolls out.
     pub wave: u32,
-    /// Since when the wave is healthy; the bake ends `bake` later. None while it is not.
+    /// When the bake of the healthy wave ends. None while it is not healthy.
     pub bake_ends_at: Option<Timestamp>,
+    /// How many exits the version's processes had had when the bake began: one more is a failure.
+    #[serde(default)]
+    pub exits: u64,
     /// Where it stands.
     pub phase: RolloutPhase,
     /// Why it stands there, for people.

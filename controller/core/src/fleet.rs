@@ -113,6 +113,8 @@ pub struct Fleet {
     pub by_node: OrdMap<NodeName, OrdSet<Uid>>,
     /// Templates and file specs.
     pub templates: OrdMap<Sha256, StoredTemplate>,
+    /// When each of them was last written: one that nothing refers to is collected by age.
+    pub template_times: OrdMap<Sha256, Timestamp>,
     /// Run documents.
     pub run_documents: OrdMap<NodeName, Stored<RunDocument>>,
     /// Files documents.
@@ -221,6 +223,7 @@ impl Fleet {
             }
             Key::Template(hash) => {
                 self.templates.insert(*hash, read_template(bytes)?);
+                self.template_times.insert(*hash, change.at);
             }
             Key::ProcessSpec(uid) => {
                 let spec: Stored<ProcessSpecRecord> = stored(change, bytes)?;
@@ -321,6 +324,7 @@ impl Fleet {
             }
             Key::Template(hash) => {
                 self.templates.remove(hash);
+                self.template_times.remove(hash);
             }
             Key::ProcessSpec(uid) => {
                 let owner = self.processes.get(uid).and_then(|p| p.spec.as_ref()).map(|s| s.owner.uid);
