@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::check::decode_base64;
@@ -31,7 +32,11 @@ pub fn encode_tree(document: &Document) -> Vec<u8> {
 /// # Errors
 /// When the bytes are not what [`encode_tree`] makes.
 pub fn decode_tree(bytes: &[u8]) -> Result<Document, InvalidTree> {
-    let wire: WireDocument = rmp_serde::from_slice(bytes).map_err(InvalidTree::Decode)?;
+    /// The wire form is flat; what a newer client adds to it may nest a little, and a hostile one only so far.
+    const WIRE_DEPTH: usize = 32;
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    reader.set_max_depth(WIRE_DEPTH);
+    let wire = WireDocument::deserialize(&mut reader).map_err(InvalidTree::Decode)?;
     Document::from_wire(wire).map_err(InvalidTree::Build)
 }
 

@@ -16,7 +16,7 @@ pub use read::{MAX_ALIASES, MAX_TEXT, read_documents};
 pub use scalar::{Scalar, ScalarType};
 pub use wire::{InvalidWire, WireDocument, WireKey, WireNode, WireValue};
 
-/// How deep a document may nest (CONTRACT.md 1.2); the root is depth 1. Recursion over trees is bounded by it.
+/// How many lists and maps may stand in one another (CONTRACT.md 1.2). Recursion over trees is bounded by it.
 pub const MAX_DEPTH: usize = 64;
 
 /// A value with its place.
@@ -152,7 +152,7 @@ impl Node {
     #[must_use]
     pub fn from_json(json: &Json) -> Option<Node> {
         fn build(json: &Json, depth: usize) -> Option<Node> {
-            if depth > MAX_DEPTH {
+            if depth > MAX_DEPTH && (json.is_array() || json.is_object()) {
                 return None;
             }
             let value = match json {

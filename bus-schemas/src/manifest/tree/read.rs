@@ -86,6 +86,7 @@ struct Built {
     node: Node,
     cost: usize,
     aliases: usize,
+    /// How many lists and maps are in one another; none in a scalar.
     depth: usize,
 }
 
@@ -151,7 +152,7 @@ impl Reader {
                 let cost = text.len() + NODE_COST;
                 let scalar = Scalar { text: text.into_owned(), is_plain };
                 let node = Node { place, value: Value::Scalar(scalar) };
-                self.place(Built { node, cost, aliases: 0, depth: 1 }, anchor)?;
+                self.place(Built { node, cost, aliases: 0, depth: 0 }, anchor)?;
             }
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), place);

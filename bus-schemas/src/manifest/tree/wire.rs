@@ -88,7 +88,7 @@ impl Document {
         let mut nodes = wire.nodes.into_iter();
         loop {
             let WireNode { at, key, is } = nodes.next().ok_or(InvalidWire::Shape)?;
-            if stack.len() >= MAX_DEPTH {
+            if stack.len() >= MAX_DEPTH && matches!(is, WireValue::List(_) | WireValue::Map(_)) {
                 return Err(InvalidWire::Depth);
             }
             let pending = Pending { place: place(at), key, left: 0, is_map: false, children: Vec::new() };
