@@ -159,18 +159,19 @@ impl Conn {
         self: &Arc<Self>,
         apply: impl FnOnce(&mut State) -> T + Send + 'static,
     ) -> T {
-        let fate = self.shared.state().faults.fate(&self.party);
-        if fate.request_lost {
-            return std::future::pending().await;
-        }
+        let sending = self.shared.state().faults.sending(&self.party);
+        let Some(out_ms) = sending else { return std::future::pending().await };
         let (answer, answered) = oneshot::channel();
-        self.send(fate.out_ms, move |state| drop(answer.send(apply(state))));
+        self.send(out_ms, move |state| drop(answer.send(apply(state))));
         let Ok(answer) = answered.await else { return std::future::pending().await };
-        if fate.reply_lost || !self.shared.state().reaches(self.id) {
-            return std::future::pending().await;
-        }
-        if fate.back_ms > 0 {
-            tokio::time::sleep(Duration::from_millis(fate.back_ms)).await;
+        let back_ms = {
+            let mut state = self.shared.state();
+            state.faults.answering(&self.party).filter(|_| state.reaches(self.id))
+        };
+        match back_ms {
+            None => return std::future::pending().await,
+            Some(0) => {}
+            Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         }
         self.gate.ports().await;
         answer

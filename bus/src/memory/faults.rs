@@ -84,15 +84,6 @@ enum Once {
     StaleRead,
 }
 
-/// What becomes of a request.
-#[derive(Debug)]
-pub(super) struct Fate {
-    pub(super) request_lost: bool,
-    pub(super) reply_lost: bool,
-    pub(super) out_ms: u64,
-    pub(super) back_ms: u64,
-}
-
 /// What becomes of a delivery.
 #[derive(Debug)]
 pub(super) struct Delivery {
@@ -178,14 +169,20 @@ impl Misbehaviour {
         self.is_down(party, server) || self.severed.get(party).is_some_and(|s| s.inbound)
     }
 
-    pub(super) fn fate(&mut self, party: &str) -> Fate {
+    /// Of something sent: how long it takes, or `None` if it is lost.
+    pub(super) fn sending(&mut self, party: &str) -> Option<u64> {
         let noise = self.noise(party);
-        Fate {
-            request_lost: self.ordered(party, Once::LoseRequest) || self.chance(noise.lose_request_ppm),
-            reply_lost: self.ordered(party, Once::LoseReply) || self.chance(noise.lose_reply_ppm),
-            out_ms: self.delay(noise.delay_ms),
-            back_ms: self.delay(noise.delay_ms),
-        }
+        let lost = self.ordered(party, Once::LoseRequest) || self.chance(noise.lose_request_ppm);
+        let ms = self.delay(noise.delay_ms);
+        (!lost).then_some(ms)
+    }
+
+    /// Of an answer, likewise.
+    pub(super) fn answering(&mut self, party: &str) -> Option<u64> {
+        let noise = self.noise(party);
+        let lost = self.ordered(party, Once::LoseReply) || self.chance(noise.lose_reply_ppm);
+        let ms = self.delay(noise.delay_ms);
+        (!lost).then_some(ms)
     }
 
     pub(super) fn delivery(&mut self, party: &str, subject: &str) -> Delivery {

@@ -122,9 +122,9 @@ impl MemoryTopic {
             return feed;
         }
         let packet = self.packet(message, Some(inbox.clone()));
-        let fate = self.conn.shared.state().faults.fate(&self.conn.party);
-        if !fate.request_lost {
-            self.conn.send(fate.out_ms, move |state| {
+        let sending = self.conn.shared.state().faults.sending(&self.conn.party);
+        if let Some(out_ms) = sending {
+            self.conn.send(out_ms, move |state| {
                 if state.route(&packet) == 0 {
                     let status = Some(NO_RESPONDERS);
                     let reply = Packet::of_server(packet.account, inbox, Headers::new(), bytes::Bytes::new());
@@ -152,9 +152,9 @@ impl Topic for MemoryTopic {
             }
             if self.may_publish(&message.subject) {
                 let packet = self.packet(message, None);
-                let fate = self.conn.shared.state().faults.fate(&self.conn.party);
-                if !fate.request_lost {
-                    self.conn.send(fate.out_ms, move |state| {
+                let sending = self.conn.shared.state().faults.sending(&self.conn.party);
+                if let Some(out_ms) = sending {
+                    self.conn.send(out_ms, move |state| {
                         state.route(&packet);
                     });
                 }
