@@ -188,8 +188,8 @@ pub struct Spawn {
     pub namespace: String,
     /// The command and its arguments. A command without a slash is looked up in the `PATH` of `env`.
     pub argv: Vec<String>,
-    /// The whole environment: nothing is inherited. The holder adds `OSTLER_UID` and `OSTLER_INCARNATION` where
-    /// they are missing, because they mark the tree on hosts without cgroups.
+    /// The whole environment: nothing is inherited. The holder sets `OSTLER_UID`, `OSTLER_INCARNATION` and
+    /// `OSTLER_HOLDER` (its folder) itself, because they mark the tree on hosts without cgroups.
     #[serde(default)]
     pub env: Vec<(String, String)>,
     /// The user and groups to run as; none means the holder's own.

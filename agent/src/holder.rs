@@ -1,0 +1,78 @@
+//! The holder: the small process that is the parent of everything Ostler runs on a host.
+//!
+//! The agent may die, hang or be upgraded; the processes it started stay children of the holder, which drains their
+//! output, keeps their exits until they are acknowledged, and carries out stops by their deadlines. If the holder
+//! itself is killed they live on with their pipes, and the next holder adopts them.
+//!
+//! It is one poll loop ([`shell`]) around a pure core (`ostler_agent_core::holder`), plus one thread that writes
+//! logs. It has no async runtime and decides nothing about what should run.
+//!
+//! What it does not do: restart, probe, resolve names or talk to the bus. That is the agent.
+
+mod cgroup;
+mod child;
+mod clients;
+mod launch;
+mod live;
+mod log_writer;
+mod options;
+mod poll;
+mod proc_tree;
+mod say;
+mod shell;
+mod start;
+mod state_file;
+mod sys;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use options::{Options, OptionsError};
+
+/// Runs the holder with the words after `ostler-agent holder`. Returns when it was told to end.
+///
+/// Call it before any thread or runtime exists: it masks signals and takes over all children.
+#[must_use]
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let options = match Options::parse(words) {
+        Ok(options) => options,
+        Err(OptionsError::Help) => {
+            say::say(options::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            say::say(&error.to_string());
+            return ExitCode::from(2);
+        }
+    };
+    let mut shell = match start::start(&options) {
+        Ok(shell) => shell,
+        Err(error) => {
+            say::say(&with_sources(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    // Telling nobody is fine: not every service manager listens.
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    say::say("ready");
+    match shell.run() {
+        Ok(()) => {
+            say::say("ends; its processes go on");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say::say(&format!("cannot wait for events: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

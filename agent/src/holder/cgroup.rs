@@ -1,0 +1,248 @@
+//! Cgroups of incarnations: each start gets a fresh one, which is never used again.
+//!
+//! Fresh because some kernels kill at birth whatever is created in a cgroup that was ever killed. Members join by
+//! writing themselves into `cgroup.procs`, which works on every kernel with cgroup2.
+//!
+//! Without controllers (hybrid hosts) the cgroup still names the tree and kills it at once; limits that need a
+//! controller are reported as not enforced.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use ostler_agent_core::holder::protocol::{Limits, ProcKey};
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::process::{Pid, PidfdFlags};
+
+use super::options::CgroupChoice;
+use super::sys;
+
+/// The period of `cpu.max`, in microseconds: the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// Controllers whose limits the holder can set.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// Where the holder puts itself when processes get their cgroups beside it.
+const OWN_LEAF: &str = "holder";
+
+/// A cgroup below which incarnations get theirs.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    base: PathBuf,
+    controllers: BTreeSet<String>,
+}
+
+impl Cgroups {
+    /// Finds the place, and makes it ready. None when there is none, with the reason for the log.
+    pub(super) fn find(choice: &CgroupChoice) -> Result<Self, String> {
+        let base = match choice {
+            CgroupChoice::None => return Err("switched off".to_owned()),
+            CgroupChoice::Below(path) => {
+                fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))?;
+                path.clone()
+            }
+            CgroupChoice::Auto => own_delegated()?,
+        };
+        let procs = base.join("cgroup.procs");
+        rustix::fs::accessat(CWD, &procs, Access::WRITE_OK, AtFlags::EACCESS)
+            .map_err(|error| format!("{}: {error}", procs.display()))?;
+        enable_controllers(&base);
+        let enabled = fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
+        let controllers = enabled.split_whitespace().map(str::to_owned).collect();
+        Ok(Self { base, controllers })
+    }
+
+    pub(super) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    pub(super) fn controllers(&self) -> impl Iterator<Item = &str> {
+        self.controllers.iter().map(String::as_str)
+    }
+
+    /// A fresh cgroup with its limits, and the limits that this host cannot enforce.
+    pub(super) fn make(&self, key: ProcKey, limits: &Limits) -> io::Result<(PathBuf, Vec<String>)> {
+        let mut path = self.base.join(key.to_string());
+        let mut again = 0;
+        while let Err(error) = fs::create_dir(&path) {
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                return Err(error);
+            }
+            again += 1;
+            path = self.base.join(format!("{key}.{again}"));
+        }
+        match self.limit(&path, limits) {
+            Ok(unenforced) => Ok((path, unenforced)),
+            Err(error) => {
+                remove(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn limit(&self, path: &Path, limits: &Limits) -> io::Result<Vec<String>> {
+        let cpu = limits.cpu_millis.map(|millis| {
+            format!("{} {CPU_PERIOD_US}", (millis.saturating_mul(CPU_PERIOD_US) / 1_000).max(1_000))
+        });
+        let wanted = [
+            ("cpu", "cpu.max", cpu),
+            ("memory", "memory.max", limits.memory_max.map(|bytes| bytes.to_string())),
+            ("pids", "pids.max", limits.tasks_max.map(|tasks| tasks.to_string())),
+        ];
+        let mut unenforced = Vec::new();
+        for (controller, file, value) in wanted {
+            let Some(value) = value else { continue };
+            if self.controllers.contains(controller) {
+                fs::write(path.join(file), value)?;
+            } else {
+                unenforced.push(controller.to_owned());
+            }
+        }
+        Ok(unenforced)
+    }
+
+    /// Removes what former holders left: cgroups of incarnations in which nothing runs and which nobody knows.
+    pub(super) fn remove_strays(&self, known: &BTreeSet<PathBuf>) {
+        for path in children(&self.base) {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let ours = name.split('.').next().is_some_and(|uid| uid.len() == 32);
+            if ours && !known.contains(&path) {
+                remove(&path);
+            }
+        }
+    }
+}
+
+/// Limits that a host without cgroups cannot enforce.
+pub(super) fn unenforced_without(limits: &Limits) -> Vec<String> {
+    let asked = [limits.cpu_millis.is_some(), limits.memory_max.is_some(), limits.tasks_max.is_some()];
+    CONTROLLERS.iter().zip(asked).filter(|(_, asked)| *asked).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+/// The holder's own cgroup, or its parent when the service manager gave it a leaf of its own.
+fn own_delegated() -> Result<PathBuf, String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+    let mount = cgroup2_mount(&mounts).ok_or("no cgroup2 file system is mounted")?;
+    let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
+    // Version 1 hierarchies come first on hybrid hosts.
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).ok_or("not in a cgroup2")?;
+    if own == "/" {
+        return Err("the holder runs in the root cgroup, which was not delegated to it".to_owned());
+    }
+    let path = mount.join(own.trim_start_matches('/'));
+    if path.file_name().is_some_and(|name| name == OWN_LEAF) {
+        return path.parent().map(Path::to_owned).ok_or_else(|| "no parent cgroup".to_owned());
+    }
+    leave_for_leaf(&path);
+    Ok(path)
+}
+
+/// A cgroup with controllers for its children may have no processes of its own, so the holder moves into a leaf
+/// if it is alone there. Where it is not alone, limits stay unenforced and everything else works.
+fn leave_for_leaf(path: &Path) {
+    let own = std::process::id().to_string();
+    let alone = fs::read_to_string(path.join("cgroup.procs"))
+        .is_ok_and(|procs| procs.lines().all(|line| line == own));
+    let controllers = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+    if alone && !controllers.trim().is_empty() {
+        let leaf = path.join(OWN_LEAF);
+        drop(fs::create_dir(&leaf));
+        drop(fs::write(leaf.join("cgroup.procs"), "0"));
+    }
+}
+
+/// Each on its own: one that is not there must not keep the others off.
+fn enable_controllers(base: &Path) {
+    for controller in CONTROLLERS {
+        drop(fs::write(base.join("cgroup.subtree_control"), format!("+{controller}")));
+    }
+}
+
+fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        right.starts_with("cgroup2 ").then_some(())?;
+        left.split(' ').nth(4).map(PathBuf::from)
+    })
+}
+
+fn children(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
+}
+
+/// Removes a cgroup and those made inside it. One that is in use stays.
+pub(super) fn remove(path: &Path) {
+    for child in children(path) {
+        remove(&child);
+    }
+    drop(fs::remove_dir(path));
+}
+
+/// Whether nothing runs in it. A cgroup that is gone is empty.
+pub(super) fn is_empty(path: &Path) -> bool {
+    match fs::read_to_string(path.join("cgroup.events")) {
+        Ok(events) => events.lines().any(|line| line == "populated 0"),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// How often the kernel killed in it for want of memory.
+pub(super) fn oom_kills(path: &Path) -> u64 {
+    let events = fs::read_to_string(path.join("memory.events")).unwrap_or_default();
+    events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// SIGKILLs everything in it, also what is being created there now.
+pub(super) fn kill(path: &Path) {
+    if fs::write(path.join("cgroup.kill"), "1").is_err() {
+        // Kernels before 5.14: what a member creates meanwhile is caught by the next round.
+        signal(path, rustix::process::Signal::KILL.as_raw());
+    }
+}
+
+/// Signals every member, each through a pidfd that was checked to be a member.
+pub(super) fn signal(path: &Path, signal: i32) {
+    for child in children(path) {
+        self::signal(&child, signal);
+    }
+    let procs = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    for pid in procs.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw) {
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        if is_member(path, pid) {
+            // One that ended meanwhile needs no signal.
+            drop(sys::pidfd_signal(pidfd.as_fd(), signal));
+        }
+    }
+}
+
+fn is_member(path: &Path, pid: Pid) -> bool {
+    let own = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    // The kernel names it from the root of the hierarchy, the path starts at the mount point.
+    !own.is_empty() && path.to_string_lossy().ends_with(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup2_mount_is_found_among_others() {
+        let text = "30 25 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+                    31 30 0:27 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu\n\
+                    32 30 0:28 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup2_mount(text), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup2_mount("1 2 3:4 / / rw - ext4 /dev/vda rw\n"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_enforced_is_named() {
+        let limits = Limits { memory_max: Some(1), cpu_millis: None, tasks_max: Some(3) };
+        assert_eq!(unenforced_without(&limits), ["memory", "pids"]);
+    }
+}

@@ -1,0 +1,228 @@
+//! Connections to the holder's socket.
+//!
+//! Only root and the holder's own user may connect. A connection that sends anything but the protocol, or does
+//! not read what it asked for, is closed; the others do not notice. Nothing here waits.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use ostler_agent_core::holder::frame::{self, FrameBuffer};
+use ostler_agent_core::holder::protocol::{
+    Answer, Call, Event, Hello, Message, Refusal, RefusalCode, Reply, Request,
+};
+
+/// Bytes waiting for one client before it is given up: many listings' worth. It connects again and lists.
+const OUTBOX_MAX: usize = 8 << 20;
+
+/// Connections at one time. One agent, a few commands on the host; the rest is a mistake.
+const CLIENTS_MAX: usize = 64;
+
+/// Bytes read from one client in one turn, so that a busy one does not starve the pipes.
+const READ_TURN: usize = 256 << 10;
+
+/// One connection.
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    inbox: FrameBuffer,
+    outbox: Vec<u8>,
+    sent: usize,
+    greeted: bool,
+    subscribed: bool,
+    broken: bool,
+    /// Whether the poll set was told to wait for room.
+    waits_for_room: bool,
+}
+
+/// What the loop must do about a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// Wait for room to write, or no longer.
+    WaitForRoom(u64, bool),
+    /// It is gone: forget it.
+    Gone(u64),
+}
+
+/// All connections.
+#[derive(Debug)]
+pub(super) struct Clients {
+    listener: UnixListener,
+    clients: BTreeMap<u64, Client>,
+    next: u64,
+}
+
+impl Clients {
+    pub(super) fn new(listener: UnixListener) -> Self {
+        Self { listener, clients: BTreeMap::new(), next: 1 }
+    }
+
+    pub(super) fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    pub(super) fn fd(&self, client: u64) -> Option<BorrowedFd<'_>> {
+        self.clients.get(&client).map(|client| client.stream.as_fd())
+    }
+
+    /// Takes the next connection that waits, if it may come in.
+    pub(super) fn accept(&mut self) -> Option<u64> {
+        loop {
+            let (stream, _) = match self.listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return None,
+            };
+            if self.clients.len() >= CLIENTS_MAX
+                || !may_connect(&stream)
+                || stream.set_nonblocking(true).is_err()
+            {
+                continue;
+            }
+            let id = self.next;
+            self.next += 1;
+            let client = Client {
+                stream,
+                inbox: FrameBuffer::new(),
+                outbox: Vec::new(),
+                sent: 0,
+                greeted: false,
+                subscribed: false,
+                broken: false,
+                waits_for_room: false,
+            };
+            self.clients.insert(id, client);
+            return Some(id);
+        }
+    }
+
+    /// Reads what a client sent and gives its calls. The first must be hello; it is given too.
+    pub(super) fn read(&mut self, id: u64) -> Vec<Call> {
+        let Some(client) = self.clients.get_mut(&id) else { return Vec::new() };
+        let mut calls = Vec::new();
+        let mut buffer = [0u8; 16 << 10];
+        let mut total = 0;
+        while total < READ_TURN && !client.broken {
+            match client.stream.read(&mut buffer) {
+                Ok(0) => client.broken = true,
+                Ok(n) => {
+                    total += n;
+                    client.inbox.push(buffer.get(..n).unwrap_or_default());
+                    client.take_calls(&mut calls);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => client.broken = true,
+            }
+        }
+        calls
+    }
+
+    pub(super) fn subscribe(&mut self, id: u64) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.subscribed = true;
+        }
+    }
+
+    /// Answers a call; a caller that is gone gets none.
+    pub(super) fn answer(&mut self, id: u64, call: u64, reply: Reply) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let frame = frame::encode(&Message::Answer(Answer { id: call, reply })).or_else(|error| {
+            let refusal = Refusal::new(RefusalCode::Failed, format!("the answer could not be sent: {error}"));
+            frame::encode(&Message::Answer(Answer { id: call, reply: Reply::Refused(refusal) }))
+        });
+        match frame {
+            Ok(frame) => client.queue(&frame),
+            Err(_) => client.broken = true,
+        }
+    }
+
+    /// Tells every subscriber.
+    pub(super) fn publish(&mut self, event: Event) {
+        let mut subscribers = self.clients.values_mut().filter(|client| client.subscribed).peekable();
+        if subscribers.peek().is_none() {
+            return;
+        }
+        // An event is a few numbers; it always fits.
+        let Ok(frame) = frame::encode(&Message::Event(event)) else { return };
+        for client in subscribers {
+            client.queue(&frame);
+        }
+    }
+
+    /// Sends what can be sent and says which connections need care.
+    pub(super) fn flush(&mut self) -> Vec<Care> {
+        let mut care = Vec::new();
+        for (id, client) in &mut self.clients {
+            client.send();
+            let waits = !client.outbox.is_empty();
+            if client.broken {
+                care.push(Care::Gone(*id));
+            } else if waits != client.waits_for_room {
+                client.waits_for_room = waits;
+                care.push(Care::WaitForRoom(*id, waits));
+            }
+        }
+        care
+    }
+
+    pub(super) fn forget(&mut self, id: u64) {
+        self.clients.remove(&id);
+    }
+}
+
+impl Client {
+    fn take_calls(&mut self, calls: &mut Vec<Call>) {
+        loop {
+            let call = match self.inbox.next_body() {
+                Ok(Some(body)) => frame::decode::<Call>(&body),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            match call {
+                Ok(call) if self.greeted || is_hello(&call) => {
+                    self.greeted = true;
+                    calls.push(call);
+                }
+                Ok(_) | Err(_) => {
+                    self.broken = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, frame: &[u8]) {
+        if self.outbox.len() - self.sent + frame.len() > OUTBOX_MAX {
+            self.broken = true;
+        }
+        if !self.broken {
+            self.outbox.extend_from_slice(frame);
+        }
+    }
+
+    fn send(&mut self) {
+        while self.sent < self.outbox.len() && !self.broken {
+            match self.stream.write(self.outbox.get(self.sent..).unwrap_or_default()) {
+                Ok(0) => self.broken = true,
+                Ok(n) => self.sent += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.broken = true,
+            }
+        }
+        // Everything is out: an idle connection keeps no memory.
+        self.outbox = Vec::new();
+        self.sent = 0;
+    }
+}
+
+fn is_hello(call: &Call) -> bool {
+    matches!(&call.request, Request::Hello(Hello { protocol, .. }) if *protocol >= 1)
+}
+
+fn may_connect(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid();
+    rustix::net::sockopt::socket_peercred(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == own)
+}

@@ -1,0 +1,267 @@
+//! Making a child: FIFOs, cgroup, everything the child will need, then the fork.
+//!
+//! What was made is unmade when a later step fails. Texts of errors name the step and the system's words, because
+//! they end as the reason of a failed start in front of a user.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use ostler_agent_core::holder::protocol::{ProcKey, Rlimit, RunAs, Spawn};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::pipe::PipeFlags;
+
+use super::cgroup::{self, Cgroups};
+use super::child::{self, Identity, Plan, Step};
+use super::proc_tree;
+
+/// Where a command without a slash is looked for when the environment has no `PATH`.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What never changes between starts.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) dir: PathBuf,
+    pub(super) fifo_dir: PathBuf,
+    pub(super) cgroups: Option<Cgroups>,
+    /// The limit of open files that the holder itself was started with; it raised its own since.
+    pub(super) nofile: (u64, u64),
+    pub(super) null: OwnedFd,
+}
+
+/// A child that waits.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) pid: i32,
+    pub(super) start_time: u64,
+    pub(super) pidfd: OwnedFd,
+    pub(super) cgroup: Option<PathBuf>,
+    pub(super) unenforced: Vec<String>,
+    pub(super) stdout: File,
+    pub(super) stderr: File,
+    /// One byte lets it go on; closing it ends it.
+    pub(super) go: OwnedFd,
+    /// Its records (see [`child`]).
+    pub(super) report: File,
+}
+
+/// The FIFOs of an incarnation.
+pub(super) fn fifo_paths(fifo_dir: &Path, key: ProcKey) -> [PathBuf; 2] {
+    [fifo_dir.join(format!("{key}.out")), fifo_dir.join(format!("{key}.err"))]
+}
+
+/// Opens a FIFO for the holder. Both ends at once, so that it never ends while a holder has it and a process
+/// that writes is never killed for want of a reader.
+pub(super) fn open_fifo(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+/// Makes the child.
+///
+/// # Errors
+/// With the step that failed, in words.
+pub(super) fn launch(ground: &Ground, spawn: &Spawn) -> Result<Launched, String> {
+    let texts = Texts::of(spawn, &ground.dir)?;
+    let fifos = fifo_paths(&ground.fifo_dir, spawn.key);
+    let made = make_cgroup(ground, spawn)?;
+    let cgroup = made.0.clone();
+    let launched = prepare_and_fork(ground, (spawn, &texts), &fifos, made);
+    if launched.is_err() {
+        for fifo in &fifos {
+            drop(fs::remove_file(fifo));
+        }
+        if let Some(cgroup) = cgroup {
+            cgroup::remove(&cgroup);
+        }
+    }
+    launched
+}
+
+fn make_cgroup(ground: &Ground, spawn: &Spawn) -> Result<(Option<PathBuf>, Vec<String>), String> {
+    match ground.cgroups.as_ref().filter(|_| spawn.own_cgroup) {
+        Some(cgroups) => {
+            let (path, unenforced) =
+                cgroups.make(spawn.key, &spawn.limits).map_err(|error| say("make its cgroup", &error))?;
+            Ok((Some(path), unenforced))
+        }
+        None => Ok((None, cgroup::unenforced_without(&spawn.limits))),
+    }
+}
+
+fn prepare_and_fork(
+    ground: &Ground,
+    (spawn, texts): (&Spawn, &Texts),
+    fifos: &[PathBuf; 2],
+    (cgroup, unenforced): (Option<PathBuf>, Vec<String>),
+) -> Result<Launched, String> {
+    let user = spawn.user.as_ref().filter(|user| !is_self(user));
+    if let Some(user) = user.filter(|_| !rustix::process::geteuid().is_root()) {
+        return Err(format!("run as user {}: the holder is not root", user.uid));
+    }
+    let rlimits = rlimits(&spawn.rlimits, ground.nofile)?;
+    let [out, err] = fifos;
+    let (stdout, their_stdout) = make_fifo(out, user)?;
+    let (stderr, their_stderr) = make_fifo(err, user)?;
+    let pipe =
+        || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| say("make a pipe", &error.into()));
+    let (their_go, go) = pipe()?;
+    let (report, their_report) = pipe()?;
+    rustix::fs::fcntl_setfl(&report, OFlags::NONBLOCK).map_err(|error| say("make a pipe", &error.into()))?;
+    let procs = match &cgroup {
+        Some(path) => Some(c_string(&path.join("cgroup.procs").to_string_lossy())?),
+        None => None,
+    };
+    let oom_score_adjust = spawn.oom_score_adjust.to_string();
+    let plan = Plan {
+        argv: &texts.argv,
+        env: &texts.env,
+        programs: &texts.programs,
+        cwd: &texts.cwd,
+        cgroup_procs: procs.as_deref(),
+        user: user.map(|user| Identity { uid: user.uid, gid: user.gid, groups: &user.groups }),
+        rlimits: &rlimits,
+        umask: spawn.umask & 0o777,
+        oom_score_adjust: oom_score_adjust.as_bytes(),
+        allow_new_privileges: spawn.allow_new_privileges,
+        stdin: ground.null.as_fd(),
+        stdout: their_stdout.as_fd(),
+        stderr: their_stderr.as_fd(),
+        go: their_go.as_fd(),
+        report: their_report.as_fd(),
+    };
+    let pid = child::fork(&plan).map_err(|error| say("fork", &error))?;
+    // The child cannot be reaped by anyone else, so its number is its own. If this fails, dropping `go` ends it.
+    let start_time = proc_tree::stat(pid).map(|stat| stat.start_time).ok_or("fork: the child is gone")?;
+    let pidfd = proc_tree::open_verified(pid, start_time)
+        .ok_or_else(|| say("open a pidfd (Linux 5.3 or newer is needed)", &io::Error::last_os_error()))?;
+    let report = File::from(report);
+    Ok(Launched { pid, start_time, pidfd, cgroup, unenforced, stdout, stderr, go, report })
+}
+
+fn is_self(user: &RunAs) -> bool {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    // Root asked for by number still gets exactly the groups that were asked for.
+    !uid.is_root() && user.uid == uid.as_raw() && user.gid == gid.as_raw()
+}
+
+/// Makes a FIFO, gives it to the user and opens it twice: for the holder, which must not wait, and for the child,
+/// which must.
+fn make_fifo(path: &Path, user: Option<&RunAs>) -> Result<(File, File), String> {
+    let failed = |error: io::Error| say(&format!("make {}", path.display()), &error);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .map_err(|error| failed(error.into()))?;
+    if let Some(user) = user {
+        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).map_err(failed)?;
+    }
+    let ours = open_fifo(path).map_err(failed)?;
+    let theirs = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    Ok((ours, theirs))
+}
+
+/// The number of a limit by its name.
+pub(super) fn resource(name: &str) -> Option<u32> {
+    let number = match name {
+        "nofile" => libc::RLIMIT_NOFILE,
+        "nproc" => libc::RLIMIT_NPROC,
+        "core" => libc::RLIMIT_CORE,
+        "memlock" => libc::RLIMIT_MEMLOCK,
+        "stack" => libc::RLIMIT_STACK,
+        "fsize" => libc::RLIMIT_FSIZE,
+        "as" => libc::RLIMIT_AS,
+        "cpu" => libc::RLIMIT_CPU,
+        "data" => libc::RLIMIT_DATA,
+        _ => return None,
+    };
+    Some(number)
+}
+
+fn rlimits(asked: &[Rlimit], nofile: (u64, u64)) -> Result<Vec<(u32, libc::rlimit)>, String> {
+    let mut limits = vec![(libc::RLIMIT_NOFILE, libc::rlimit { rlim_cur: nofile.0, rlim_max: nofile.1 })];
+    for limit in asked {
+        let number =
+            resource(&limit.resource).ok_or_else(|| format!("no limit is named {:?}", limit.resource))?;
+        let value = libc::rlimit { rlim_cur: limit.soft.min(limit.hard), rlim_max: limit.hard };
+        limits.retain(|(other, _)| *other != number);
+        limits.push((number, value));
+    }
+    Ok(limits)
+}
+
+/// What a failed child said, in words.
+pub(super) fn describe(step: u8, errno: i32, spawn: &Told) -> String {
+    let what = match Step::from_byte(step) {
+        Some(Step::Session) => "start a session".to_owned(),
+        Some(Step::Cgroup) => "join its cgroup".to_owned(),
+        Some(Step::Descriptors) => "set up its descriptors".to_owned(),
+        Some(Step::Rlimits) => "set resource limits".to_owned(),
+        Some(Step::Groups) => "set supplementary groups".to_owned(),
+        Some(Step::Group) => "change the group".to_owned(),
+        Some(Step::User) => "change the user".to_owned(),
+        Some(Step::NoNewPrivileges) => "give up new privileges".to_owned(),
+        Some(Step::Directory) => format!("change to {}", spawn.cwd),
+        Some(Step::Exec) => format!("exec {}", spawn.program),
+        None => format!("start (step {step})"),
+    };
+    format!("{what}: {}", Errno::from_raw(errno).desc())
+}
+
+/// What is needed to word a failure that comes later.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    program: String,
+    cwd: String,
+}
+
+impl Told {
+    pub(super) fn of(spawn: &Spawn) -> Self {
+        Self { program: spawn.argv.first().cloned().unwrap_or_default(), cwd: spawn.cwd.clone() }
+    }
+}
+
+/// All texts of a start, as C strings.
+struct Texts {
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    programs: Vec<CString>,
+    cwd: CString,
+}
+
+impl Texts {
+    fn of(spawn: &Spawn, holder: &Path) -> Result<Self, String> {
+        let argv = spawn.argv.iter().map(|text| c_string(text)).collect::<Result<Vec<_>, _>>()?;
+        let program = spawn.argv.first().map(String::as_str).unwrap_or_default();
+        let search = spawn.env.iter().find(|(name, _)| name == "PATH").map_or(SEARCH_PATH, |(_, path)| path);
+        let programs = if program.contains('/') {
+            vec![c_string(program)?]
+        } else {
+            let places = search.split(':').filter(|place| !place.is_empty());
+            places.map(|place| c_string(&format!("{place}/{program}"))).collect::<Result<_, _>>()?
+        };
+        let marks = proc_tree::marks(spawn.key, holder);
+        let given = spawn.env.iter().filter(|(name, _)| marks.iter().all(|(mark, _)| name != mark));
+        let given = given.map(|(name, value)| format!("{name}={value}"));
+        let marks = marks.iter().map(|(name, value)| format!("{name}={value}"));
+        let env = given.chain(marks).map(|variable| c_string(&variable));
+        Ok(Self { env: env.collect::<Result<_, _>>()?, argv, programs, cwd: c_string(&spawn.cwd)? })
+    }
+}
+
+fn c_string(text: &str) -> Result<CString, String> {
+    CString::new(text).map_err(|_| format!("{text:?} has a zero byte in it"))
+}
+
+fn say(what: &str, error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => format!("{what}: {}", Errno::from_raw(errno).desc()),
+        None => format!("{what}: {error}"),
+    }
+}

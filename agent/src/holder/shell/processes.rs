@@ -1,0 +1,328 @@
+//! What the loop does with incarnations: takes them in, lets them go on, drains them, sees them end.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+
+use nix::sys::wait::WaitStatus;
+use ostler_agent_core::holder::Input;
+use ostler_agent_core::holder::lines::{Stream, stamp};
+use ostler_agent_core::holder::machine::Forked;
+use ostler_agent_core::holder::protocol::{Exit, LogCounters, Phase, ProcKey, Spawn};
+use ostler_agent_core::holder::state::ProcessRecord;
+use rustix::process::{Signal, WaitOptions};
+
+use super::super::launch::{self, Launched, Told};
+use super::super::live::{Live, Outlet, Start, StartNews};
+use super::super::log_writer::LogTarget;
+use super::super::poll::{Interest, Source};
+use super::super::proc_tree::{self, Root, Snapshot};
+use super::super::{cgroup, sys};
+use super::{Shell, boottime_ms, unix_ms};
+
+/// How long the exit of an adopted process may wait for its new parent to reap it before it is given up.
+const REAP_WAIT_MS: u64 = 1_000;
+
+/// Why an exit cannot be known.
+const ENDED_WHILE_REPLACED: &str = "ended while its holder was replaced";
+const NOT_TOLD: &str = "ended after its holder was replaced, and this kernel does not tell the code";
+const NOT_REAPED: &str = "ended after its holder was replaced, and was not reaped by its new parent";
+
+impl Shell {
+    /// Makes the handles of a child that was forked.
+    pub(super) fn take_in(&mut self, spawn: &Spawn, launched: Launched) -> Result<Forked, String> {
+        let Launched { pid, start_time, pidfd, cgroup, unenforced, stdout, stderr, go, report } = launched;
+        let key = spawn.key;
+        let slot = self.new_slot(key);
+        let fifos = launch::fifo_paths(&self.ground.fifo_dir, key);
+        let names = fifos.each_ref().map(|path| path.display().to_string());
+        let live = Live {
+            root: Root { key, pid, start_time },
+            slot,
+            pidfd: Some(pidfd),
+            cgroup: cgroup.clone(),
+            fifos,
+            stdout: Outlet::new(Some(stdout), Stream::Stdout),
+            stderr: Outlet::new(Some(stderr), Stream::Stderr),
+            target: LogTarget::new(&spawn.log, &spawn.namespace, &spawn.name),
+            counters: LogCounters::default(),
+            start: Some(Start { go: Some(go), report, said: Vec::new(), told: Told::of(spawn) }),
+            ended: false,
+        };
+        self.work.pids.insert(pid, key);
+        self.work.live.insert(key, live);
+        if let Err(error) = self.watch(key) {
+            self.forget(key);
+            return Err(format!("watch its pipes: {error}"));
+        }
+        let [stdout, stderr] = names;
+        let cgroup = cgroup.map(|path| path.display().to_string());
+        Ok(Forked { key, pid, start_time, started_at: unix_ms(), cgroup, stdout, stderr, unenforced })
+    }
+
+    /// Takes over an incarnation of a former holder.
+    pub(crate) fn adopt(&mut self, record: &ProcessRecord) {
+        let key = record.key;
+        let slot = self.new_slot(key);
+        let fifos = [PathBuf::from(&record.stdout), PathBuf::from(&record.stderr)];
+        let [stdout, stderr] = fifos.each_ref().map(|path| launch::open_fifo(path).ok());
+        let had_ended = record.phase == Phase::Leftovers;
+        let pidfd = if had_ended { None } else { proc_tree::open_verified(record.pid, record.start_time) };
+        let gone = !had_ended && pidfd.is_none();
+        let live = Live {
+            root: Root { key, pid: record.pid, start_time: record.start_time },
+            slot,
+            pidfd,
+            cgroup: record.cgroup.as_ref().map(PathBuf::from),
+            fifos,
+            stdout: Outlet::new(stdout, Stream::Stdout),
+            stderr: Outlet::new(stderr, Stream::Stderr),
+            target: LogTarget::new(&record.log, &record.namespace, &record.name),
+            counters: LogCounters::default(),
+            start: None,
+            ended: had_ended,
+        };
+        self.work.live.insert(key, live);
+        // What cannot be watched is still known to the core, which looks at it in its own time.
+        let watched =
+            self.watch(key).and_then(|()| match self.work.live.get(&key).and_then(|l| l.pidfd.as_ref()) {
+                Some(pidfd) => self.poll.add(pidfd, Source::Adopted(slot)),
+                None => Ok(()),
+            });
+        if gone || watched.is_err() {
+            self.main_ended(key, Exit::Unknown(ENDED_WHILE_REPLACED.to_owned()));
+        }
+    }
+
+    fn new_slot(&mut self, key: ProcKey) -> u64 {
+        self.work.next_slot += 1;
+        self.work.slots.insert(self.work.next_slot, key);
+        self.work.next_slot
+    }
+
+    fn watch(&self, key: ProcKey) -> std::io::Result<()> {
+        let Some(live) = self.work.live.get(&key) else { return Ok(()) };
+        if let Some(fifo) = &live.stdout.fifo {
+            self.poll.add(fifo, Source::Output(Stream::Stdout, live.slot))?;
+        }
+        if let Some(fifo) = &live.stderr.fifo {
+            self.poll.add(fifo, Source::Output(Stream::Stderr, live.slot))?;
+        }
+        if let Some(start) = &live.start {
+            self.poll.add(&start.report, Source::Start(live.slot))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn release(&mut self, key: ProcKey) {
+        let start = self.work.live.get_mut(&key).and_then(|live| live.start.as_mut());
+        if let Some(go) = start.and_then(|start| start.go.take()) {
+            // A child that was killed meanwhile cannot be let go; its end is seen elsewhere.
+            drop(File::from(go).write_all(b"1"));
+        }
+    }
+
+    pub(super) fn abort(&mut self, key: ProcKey) {
+        if let Some(start) = self.work.live.get_mut(&key).and_then(|live| live.start.as_mut()) {
+            start.go = None;
+        }
+    }
+
+    pub(super) fn start_news(&mut self, slot: u64) {
+        let Some(key) = self.work.slots.get(&slot).copied() else { return };
+        let Some(live) = self.work.live.get_mut(&key) else { return };
+        let Some(start) = live.start.as_mut() else { return };
+        let news = start.news();
+        if news == StartNews::Wait {
+            return;
+        }
+        if let Some(start) = live.start.take() {
+            drop(self.poll.remove(&start.report));
+            match news {
+                StartNews::Runs => self.drive(Input::ProgramRuns(key)),
+                StartNews::Failed(step, errno) => {
+                    let reason = launch::describe(step, errno, &start.told);
+                    self.drive(Input::StartFailed { key, reason });
+                }
+                // How it died comes with its exit.
+                StartNews::Died | StartNews::Wait => {}
+            }
+        }
+    }
+
+    pub(super) fn drain(&mut self, stream: Stream, slot: u64) {
+        let Some(live) = self.work.slots.get(&slot).and_then(|key| self.work.live.get_mut(key)) else {
+            return;
+        };
+        live.drain(stream, &mut self.work.buffer, (&stamp(unix_ms()), &self.logs));
+    }
+
+    /// Takes the ends of all children: main processes, and orphans of trees, whose parent the holder has become.
+    pub(super) fn reap(&mut self) {
+        let mut orphans = false;
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let pid = pid.as_raw_nonzero().get();
+            let key = self.work.pids.remove(&pid);
+            let live = key.and_then(|key| self.work.live.get(&key)).filter(|live| live.root.pid == pid);
+            let Some(live) = live else {
+                orphans = true;
+                continue;
+            };
+            let (key, slot) = (live.key(), live.slot);
+            self.start_news(slot);
+            self.main_ended(key, exit_of(status.as_raw()));
+        }
+        if orphans {
+            // Perhaps the last of a tree: no need to wait for the next look.
+            self.work.checks.extend(self.work.live.values().filter(|live| live.ended).map(Live::key));
+        }
+    }
+
+    fn main_ended(&mut self, key: ProcKey, exit: Exit) {
+        let Some(live) = self.work.live.get_mut(&key) else { return };
+        if std::mem::replace(&mut live.ended, true) {
+            return;
+        }
+        live.drain_all(&mut self.work.buffer, (&stamp(unix_ms()), &self.logs));
+        if let Some(pidfd) = live.pidfd.take() {
+            // Children are not in the set, only adopted ones.
+            drop(self.poll.remove(&pidfd));
+        }
+        self.work.unreaped.remove(&key);
+        let oom = live.cgroup.as_deref().is_some_and(|path| cgroup::oom_kills(path) > 0);
+        self.drive(Input::MainEnded { key, exit, oom, at: unix_ms() });
+    }
+
+    /// The main process of a former holder has ended: whoever is its parent now reaps it, and then some kernels
+    /// tell how it ended.
+    pub(super) fn adopted_ended(&mut self, slot: u64) {
+        let Some(key) = self.work.slots.get(&slot).copied() else { return };
+        let Some(live) = self.work.live.get(&key) else { return };
+        let Some(pidfd) = live.pidfd.as_ref() else { return };
+        let known = match sys::pidfd_wait_status(pidfd.as_fd()) {
+            Ok(Some(status)) => Ok(Some(status)),
+            // Not reaped yet, or a kernel that does not tell: the corpse does, while it lies there.
+            Ok(None) => Ok(corpse_status(live.root)),
+            Err(error) => corpse_status(live.root).map(Some).ok_or(error),
+        };
+        match known {
+            Ok(Some(status)) => self.main_ended(key, exit_of(status)),
+            Ok(None) if !self.work.unreaped.contains_key(&key) => {
+                drop(self.poll.change(pidfd, Source::Adopted(slot), Interest::EndOnly));
+                self.work.unreaped.insert(key, boottime_ms() + REAP_WAIT_MS);
+            }
+            Ok(None) => {}
+            Err(_) => self.main_ended(key, Exit::Unknown(NOT_TOLD.to_owned())),
+        }
+    }
+
+    pub(super) fn give_up_unreaped(&mut self, now: u64) {
+        let late: Vec<ProcKey> =
+            self.work.unreaped.iter().filter(|(_, at)| **at <= now).map(|(key, _)| *key).collect();
+        for key in late {
+            self.main_ended(key, Exit::Unknown(NOT_REAPED.to_owned()));
+        }
+    }
+
+    pub(super) fn signal(&self, key: ProcKey, signal: i32, whole_tree: bool) -> Result<(), String> {
+        let live = self.work.live.get(&key).ok_or("it is gone")?;
+        if whole_tree {
+            match &live.cgroup {
+                Some(path) => cgroup::signal(path, signal),
+                None => proc_tree::signal(live.root, &self.ground.dir, signal),
+            }
+            return Ok(());
+        }
+        let pidfd = live.pidfd.as_ref().filter(|_| !live.ended).ok_or("it has ended")?;
+        sys::pidfd_signal(pidfd.as_fd(), signal).map_err(|error| error.to_string())?;
+        if signal == Signal::TERM.as_raw() {
+            // A stopped process gets its SIGTERM only once it goes on.
+            drop(sys::pidfd_signal(pidfd.as_fd(), Signal::CONT.as_raw()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn kill_main(&self, key: ProcKey) {
+        let live = self.work.live.get(&key).filter(|live| !live.ended);
+        if let Some(pidfd) = live.and_then(|live| live.pidfd.as_ref()) {
+            // One that ended meanwhile needs no signal.
+            drop(sys::pidfd_signal(pidfd.as_fd(), Signal::KILL.as_raw()));
+        }
+    }
+
+    /// Kills and looks at trees, all that the turn asked for, until nothing is asked.
+    pub(super) fn look_at_trees(&mut self) {
+        loop {
+            let kills = std::mem::take(&mut self.work.kills);
+            let checks = std::mem::take(&mut self.work.checks);
+            if kills.is_empty() && checks.is_empty() {
+                return;
+            }
+            let mut without_cgroup = Vec::new();
+            for live in kills.iter().filter_map(|key| self.work.live.get(key)) {
+                match &live.cgroup {
+                    Some(path) => cgroup::kill(path),
+                    None => without_cgroup.push(live.root),
+                }
+            }
+            if !without_cgroup.is_empty() {
+                proc_tree::kill(&without_cgroup, &self.ground.dir);
+            }
+            let mut snapshot = None;
+            for key in checks {
+                let Some(live) = self.work.live.get(&key) else { continue };
+                let empty = match &live.cgroup {
+                    Some(path) => cgroup::is_empty(path),
+                    None => {
+                        let snapshot = snapshot.get_or_insert_with(|| Snapshot::take(&self.ground.dir));
+                        snapshot.members(live.root).is_empty()
+                    }
+                };
+                self.work.inputs.push_back(Input::TreeChecked { key, empty });
+            }
+            if let Some(first) = self.work.inputs.pop_front() {
+                self.drive(first);
+            }
+        }
+    }
+
+    /// Nothing of it is left: the rest of its output, then its pipes and its cgroup go.
+    pub(super) fn forget(&mut self, key: ProcKey) {
+        let Some(mut live) = self.work.live.remove(&key) else { return };
+        let now = stamp(unix_ms());
+        live.drain_all(&mut self.work.buffer, (&now, &self.logs));
+        live.finish(&now, &self.logs);
+        self.work.slots.remove(&live.slot);
+        self.work.unreaped.remove(&key);
+        for fifo in [&live.stdout.fifo, &live.stderr.fifo].into_iter().flatten() {
+            drop(self.poll.remove(fifo));
+        }
+        if let Some(start) = &live.start {
+            drop(self.poll.remove(&start.report));
+        }
+        for path in &live.fifos {
+            drop(std::fs::remove_file(path));
+        }
+        if let Some(path) = &live.cgroup {
+            cgroup::remove(path);
+        }
+    }
+}
+
+/// The wait status of a main process that has ended and was not reaped.
+fn corpse_status(root: Root) -> Option<i32> {
+    proc_tree::stat(root.pid).filter(|stat| stat.start_time == root.start_time)?.wait_status
+}
+
+/// How a wait status reads.
+fn exit_of(status: i32) -> Exit {
+    let pid = nix::unistd::Pid::from_raw(1);
+    match WaitStatus::from_raw(pid, status) {
+        Ok(WaitStatus::Exited(_, code)) => Exit::Code(code),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Exit::Signal(signal as i32),
+        // Real-time signals have no name there: the low seven bits are the number.
+        Ok(_) | Err(_) if status & 0x7f != 0 => Exit::Signal(status & 0x7f),
+        Ok(_) | Err(_) => Exit::Code((status >> 8) & 0xff),
+    }
+}
