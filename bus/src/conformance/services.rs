@@ -1,0 +1,216 @@
+//! Core messages: subscriptions, queue groups, requests and services, also across imports.
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use ostler_schemas::headers as names;
+use ostler_schemas::subject::{self, Verb};
+
+use super::context::{Context, message, node, stays_quiet};
+use super::{OPERATOR, Verdict, ensure, ensure_eq, list_cases, must};
+use crate::store::Headers;
+use crate::topic::{Endpoint, Message, Outgoing, RequestError, ServiceSpec, TopicRef};
+
+list_cases![
+    messages_reach_subscribers,
+    nobody_answers,
+    nobody_streams,
+    requests_across_an_import,
+    callers_are_named_by_the_server,
+    answers_are_streamed,
+    shared_endpoints_share,
+    other_endpoints_do_not,
+    beats_are_heard_by_all_and_answered_once,
+    services_are_discovered,
+];
+
+async fn messages_reach_subscribers(c: &Context) -> Verdict {
+    let mut all = must("subscribe", c.rival.subscribe(subject::ALL_BEACONS, None).await)?;
+    let sent =
+        Outgoing::new("beacon.conform-1", "body").with_headers(Headers::new().with(names::KIND, "Beacon"));
+    must("publish", c.topic.publish(sent).await)?;
+    let got = message(&mut all).await?;
+    ensure_eq!(got.subject.as_str(), "beacon.conform-1", "subject");
+    ensure_eq!(got.body, Bytes::from_static(b"body"), "body");
+    ensure_eq!(got.headers.get(names::KIND), Some("Beacon"), "header");
+    ensure_eq!((got.reply, got.status), (None, None), "reply and status");
+    Ok(())
+}
+
+async fn nobody_answers(c: &Context) -> Verdict {
+    for (topic, caller) in [(&c.operator, OPERATOR.to_owned()), (&c.agent, node(0)?.to_string())] {
+        match topic.request(Outgoing::new(format!("api.{caller}.get"), ""), 5_000).await {
+            Err(RequestError::NoResponders { .. }) => {}
+            other => return Err(format!("{caller}: found {other:?}, expected no responders")),
+        }
+    }
+    match c.link.beat(Headers::new(), Bytes::new()).await {
+        Err(RequestError::NoResponders { .. }) => Ok(()),
+        other => Err(format!("a beat: found {other:?}, expected no responders")),
+    }
+}
+
+async fn nobody_streams(c: &Context) -> Verdict {
+    let request = Outgoing::new(format!("api.{OPERATOR}.get"), "");
+    let mut answers = must("request", c.operator.request_many(request).await)?;
+    ensure_eq!(message(&mut answers).await?.status, Some(503), "status");
+    Ok(())
+}
+
+/// A service with one endpoint of the API.
+fn api(c: &Context, verb: Verb) -> ServiceSpec {
+    ServiceSpec {
+        name: format!("conform-{}", c.uid().short()),
+        version: "0.1.0".to_owned(),
+        description: "conformance".to_owned(),
+        endpoints: vec![Endpoint {
+            name: verb.as_str().to_owned(),
+            subject: verb.endpoint(),
+            shared: verb.is_shared(),
+        }],
+    }
+}
+
+async fn answer(topic: &TopicRef, request: &Message, headers: Headers, body: &str) -> Verdict {
+    let reply = request.reply.clone().ok_or("the request has no reply subject")?;
+    must("answer", topic.publish(Outgoing::new(reply, body.to_owned()).with_headers(headers)).await)
+}
+
+async fn requests_across_an_import(c: &Context) -> Verdict {
+    let mut requests = must("serve", c.topic.serve(api(c, Verb::Get)).await)?;
+    let request = Outgoing::new(format!("api.{OPERATOR}.get"), "question")
+        .with_headers(Headers::new().with(names::ACTOR, "user/someone"));
+    let asked = c.operator.request(request, 10_000);
+    let answered = async {
+        let got = message(&mut requests).await?;
+        ensure_eq!(got.subject, format!("api.{OPERATOR}.get"), "subject");
+        ensure_eq!(got.body, Bytes::from_static(b"question"), "body");
+        ensure_eq!(got.headers.get(names::ACTOR), Some("user/someone"), "header");
+        answer(&c.topic, &got, Headers::new().with(names::END, "ok"), "answer").await
+    };
+    let (asked, answered) = futures::join!(asked, answered);
+    answered?;
+    let asked = must("request", asked)?;
+    ensure_eq!(
+        (asked.body, asked.headers.get(names::END)),
+        (Bytes::from_static(b"answer"), Some("ok")),
+        "answer"
+    );
+    Ok(())
+}
+
+/// What the server says of a requester.
+fn info(message: &Message) -> Result<serde_json::Value, String> {
+    let header = message.headers.get(names::NATS_REQUEST_INFO).ok_or("the server does not say who asks")?;
+    must("request info", serde_json::from_str(header))
+}
+
+async fn callers_are_named_by_the_server(c: &Context) -> Verdict {
+    let mut requests = must("serve", c.topic.serve(api(c, Verb::Get)).await)?;
+    let node = node(0)?;
+    for (topic, caller, account) in [(&c.operator, OPERATOR, "OP"), (&c.agent, node.as_str(), "AG")] {
+        let forged = Headers::new().with(names::NATS_REQUEST_INFO, r#"{"acc":"CP","user":"root"}"#);
+        let request = Outgoing::new(format!("api.{caller}.get"), "").with_headers(forged);
+        let _answers = must("request", topic.request_many(request).await)?;
+        let info = info(&message(&mut requests).await?)?;
+        ensure_eq!(info["acc"], serde_json::json!(account), "account");
+        let user = info["user"].as_str().unwrap_or_default();
+        ensure!(!user.is_empty() && user != "root", "the requester's own claim passed: {user:?}");
+    }
+    Ok(())
+}
+
+async fn answers_are_streamed(c: &Context) -> Verdict {
+    let mut requests = must("serve", c.topic.serve(api(c, Verb::List)).await)?;
+    let request = Outgoing::new(format!("api.{OPERATOR}.list"), "");
+    let mut answers = must("request", c.operator.request_many(request).await)?;
+    let got = message(&mut requests).await?;
+    for i in 1..=50 {
+        let mut headers = Headers::new().with(names::SEQ, i.to_string());
+        if i == 50 {
+            headers = headers.with(names::END, "ok");
+        }
+        answer(&c.topic, &got, headers, "part").await?;
+    }
+    for i in 1..=50 {
+        let part = message(&mut answers).await?;
+        ensure_eq!(part.headers.get(names::SEQ), Some(i.to_string().as_str()), "order");
+        ensure_eq!(part.headers.get(names::END).is_some(), i == 50, "end");
+    }
+    Ok(())
+}
+
+/// How many requests each of two streams gets.
+async fn split(
+    c: &Context,
+    verb: Verb,
+    streams: (&mut BoxStream<'static, Message>, &mut BoxStream<'static, Message>),
+) -> Result<(u32, u32), String> {
+    let subject = format!("api.{OPERATOR}.{}", verb.as_str());
+    for _ in 0..20 {
+        must("publish", c.operator.publish(Outgoing::new(subject.clone(), "")).await)?;
+    }
+    let (mut first, mut second) = (0, 0);
+    for (stream, count) in [(streams.0, &mut first), (streams.1, &mut second)] {
+        while !stays_quiet(stream).await {
+            *count += 1;
+        }
+    }
+    // `stays_quiet` takes the message that it finds.
+    Ok((first, second))
+}
+
+async fn shared_endpoints_share(c: &Context) -> Verdict {
+    let mut mine = must("serve", c.topic.serve(api(c, Verb::Get)).await)?;
+    let mut theirs = must("serve", c.rival.serve(api(c, Verb::Get)).await)?;
+    let (a, b) = split(c, Verb::Get, (&mut mine, &mut theirs)).await?;
+    ensure_eq!(a + b, 20, "requests received by both together");
+    Ok(())
+}
+
+async fn other_endpoints_do_not(c: &Context) -> Verdict {
+    let mut mine = must("serve", c.topic.serve(api(c, Verb::Asks)).await)?;
+    let mut theirs = must("serve", c.rival.serve(api(c, Verb::Asks)).await)?;
+    let counts = split(c, Verb::Asks, (&mut mine, &mut theirs)).await?;
+    ensure_eq!(counts, (20, 20), "requests received by each");
+    Ok(())
+}
+
+async fn beats_are_heard_by_all_and_answered_once(c: &Context) -> Verdict {
+    let mut heard = must("subscribe", c.topic.subscribe(subject::ALL_BEATS, None).await)?;
+    let mut too = must("subscribe", c.rival.subscribe(subject::ALL_BEATS, None).await)?;
+    let mut q1 = must("subscribe", c.topic.subscribe(subject::ALL_BEATS, Some(subject::API_GROUP)).await)?;
+    let mut q2 = must("subscribe", c.rival.subscribe(subject::ALL_BEATS, Some(subject::API_GROUP)).await)?;
+    let answered = async {
+        let (request, _) =
+            futures::future::select(futures::StreamExt::next(&mut q1), futures::StreamExt::next(&mut q2))
+                .await
+                .factor_first();
+        let request = request.ok_or("the subscription ended")?;
+        answer(&c.topic, &request, Headers::new(), "first").await?;
+        answer(&c.topic, &request, Headers::new(), "second").await
+    };
+    let (beat, answered) = futures::join!(c.link.beat(Headers::new(), Bytes::from_static(b"b")), answered);
+    answered?;
+    ensure_eq!(must("beat", beat)?, Bytes::from_static(b"first"), "answer");
+    let subject = format!("beat.{}", node(0)?);
+    for stream in [&mut heard, &mut too] {
+        let got = message(stream).await?;
+        ensure_eq!((got.subject, got.body), (subject.clone(), Bytes::from_static(b"b")), "what is heard");
+    }
+    ensure!(stays_quiet(&mut q1).await && stays_quiet(&mut q2).await, "the group got it twice");
+    Ok(())
+}
+
+async fn services_are_discovered(c: &Context) -> Verdict {
+    let spec = api(c, Verb::Get);
+    let name = spec.name.clone();
+    let _requests = must("serve", c.topic.serve(spec).await)?;
+    for (verb, kind) in [("PING", "ping_response"), ("INFO", "info_response"), ("STATS", "stats_response")] {
+        let request = Outgoing::new(format!("$SRV.{verb}.{name}"), "");
+        let got = must("request", c.operator.request(request, 10_000).await)?;
+        let json: serde_json::Value = must("answer", serde_json::from_slice(&got.body))?;
+        ensure_eq!(json["name"], serde_json::json!(name), "name");
+        ensure_eq!(json["type"], serde_json::json!(format!("io.nats.micro.v1.{kind}")), "type");
+    }
+    Ok(())
+}
