@@ -146,6 +146,12 @@ fn outcome(body: &[u8]) -> Result<Revision, CommitError> {
     }
 }
 
+/// The revision in `wrong last sequence: 4711`. Only a hint: it is used as the guard of the next write, which decides.
+fn last_revision(body: &[u8]) -> Option<Revision> {
+    let error = serde_json::from_slice::<Ack>(body).ok()?.error?;
+    error.description.rsplit(' ').next()?.parse().ok()
+}
+
 impl NodeLink {
     /// Over a connection of the node's own.
     #[must_use]
@@ -233,12 +239,15 @@ impl NodeLink {
         let headers = headers.with(names::NATS_EXPECTED, expect.sequence().to_string());
         let message = Outgoing::new(subject::put_report(&self.node), body).with_headers(headers);
         match self.topic.request(message, PUT_TIMEOUT_MS).await {
-            Ok(answer) => outcome(&answer.body),
+            Ok(answer) => outcome(&answer.body).map_err(|error| {
+                let last = (error == CommitError::Conflict).then(|| last_revision(&answer.body)).flatten();
+                (error, last)
+            }),
             Err(RequestError::Timeout { .. }) => {
-                Err(CommitError::Unknown { reason: "no acknowledgement in time".to_owned() })
+                Err((CommitError::Unknown { reason: "no acknowledgement in time".to_owned() }, None))
             }
             Err(error @ (RequestError::NoResponders { .. } | RequestError::Disconnected { .. })) => {
-                Err(CommitError::Refused { reason: error.to_string(), retryable: true })
+                Err((CommitError::Refused { reason: error.to_string(), retryable: true }, None))
             }
         }
     }
