@@ -236,6 +236,20 @@ impl NodeLink {
         headers: Headers,
         expect: Expect,
     ) -> Result<Revision, CommitError> {
+        self.put_report_or_last(body, headers, expect).await.map_err(|(error, _)| error)
+    }
+
+    /// As [`Self::put_report`], and with a conflict the revision that the report has now, where the server says it:
+    /// an agent that lost its memory has no other way to learn it.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn put_report_or_last(
+        &self,
+        body: Bytes,
+        headers: Headers,
+        expect: Expect,
+    ) -> Result<Revision, (CommitError, Option<Revision>)> {
         let headers = headers.with(names::NATS_EXPECTED, expect.sequence().to_string());
         let message = Outgoing::new(subject::put_report(&self.node), body).with_headers(headers);
         match self.topic.request(message, PUT_TIMEOUT_MS).await {
