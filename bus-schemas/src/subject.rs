@@ -123,10 +123,11 @@ pub fn get_blob(hash: &Sha256, chunk: u32) -> String {
     format!("get.blob.{hash}.{chunk}")
 }
 
-/// As an agent stores its report (in CP: the subject of key `r.<node>`).
+/// As an agent stores its report (in CP: the subject of key `r.<node>`). Three literal tokens come first: see the bus's
+/// layout on messages that cross between accounts twice.
 #[must_use]
 pub fn put_report(node: &NodeName) -> String {
-    format!("put.report.{node}")
+    format!("put.node.report.{node}")
 }
 
 /// What callers may ask the API for.
@@ -361,7 +362,9 @@ mod tests {
             name: "web".parse().expect("a name"),
         };
         let node: NodeName = "n1".parse().expect("a name");
-        for source in [EventSource::Api, EventSource::Controller(ControllerName::Node), EventSource::Node(node)] {
+        for source in
+            [EventSource::Api, EventSource::Controller(ControllerName::Node), EventSource::Node(node)]
+        {
             let subject = EventSubject { source, object: object.clone(), reason: "Scaled".to_owned() };
             assert_eq!(EventSubject::parse(&subject.to_string()), Some(subject));
         }

@@ -17,9 +17,7 @@ mod streams;
 
 pub use accounts::{CROSSINGS, Crossing, Flow, Identity, Permissions, permissions};
 pub use conf::{AccountUser, accounts_block};
-pub use streams::{
-    Discard, Mirror, Republish, Scale, Sizes, Storage, StreamSpec, mirrors, replicas_for, streams,
-};
+pub use streams::{Discard, Republish, Scale, Sizes, Storage, StreamSpec, replicas_for, streams};
 
 /// An account of the bus. Subjects of one are unknown in the others, except for [`CROSSINGS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +28,7 @@ pub enum Account {
     Ag,
     /// Operators.
     Op,
-    /// Read-only mirrors for the stock NATS tools.
+    /// Read-only, for the stock NATS tools.
     View,
     /// The servers' own.
     Sys,

@@ -8,7 +8,7 @@
 //! ca/ca.pem, ca/ca-key.pem*          the bus's own certificate authority; the key stays here
 //! nats/<server>.conf                 one per NATS server, complete; paths in it are relative to its folder
 //! nats/tls/ca.pem, <server>.pem, <server>-key.pem*
-//! controller/controller.toml, controller.nk*, canary.nk*, provision.nk*, ca.pem, identities.json
+//! controller/controller.toml, controller.nk*, canary.nk*, ca.pem, identities.json
 //! nodes/<node>/agent.toml, node.nk*, ca.pem
 //! operators/<operator>/context.json, operator.nk*, ca.pem
 //! view/context.json, nats-context.json, view.nk*, ca.pem
@@ -23,7 +23,6 @@
 //! credentials = "node.nk"            this party's key; relative paths are relative to the file's folder
 //! ca = "ca.pem"                      who signs the servers' certificates
 //! canary = "canary.nk"               controller.toml only: the key for beats through each server
-//! provision = "provision.nk"         controller.toml only: the key that makes VIEW's mirrors
 //! identities = "identities.json"     controller.toml only: [{name, account, nkey}], who may call
 //! ```
 //!
@@ -42,7 +41,6 @@ use ostler_schemas::{Name, NodeName};
 use serde::{Deserialize, Serialize};
 
 use crate::entropy::Entropy;
-use crate::layout::Sizes;
 
 pub use files::Identified;
 
@@ -178,7 +176,7 @@ pub fn generate(
     tls::issue(&mut out, &state.servers, &before.servers)?;
     let users = files::keys(&mut out, &state)?;
     for server in &state.servers {
-        let conf = server_conf::render(server, &state.servers, &users, &Sizes::default());
+        let conf = server_conf::render(server, &state.servers, &users);
         out.open(&format!("nats/{}.conf", server.name), conf.into_bytes());
     }
     files::settings(&mut out, &state, &users, root);

@@ -53,15 +53,21 @@ const fn renamed(to: Account, flow: Flow, subject: &'static str, local: &'static
 }
 
 /// Everything that crosses. Whatever is added here opens CP: only literal subjects and single tokens whose meaning the
-/// importer's permissions fix, never `$JS.API.>` (NATS does not check where a *reply* goes, so one JetStream request
-/// inside CP can overwrite anything).
-pub const CROSSINGS: [Crossing; 20] = [
+/// importer's permissions fix, never `$JS.API.>`. Two traps, both tried by the tests of attacks on real servers:
+///
+/// * NATS does not check where a *reply* goes. Across an import it is rewritten, so it cannot name a subject of CP; but
+///   on one server it may name another *import* of the requester's own account, and then the message crosses again,
+///   its wildcards filled from the third token of the rewritten subject. So a renamed import that writes has three
+///   literal tokens before its first wildcard: what crosses again then ends in an empty token and lands nowhere.
+/// * Whoever has a JetStream of his own account can aim a stored message at an import of that account, unchanged. So no
+///   importer has one, and nobody outside CP can create a consumer, which publishes wherever its creator says.
+pub const CROSSINGS: [Crossing; 33] = [
     renamed(Account::Ag, STORE, "$JS.API.DIRECT.GET.KV_ostler.$KV.ostler.n.*.*", "get.doc.*.*"),
     renamed(Account::Ag, STORE, "$JS.API.DIRECT.GET.KV_ostler.$KV.ostler.t.*", "get.tmpl.*"),
     renamed(Account::Ag, STORE, "$JS.API.DIRECT.GET.KV_ostler_blob.$KV.ostler_blob.*.*", "get.blob.*.*"),
     renamed(Account::Ag, STORE, "$JS.API.DIRECT.GET.KV_ostler_grants.$KV.ostler_grants.g.*", "get.grant.*"),
-    renamed(Account::Ag, STORE, "$KV.ostler_grants.g.*", "put.grant.*"),
-    renamed(Account::Ag, STORE, "$KV.ostler_observed.r.*", "put.report.*"),
+    renamed(Account::Ag, STORE, "$KV.ostler_grants.g.*", "put.node.grant.*"),
+    renamed(Account::Ag, STORE, "$KV.ostler_observed.r.*", "put.node.report.*"),
     renamed(Account::Ag, STORE, "ostler.v1.event.node.*.>", "put.event.*.>"),
     to(
         Account::Ag,
@@ -72,25 +78,28 @@ pub const CROSSINGS: [Crossing; 20] = [
     to(Account::Ag, Flow::Stream, "push.*.>"),
     to(Account::Op, API, "api.*.>"),
     to(Account::Op, DISCOVERY, "$SRV.>"),
-    // A mirror asks for its consumer under exactly this subject; with anything behind it the mirror stays empty.
-    renamed(Account::View, STORE, "$JS.API.CONSUMER.CREATE.KV_ostler", "cp.api.CONSUMER.CREATE.KV_ostler"),
-    renamed(
-        Account::View,
-        STORE,
-        "$JS.API.CONSUMER.CREATE.OSTLER_EVENTS",
-        "cp.api.CONSUMER.CREATE.OSTLER_EVENTS",
-    ),
-    renamed(
-        Account::View,
-        STORE,
-        "$JS.API.CONSUMER.CREATE.OSTLER_AUDIT",
-        "cp.api.CONSUMER.CREATE.OSTLER_AUDIT",
-    ),
-    to(Account::View, STORE, "$JS.FC.>"),
+    to(Account::View, STORE, "$JS.API.INFO"),
+    to(Account::View, STORE, "$JS.API.STREAM.NAMES"),
+    to(Account::View, STORE, "$JS.API.STREAM.LIST"),
+    to(Account::View, STORE, "$JS.API.STREAM.INFO.KV_ostler"),
+    to(Account::View, STORE, "$JS.API.STREAM.INFO.KV_ostler_observed"),
+    to(Account::View, STORE, "$JS.API.STREAM.INFO.OSTLER_EVENTS"),
+    to(Account::View, STORE, "$JS.API.STREAM.INFO.OSTLER_AUDIT"),
+    to(Account::View, STORE, "$JS.API.STREAM.MSG.GET.KV_ostler"),
+    to(Account::View, STORE, "$JS.API.STREAM.MSG.GET.KV_ostler_observed"),
+    to(Account::View, STORE, "$JS.API.STREAM.MSG.GET.OSTLER_EVENTS"),
+    to(Account::View, STORE, "$JS.API.STREAM.MSG.GET.OSTLER_AUDIT"),
+    // A batched get has many answers; one of a literal key has its subject appended.
+    to(Account::View, DISCOVERY, "$JS.API.DIRECT.GET.KV_ostler"),
+    to(Account::View, DISCOVERY, "$JS.API.DIRECT.GET.KV_ostler_observed"),
+    to(Account::View, DISCOVERY, "$JS.API.DIRECT.GET.OSTLER_EVENTS"),
+    to(Account::View, DISCOVERY, "$JS.API.DIRECT.GET.OSTLER_AUDIT"),
+    to(Account::View, STORE, "$JS.API.DIRECT.GET.KV_ostler.>"),
+    to(Account::View, STORE, "$JS.API.DIRECT.GET.KV_ostler_observed.>"),
+    to(Account::View, STORE, "$JS.API.DIRECT.GET.OSTLER_EVENTS.>"),
+    to(Account::View, STORE, "$JS.API.DIRECT.GET.OSTLER_AUDIT.>"),
     to(Account::View, DISCOVERY, "$SRV.>"),
-    to(Account::View, Flow::Stream, "ostler.v1.event.>"),
-    to(Account::View, Flow::Stream, "cp.mirror.>"),
-    to(Account::View, Flow::Stream, "ostler.v1.audit.>"),
+    to(Account::View, Flow::Stream, "ostler.v1.>"),
 ];
 
 /// Who connects. Each has a key of its own.
@@ -109,8 +118,6 @@ pub enum Identity {
     Operator(Name),
     /// Whoever looks with the stock NATS tools.
     View,
-    /// What the controllers create VIEW's mirrors as.
-    Provision,
 }
 
 impl Identity {
@@ -121,7 +128,7 @@ impl Identity {
             Identity::Controller => Account::Cp,
             Identity::Canary { .. } | Identity::Node(_) => Account::Ag,
             Identity::Operator(_) => Account::Op,
-            Identity::View | Identity::Provision => Account::View,
+            Identity::View => Account::View,
         }
     }
 
@@ -135,7 +142,6 @@ impl Identity {
             Identity::Node(node) => node.to_string(),
             Identity::Operator(user) => user.to_string(),
             Identity::View => "_view".to_owned(),
-            Identity::Provision => "_provision".to_owned(),
         }
     }
 
@@ -200,8 +206,8 @@ fn own_permissions(identity: &Identity) -> Permissions {
                 format!("get.grant.{node}"),
                 "get.tmpl.*".to_owned(),
                 "get.blob.*.*".to_owned(),
-                format!("put.report.{node}"),
-                format!("put.grant.{node}"),
+                format!("put.node.report.{node}"),
+                format!("put.node.grant.{node}"),
                 format!("put.event.{node}.>"),
             ]
             .to_vec(),
@@ -213,34 +219,15 @@ fn own_permissions(identity: &Identity) -> Permissions {
             ..Permissions::default()
         },
         Identity::View => view(),
-        Identity::Provision => provision(),
     }
 }
 
-/// Streams that VIEW mirrors, under the same names.
-pub(super) const MIRRORED: [&str; 3] = ["KV_ostler", "OSTLER_EVENTS", "OSTLER_AUDIT"];
-
+/// Everything that VIEW imports, and nothing more: its imports only read.
 fn view() -> Permissions {
-    let mut publish_allow = list(&["$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$SRV.>"]);
-    for stream in MIRRORED {
-        publish_allow.push(format!("$JS.API.STREAM.INFO.{stream}"));
-        publish_allow.push(format!("$JS.API.STREAM.MSG.GET.{stream}"));
-        publish_allow.push(format!("$JS.API.DIRECT.GET.{stream}"));
-        publish_allow.push(format!("$JS.API.DIRECT.GET.{stream}.>"));
-    }
-    Permissions {
-        publish_allow,
-        publish_deny: Vec::new(),
-        subscribe_allow: list(&["ostler.v1.event.>", "ostler.v1.audit.>"]),
-    }
-}
-
-fn provision() -> Permissions {
-    let mut publish_allow = list(&["$JS.API.INFO"]);
-    for stream in MIRRORED {
-        for act in ["CREATE", "UPDATE", "INFO", "DELETE"] {
-            publish_allow.push(format!("$JS.API.STREAM.{act}.{stream}"));
-        }
-    }
-    Permissions { publish_allow, ..Permissions::default() }
+    let imported = |service: bool| {
+        let of_view = CROSSINGS.iter().filter(move |c| c.to == Account::View);
+        let wanted = of_view.filter(move |c| matches!(c.flow, Flow::Service { .. }) == service);
+        wanted.map(|c| c.subject.to_owned()).collect()
+    };
+    Permissions { publish_allow: imported(true), publish_deny: Vec::new(), subscribe_allow: imported(false) }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Account, CROSSINGS, Flow, Identity, Sizes, permissions};
+use super::{Account, CROSSINGS, Flow, Identity, permissions};
 
 /// A user of an account: who it is, and the public half of its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ fn imports(out: &mut String, account: Account) {
 
 /// The `accounts { … }` block of a server's configuration, `system_account` included.
 #[must_use]
-pub fn accounts_block(users: &[AccountUser], sizes: &Sizes) -> String {
+pub fn accounts_block(users: &[AccountUser]) -> String {
     let mut out = String::from("accounts {\n");
     for account in Account::ALL {
         let _ = writeln!(out, "  {}: {{", account.as_str());
@@ -84,15 +84,7 @@ pub fn accounts_block(users: &[AccountUser], sizes: &Sizes) -> String {
                 out.push_str("    jetstream: enabled\n");
                 exports(&mut out);
             }
-            Account::View => {
-                let _ = writeln!(
-                    out,
-                    "    jetstream: {{ max_mem: 0, max_file: {}, max_streams: 3, max_consumers: 100 }}",
-                    sizes.view_file()
-                );
-                imports(&mut out, account);
-            }
-            Account::Ag | Account::Op => imports(&mut out, account),
+            Account::Ag | Account::Op | Account::View => imports(&mut out, account),
             Account::Sys => {}
         }
         out.push_str("    users: [\n");

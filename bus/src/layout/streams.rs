@@ -4,14 +4,11 @@ use ostler_schemas::Bucket;
 use ostler_schemas::subject::{ALL_AUDIT, ALL_EVENTS, AUDIT_STREAM, EVENTS_STREAM};
 use serde_json::{Value, json};
 
-use super::Account;
-use super::accounts::MIRRORED;
-
 /// The shortest window that the server takes. Nobody relies on `Nats-Msg-Id`; with a longer window an agent could make
 /// another's write vanish as a duplicate.
 const DUPLICATE_WINDOW_MS: u64 = 100;
-/// Informers of at most five replicas, one per bucket and one more while the old one is not yet gone, the mirror, and
-/// room for tools.
+/// Informers of at most five replicas, one per bucket and one more while the old one is not yet gone, and readers of
+/// records.
 const MAX_CONSUMERS: u32 = 100;
 /// Events are a narrative, not a record: a week is what people look back.
 const EVENTS_AGE_MS: u64 = 7 * 24 * 3_600_000;
@@ -36,7 +33,7 @@ const GIB: u64 = 1 << 30;
 /// Byte limits of the streams. Reserved when a stream is created, not allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// Objects, and VIEW's mirror of them.
+    /// Objects.
     pub objects: u64,
     /// Reports and statuses (memory).
     pub observed: u64,
@@ -44,9 +41,9 @@ pub struct Sizes {
     pub grants: u64,
     /// File contents.
     pub blobs: u64,
-    /// Events, and VIEW's mirror of them.
+    /// Events.
     pub events: u64,
-    /// Audit records, and VIEW's mirror of them.
+    /// Audit records.
     pub audit: u64,
 }
 
@@ -64,17 +61,10 @@ impl Sizes {
         2 * self.observed
     }
 
-    /// Disk space that VIEW's mirrors may take.
-    #[must_use]
-    pub const fn view_file(&self) -> u64 {
-        self.objects + self.events + self.audit
-    }
-
-    /// Disk space that a server must be allowed: all streams, the mirrors, and an eighth for staged batches.
+    /// Disk space that a server must be allowed: all streams, and an eighth for staged batches.
     #[must_use]
     pub const fn server_file(&self) -> u64 {
-        let own = self.objects + self.grants + self.blobs + self.events + self.audit;
-        let all = own + self.view_file();
+        let all = self.objects + self.grants + self.blobs + self.events + self.audit;
         all + all / 8
     }
 }
@@ -126,15 +116,6 @@ pub struct Republish {
     pub to: &'static str,
 }
 
-/// A stream of account CP that another account's stream copies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mirror {
-    /// What stands before `CONSUMER.CREATE.<stream>` in the importing account.
-    pub api_prefix: &'static str,
-    /// Where the copies are delivered, imported from CP.
-    pub deliver_prefix: String,
-}
-
 /// One stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSpec {
@@ -142,9 +123,7 @@ pub struct StreamSpec {
     pub name: &'static str,
     /// One line for people.
     pub description: &'static str,
-    /// The account that it lies in.
-    pub account: Account,
-    /// What it stores; none for a mirror.
+    /// What it stores.
     pub subjects: Vec<String>,
     /// Where.
     pub storage: Storage,
@@ -166,8 +145,6 @@ pub struct StreamSpec {
     pub deny_purge: bool,
     /// What is published again.
     pub republish: Option<Republish>,
-    /// What it copies, if it is a mirror.
-    pub mirror: Option<Mirror>,
 }
 
 impl StreamSpec {
@@ -178,6 +155,8 @@ impl StreamSpec {
         let mut config = json!({
             "name": self.name,
             "description": self.description,
+            "subjects": self.subjects,
+            "duplicate_window": DUPLICATE_WINDOW_MS * 1_000_000,
             "retention": "limits",
             "storage": match self.storage { Storage::File => "file", Storage::Memory => "memory" },
             "num_replicas": self.replicas,
@@ -201,24 +180,6 @@ impl StreamSpec {
         });
         if let Some(r) = &self.republish {
             config["republish"] = json!({"src": r.from, "dest": r.to, "headers_only": true});
-        }
-        match &self.mirror {
-            Some(mirror) => {
-                config["mirror"] = json!({
-                    "name": self.name,
-                    "external": {"api": mirror.api_prefix, "deliver": mirror.deliver_prefix},
-                });
-                config["mirror_direct"] = json!(true);
-                // A mirror is a copy that is made again at need. Where it is not replicated, an fsync for each of its
-                // messages would slow the streams that matter; on several servers syncs are grouped.
-                if self.replicas == 1 {
-                    config["persist_mode"] = json!("async");
-                }
-            }
-            None => {
-                config["subjects"] = json!(self.subjects);
-                config["duplicate_window"] = json!(DUPLICATE_WINDOW_MS * 1_000_000);
-            }
         }
         config
     }
@@ -250,7 +211,6 @@ fn bucket(bucket: Bucket, scale: Scale) -> StreamSpec {
     StreamSpec {
         name: bucket.stream(),
         description,
-        account: Account::Cp,
         subjects: vec![format!("{}>", bucket.subject_prefix())],
         storage,
         replicas: scale.replicas,
@@ -263,7 +223,6 @@ fn bucket(bucket: Bucket, scale: Scale) -> StreamSpec {
         // Garbage purges markers of deletions, by subject and sequence.
         deny_purge: false,
         republish,
-        mirror: None,
     }
 }
 
@@ -272,7 +231,6 @@ fn narrative(name: &'static str, scale: Scale) -> StreamSpec {
     StreamSpec {
         name,
         description: if audit { "Ostler: who asked for what" } else { "Ostler: what happened" },
-        account: Account::Cp,
         subjects: vec![if audit { ALL_AUDIT } else { ALL_EVENTS }.to_owned()],
         storage: Storage::File,
         replicas: scale.replicas,
@@ -284,7 +242,6 @@ fn narrative(name: &'static str, scale: Scale) -> StreamSpec {
         atomic: false,
         deny_purge: true,
         republish: None,
-        mirror: None,
     }
 }
 
@@ -295,25 +252,4 @@ pub fn streams(scale: Scale) -> Vec<StreamSpec> {
     all.push(narrative(EVENTS_STREAM, scale));
     all.push(narrative(AUDIT_STREAM, scale));
     all
-}
-
-/// VIEW's mirrors, under the names of what they copy.
-#[must_use]
-pub fn mirrors(scale: Scale) -> Vec<StreamSpec> {
-    let mirrored = streams(scale).into_iter().filter(|s| MIRRORED.contains(&s.name));
-    mirrored
-        .map(|origin| StreamSpec {
-            account: Account::View,
-            subjects: Vec::new(),
-            atomic: false,
-            deny_purge: false,
-            republish: None,
-            discard: Discard::Old,
-            mirror: Some(Mirror {
-                api_prefix: "cp.api",
-                deliver_prefix: format!("cp.mirror.{}", origin.name),
-            }),
-            ..origin
-        })
-        .collect()
 }

@@ -47,9 +47,6 @@ pub struct BusFile {
     /// Controllers only: file with the key of the canaries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<PathBuf>,
-    /// Controllers only: file with the key that makes VIEW's mirrors.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provision: Option<PathBuf>,
     /// Controllers only: who may call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identities: Option<PathBuf>,
@@ -59,7 +56,7 @@ impl BusFile {
     /// With relative paths resolved against `folder`, the folder of the settings file.
     #[must_use]
     pub fn resolved(mut self, folder: &Path) -> Self {
-        let optional = [&mut self.canary, &mut self.provision, &mut self.identities];
+        let optional = [&mut self.canary, &mut self.identities];
         let all = [&mut self.credentials, &mut self.ca].into_iter().chain(optional.into_iter().flatten());
         for path in all {
             *path = folder.join(&path);
@@ -74,7 +71,6 @@ impl BusFile {
     pub fn config(&self, identity: Identity) -> Result<Config, ConnectError> {
         let key = match &identity {
             Identity::Canary { .. } => self.canary.clone(),
-            Identity::Provision => self.provision.clone(),
             Identity::Controller | Identity::Node(_) | Identity::Operator(_) | Identity::View => {
                 Some(self.credentials.clone())
             }
@@ -222,11 +218,7 @@ impl Bus {
         let link = link(config, entropy).await?;
         let store: Option<StoreRef> = match config.identity {
             Identity::Controller => Some(Arc::new(NatsStore::new(link.clone()))),
-            Identity::Canary { .. }
-            | Identity::Node(_)
-            | Identity::Operator(_)
-            | Identity::View
-            | Identity::Provision => None,
+            Identity::Canary { .. } | Identity::Node(_) | Identity::Operator(_) | Identity::View => None,
         };
         Ok(Bus { topic: Arc::new(NatsTopic::new(link.clone())), store, link })
     }

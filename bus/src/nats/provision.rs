@@ -2,7 +2,7 @@
 //!
 //! Guarantees: idempotent, and safe while other replicas do the same; a byte limit or a number of copies is never
 //! lowered; a flag that is wrong and cannot be repaired is an error, because on the flags rests that agents cannot
-//! wipe each other's reports. VIEW's mirrors are copies: a wrong one is made again, and their failure is a warning.
+//! wipe each other's reports.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::connect::{Bus, Link};
 use super::wire::{self, CODE_NO_STREAM, CallError};
-use crate::layout::{Scale, StreamSpec, mirrors, streams};
+use crate::layout::{Scale, StreamSpec, streams};
 
 /// The oldest server whose batches, guards and replicated syncs are as this program needs them.
 const OLDEST: (u64, u64) = (2, 15);
@@ -93,12 +93,6 @@ pub enum Warning {
         /// What was asked for.
         wanted: u64,
     },
-    /// VIEW's copies are not there.
-    #[error("the read-only copies for the NATS tools are not complete: {reason}")]
-    NoView {
-        /// Why.
-        reason: String,
-    },
 }
 
 /// What provisioning did.
@@ -112,17 +106,11 @@ pub struct Provisioned {
     pub warnings: Vec<Warning>,
 }
 
-/// Makes the streams of CP, over the controller's connection `bus`, and VIEW's mirrors over `view`, what the layout
-/// says. Waits up to `patience` for a cluster that is still finding itself.
+/// Makes the streams of CP, over the controller's connection `bus`, what the layout says. Waits up to `patience` for a cluster that is still finding itself.
 ///
 /// # Errors
 /// [`ProvisionError`]; whoever gets one must not act on the store.
-pub async fn provision(
-    bus: &Bus,
-    view: Option<&Bus>,
-    scale: Scale,
-    patience: Duration,
-) -> Result<Provisioned, ProvisionError> {
+pub async fn provision(bus: &Bus, scale: Scale, patience: Duration) -> Result<Provisioned, ProvisionError> {
     let deadline = Instant::now() + patience;
     if !bus.connected(patience).await {
         let stream = ostler_schemas::Bucket::Objects.stream();
@@ -135,14 +123,6 @@ pub async fn provision(
     }
     for spec in streams(scale) {
         ensure(&bus.link, &spec, deadline, &mut done).await?;
-    }
-    let Some(view) = view else { return Ok(done) };
-    view.connected(deadline.saturating_duration_since(Instant::now())).await;
-    for spec in mirrors(scale) {
-        if let Err(error) = ensure(&view.link, &spec, deadline, &mut done).await {
-            done.warnings.push(Warning::NoView { reason: error.to_string() });
-            break;
-        }
     }
     Ok(done)
 }
@@ -233,20 +213,13 @@ async fn create(link: &Link, spec: &StreamSpec, wanted: &Value) -> Result<Attemp
     }
 }
 
-/// Updates what differs; a mirror is made again. Then the server's own account of the result is compared.
+/// Updates what differs. Then the server's own account of the result is compared.
 async fn repair(
     link: &Link,
     spec: &StreamSpec,
     found: &Value,
     wrong: &[Difference],
 ) -> Result<Attempt, ProvisionError> {
-    if spec.mirror.is_some() {
-        let method = format!("STREAM.DELETE.{}", spec.name);
-        return match wire::api::<Value>(link, &method, &Value::Null).await {
-            Ok(_) => Ok(Attempt::Again("the mirror is made again".to_owned())),
-            Err(error) => retry_or_refuse(spec, error),
-        };
-    }
     let mut config = found.clone();
     for difference in wrong {
         config[&difference.field] = difference.wanted.clone();

@@ -358,7 +358,6 @@ impl Local {
             credentials: "controller.nk".into(),
             ca: "ca.pem".into(),
             canary: Some("canary.nk".into()),
-            provision: Some("provision.nk".into()),
             identities: Some("identities.json".into()),
         };
         let servers = made.collect();
@@ -384,7 +383,6 @@ impl Local {
         let credentials = match &identity {
             Identity::Controller => out.join("controller/controller.nk"),
             Identity::Canary { .. } => out.join("controller/canary.nk"),
-            Identity::Provision => out.join("controller/provision.nk"),
             Identity::Node(node) => out.join(format!("nodes/{node}/node.nk")),
             Identity::Operator(user) => out.join(format!("operators/{user}/operator.nk")),
             Identity::View => out.join("view/view.nk"),

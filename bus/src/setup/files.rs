@@ -94,7 +94,6 @@ pub(super) fn keys(out: &mut Builder<'_>, state: &State) -> Result<Vec<AccountUs
     let mut all = vec![
         (Identity::Controller, "controller/controller.nk".to_owned()),
         (Identity::Canary { servers }, "controller/canary.nk".to_owned()),
-        (Identity::Provision, "controller/provision.nk".to_owned()),
         (Identity::View, "view/view.nk".to_owned()),
     ];
     all.extend(state.nodes.iter().map(|n| (Identity::Node(n.clone()), format!("nodes/{n}/node.nk"))));
@@ -121,7 +120,7 @@ pub(super) fn settings(out: &mut Builder<'_>, state: &State, users: &[AccountUse
     };
     let ca = out.files.get("ca/ca.pem").map(|f| f.bytes.clone()).unwrap_or_default();
     let controller = format!(
-        "{WRITTEN}{}canary = \"canary.nk\"\nprovision = \"provision.nk\"\nidentities = \"identities.json\"\n",
+        "{WRITTEN}{}canary = \"canary.nk\"\nidentities = \"identities.json\"\n",
         bus("controller.nk")
     );
     out.open("controller/controller.toml", controller.into_bytes());

@@ -27,7 +27,8 @@ fn tls(out: &mut String, server: &Server, indent: &str, verify: bool) {
 }
 
 /// The whole file. Certificates are named relative to the working directory, which is the file's folder.
-pub(super) fn render(server: &Server, all: &[Server], users: &[AccountUser], sizes: &Sizes) -> String {
+pub(super) fn render(server: &Server, all: &[Server], users: &[AccountUser]) -> String {
+    let sizes = Sizes::default();
     let mut out = String::from(
         "# Written by `ostler setup`, and again each time it runs.\n\
          # Start nats-server in this file's folder: the certificates' paths are relative to it.\n",
@@ -59,6 +60,6 @@ pub(super) fn render(server: &Server, all: &[Server], users: &[AccountUser], siz
         tls(&mut out, server, "  ", true);
         out.push_str("}\n");
     }
-    out.push_str(&accounts_block(users, sizes));
+    out.push_str(&accounts_block(users));
     out
 }

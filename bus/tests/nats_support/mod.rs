@@ -1,0 +1,79 @@
+//! A bus of real servers on the loopback for tests, and connections of its parties.
+
+pub(crate) mod raw;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ostler_bus::entropy::{EntropyRef, SeededEntropy};
+use ostler_bus::layout::{Identity, Scale, Sizes, replicas_for};
+use ostler_bus::nats::Bus;
+use ostler_bus::nats::provision::{Provisioned, provision};
+use ostler_bus::nats::server::{Local, LocalOptions, ServerError};
+use tempfile::TempDir;
+
+/// What no healthy bus on a loaded machine takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Servers, provisioned, with a controller's connection. Everything ends with it.
+pub(crate) struct Rig {
+    _dir: TempDir,
+    pub(crate) local: Local,
+    pub(crate) entropy: EntropyRef,
+    pub(crate) controller: Bus,
+    pub(crate) provisioned: Provisioned,
+}
+
+/// The nodes of every rig.
+pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
+/// The operators of every rig.
+pub(crate) const OPERATORS: [&str; 2] = ["anna", "bert"];
+
+/// A rig of `servers` servers; `None` where OSTLER_SKIP_NATS=1 says to do without, which it prints.
+pub(crate) async fn rig(servers: usize) -> Option<Rig> {
+    if std::env::var_os("OSTLER_SKIP_NATS").is_some_and(|v| v == "1") {
+        eprintln!("SKIPPED: OSTLER_SKIP_NATS=1, no real nats-server is tested");
+        return None;
+    }
+    let entropy: EntropyRef = Arc::new(SeededEntropy::from_system().expect("system entropy"));
+    let dir = tempfile::tempdir().expect("a folder");
+    let local = match Local::start(dir.path(), options(servers), &*entropy).await {
+        Ok(local) => local,
+        Err(error @ ServerError::NotFound { .. }) => {
+            panic!("{error}; or set OSTLER_SKIP_NATS=1 to leave these tests out")
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let controller = connect(&local, Identity::Controller, &entropy).await;
+    let provisioned =
+        provision(&controller, scale(servers), PATIENCE).await.expect("streams as the layout says");
+    Some(Rig { _dir: dir, local, entropy, controller, provisioned })
+}
+
+pub(crate) fn options(servers: usize) -> LocalOptions {
+    LocalOptions {
+        servers,
+        nodes: NODES.iter().map(|n| n.parse().expect("a name")).collect(),
+        operators: OPERATORS.iter().map(|n| n.parse().expect("a name")).collect(),
+    }
+}
+
+pub(crate) fn scale(servers: usize) -> Scale {
+    Scale { replicas: replicas_for(servers), sizes: Sizes::default() }
+}
+
+pub(crate) async fn connect(local: &Local, identity: Identity, entropy: &EntropyRef) -> Bus {
+    let bus = Bus::connect(&local.config(identity), entropy).await.expect("usable settings");
+    assert!(bus.connected(PATIENCE).await, "no connection: {:?}", bus.topic.link().borrow());
+    bus
+}
+
+impl Rig {
+    pub(crate) async fn party(&self, identity: Identity) -> Bus {
+        connect(&self.local, identity, &self.entropy).await
+    }
+
+    pub(crate) async fn node(&self, name: &str) -> Bus {
+        self.party(Identity::Node(name.parse().expect("a name"))).await
+    }
+}
