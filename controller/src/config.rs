@@ -1,1 +1,128 @@
-//! config
+//! Settings: flag > environment (`OSTLER_*`) > file. Unknown keys are refused; `--check` validates and exits.
+//!
+//! ```toml
+//! # controller.toml
+//! name = "ctl-1"                # optional; the host's name and a random part if left out
+//! http = "127.0.0.1:9310"       # health and metrics; "" switches them off
+//! replicas = 1                  # copies of each stream: 1, 3 or 5
+//!
+//! [bus]
+//! servers = ["tls://10.0.0.1:4222"]
+//! credentials = "controller.nk"
+//! ca = "ca.pem"
+//! canary = "canary.nk"
+//! provision = "provision.nk"
+//! identities = "identities.json"
+//! ```
+//! Relative paths are relative to the file's folder.
+
+use std::path::{Path, PathBuf};
+
+use ostler_bus::nats::connect::BusFile;
+use serde::{Deserialize, Serialize};
+
+/// The settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Name of this replica; a DNS label.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Address of health and metrics; empty = none.
+    #[serde(default = "default_http")]
+    pub http: String,
+    /// Copies of each stream.
+    #[serde(default = "default_replicas")]
+    pub replicas: usize,
+    /// The bus.
+    pub bus: BusFile,
+}
+
+fn default_http() -> String {
+    "127.0.0.1:9310".to_owned()
+}
+
+fn default_replicas() -> usize {
+    1
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Unreadable, not TOML, an unknown key, a wrong type.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the key.
+        #[source]
+        source: config::ConfigError,
+    },
+    /// A value that makes no sense.
+    #[error("{}: {key}: {message}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what to write.
+        message: String,
+    },
+}
+
+/// What the command line overrides.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// See [`Settings::name`].
+    pub name: Option<String>,
+    /// See [`Settings::http`].
+    pub http: Option<String>,
+}
+
+/// Reads and checks the settings.
+///
+/// # Errors
+/// [`SettingsError`], naming file and key.
+pub fn load(path: &Path, overrides: Overrides) -> Result<Settings, SettingsError> {
+    let file = |source| SettingsError::File { path: path.to_owned(), source };
+    let mut builder = config::Config::builder()
+        .add_source(config::File::from(path).format(config::FileFormat::Toml))
+        .add_source(
+            config::Environment::with_prefix("OSTLER").separator("__").try_parsing(true).source(Some(known_variables())),
+        );
+    if let Some(name) = overrides.name {
+        builder = builder.set_override("name", name).map_err(file)?;
+    }
+    if let Some(http) = overrides.http {
+        builder = builder.set_override("http", http).map_err(file)?;
+    }
+    let settings: Settings = builder.build().and_then(config::Config::try_deserialize).map_err(file)?;
+    check(path, &settings)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    Ok(Settings { bus: settings.bus.resolved(folder), ..settings })
+}
+
+/// Only variables that name a setting: others of the same prefix (`OSTLER_NATS_SERVER`, …) belong to other tools.
+fn known_variables() -> config::Map<String, String> {
+    let known = ["OSTLER_NAME", "OSTLER_HTTP", "OSTLER_REPLICAS"];
+    std::env::vars().filter(|(name, _)| known.contains(&name.as_str())).collect()
+}
+
+fn check(path: &Path, settings: &Settings) -> Result<(), SettingsError> {
+    let wrong = |key, message: String| Err(SettingsError::Value { path: path.to_owned(), key, message });
+    if ![1, 3, 5].contains(&settings.replicas) {
+        return wrong("replicas", format!("must be 1, 3 or 5, found {}", settings.replicas));
+    }
+    if settings.bus.servers.is_empty() {
+        return wrong("bus.servers", "name at least one server, for example tls://10.0.0.1:4222".to_owned());
+    }
+    if let Some(name) = &settings.name
+        && let Err(error) = name.parse::<ostler_schemas::Name>()
+    {
+        return wrong("name", error.to_string());
+    }
+    if !settings.http.is_empty() && settings.http.parse::<std::net::SocketAddr>().is_err() {
+        return wrong("http", format!("{:?} is not an address; for example 127.0.0.1:9310, or \"\"", settings.http));
+    }
+    Ok(())
+}

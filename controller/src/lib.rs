@@ -5,7 +5,6 @@
 
 pub mod api;
 pub mod config;
-pub mod daemon;
 pub mod events;
 pub mod http;
 pub mod metrics;

@@ -24,7 +24,7 @@ pub struct View {
 /// A reader's handle.
 #[derive(Clone)]
 pub struct Snapshot {
-    views: watch::Receiver<View>,
+    views: Arc<watch::Sender<View>>,
     clock: ClockRef,
 }
 
@@ -54,7 +54,7 @@ impl Snapshot {
     /// A receiver of every later view; intermediate ones may be skipped.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<View> {
-        self.views.clone()
+        self.views.subscribe()
     }
 
     /// A fleet that is synced and has reached `revision` of the objects bucket.
@@ -62,7 +62,7 @@ impl Snapshot {
     /// # Errors
     /// [`Behind`] if that takes longer than `timeout_ms`.
     pub async fn at_least(&self, revision: Revision, timeout_ms: u64) -> Result<Arc<Fleet>, Behind> {
-        let mut views = self.views.clone();
+        let mut views = self.views.subscribe();
         let reached = async {
             let view = views.wait_for(|v| v.synced && v.fleet.revision >= revision).await;
             view.map(|v| Arc::clone(&v.fleet)).ok()
@@ -77,22 +77,29 @@ impl Snapshot {
     }
 }
 
-/// The writer's handle; one per replica, shared by the informers of both buckets.
+/// The writer's handle; one per replica, for the informers of both buckets.
 pub struct SnapshotWriter {
-    views: watch::Sender<View>,
+    views: Arc<watch::Sender<View>>,
     objects_synced: bool,
     observed_synced: bool,
 }
 
 /// A fresh, empty snapshot.
 #[must_use]
-pub fn snapshot(clock: ClockRef) -> (SnapshotWriter, Snapshot) {
-    let (sender, receiver) = watch::channel(View::default());
-    let writer = SnapshotWriter { views: sender, objects_synced: false, observed_synced: false };
-    (writer, Snapshot { views: receiver, clock })
+pub fn snapshot(clock: ClockRef) -> Snapshot {
+    Snapshot { views: Arc::new(watch::Sender::new(View::default())), clock }
 }
 
 impl SnapshotWriter {
+    /// Takes over a snapshot, empty again: the writer before this one has failed, and what it knew of its watches is
+    /// lost with it.
+    #[must_use]
+    pub fn again(snapshot: &Snapshot) -> Self {
+        let views = Arc::clone(&snapshot.views);
+        views.send_replace(View::default());
+        Self { views, objects_synced: false, observed_synced: false }
+    }
+
     /// Takes in writes as one step: readers see all or none of them.
     pub fn apply(&mut self, bucket: Bucket, changes: &[Change<'_>], revision: Revision) {
         self.views.send_modify(|view| {

@@ -276,6 +276,23 @@ impl Liveness {
         }
     }
 
+    /// What is known of one node.
+    #[must_use]
+    pub fn signals_of(&self, name: &NodeName, now: Mono) -> Option<Signal> {
+        self.nodes.get(name).map(|node| self.signal(node, now))
+    }
+
+    fn signal(&self, node: &Node, now: Mono) -> Signal {
+        Signal {
+            phase: self.phase_of(node, now),
+            heard: node.heard.map(|h| h.wall),
+            beat: node.beat.clone(),
+            clock_offset: node.offset,
+            duplicate: now < node.duplicate_until,
+            silent_ms: self.silent_ms(node, now),
+        }
+    }
+
     /// Everything known, as a value.
     #[must_use]
     pub fn signals(&self, now: Mono) -> Signals {
@@ -283,15 +300,8 @@ impl Liveness {
             0 => "no canary was heard yet".to_owned(),
             n => format!("none of {n} canaries was heard for {} ms", self.limits.canary_ms),
         });
-        let signal = |node: &Node| Signal {
-            phase: self.phase_of(node, now),
-            heard: node.heard.map(|h| h.wall),
-            beat: node.beat.clone(),
-            clock_offset: node.offset,
-            duplicate: now < node.duplicate_until,
-            silent_ms: self.silent_ms(node, now),
-        };
-        Signals { nodes: self.nodes.iter().map(|(name, node)| (name.clone(), signal(node))).collect(), blind }
+        let nodes = self.nodes.iter().map(|(name, node)| (name.clone(), self.signal(node, now))).collect();
+        Signals { nodes, blind }
     }
 }
 

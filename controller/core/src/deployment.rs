@@ -1,0 +1,400 @@
+//! Deployments: keeps N processes of one template, and exchanges them for those of a newer version.
+//!
+//! One look: the rollout's state takes in the spec; each process is compared with the template in force; [`moves`]
+//! says what ends, what takes the template in place and how many are made; the rollout is judged by what the nodes
+//! report. Everything is decided from the snapshot, so a look can be repeated or skipped at any point.
+//!
+//! A plan that makes processes always writes the state as well. Its guard makes sure that of two plans from one
+//! snapshot only one takes effect; else both would make processes, under uids that cannot collide.
+
+pub mod moves;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ostler_schemas::codec::EncodeError;
+use ostler_schemas::key::StateSubject;
+use ostler_schemas::spec::{DeploymentSpec, LimitAction, ProcessTemplate, Spec, StrategyType, selects};
+use ostler_schemas::time::{Now, Timestamp};
+use ostler_schemas::v1::object::{Object, OwnerReference};
+use ostler_schemas::v1::process::{Goal, GoalReason, ProcessSpecRecord, ProcessTemplateRecord};
+use ostler_schemas::v1::reason::Reason;
+use ostler_schemas::v1::report::{ProcessPhase, ProcessReport};
+use ostler_schemas::v1::state::{RolloutPhase, RolloutState};
+use ostler_schemas::{ControllerName, Key, Kind, Name, Namespace, Sha256, Uid, Version};
+
+use crate::fleet::{Fleet, ProcessRecords, StoredTemplate};
+use crate::plan::{self, Body, Ids, Plan};
+use crate::process::{self, STEPS, Wish};
+use crate::references;
+use crate::rollout::{self, Sight};
+
+use self::moves::{Fit, Member, Moves, Readiness, Situation};
+
+/// A process that failed for good is replaced when it is at least this old: a template that fails at once on every
+/// node costs one process each ten seconds per replica, not one per round trip.
+const REPLACE_AGE_MS: u64 = 10_000;
+/// How often a random suffix is drawn again when a name is taken: with 11.9 million suffixes even the second draw is
+/// rare, so more would only hide a broken source of randomness.
+const NAME_DRAWS: usize = 8;
+
+/// Brings one Deployment about. The key is the uid of its object.
+#[must_use]
+pub fn reconcile(fleet: &Fleet, uid: &Uid, now: Now, ids: &mut dyn Ids) -> Plan {
+    let mut plan = Plan::nothing();
+    let Some(object) = fleet.object_by_uid(uid) else {
+        plan.why.push("no such object".to_owned());
+        return plan;
+    };
+    let Spec::Deployment(spec) = &object.value.spec else {
+        plan.why.push(format!("{} is not a Deployment", object.object_ref()));
+        return plan;
+    };
+    if object.is_deleting() {
+        end_all(&mut plan, fleet, uid, now);
+        return plan;
+    }
+    let state_key = Key::State(ControllerName::Deployment, StateSubject::Uid(*uid));
+    if fleet.unreadable.contains_key(&state_key) {
+        plan.why.push("its state was written by a newer version; nothing is decided".to_owned());
+        return plan;
+    }
+    let known = fleet.rollouts.get(&(ControllerName::Deployment, *uid)).map(|s| &*s.value);
+    let (state, started) = rollout::admit(known, object, now);
+    let Some(wanted) = Wanted::of(fleet, object, state.target) else {
+        plan.why.push(format!("the template of version {} is not kept any more", state.target));
+        settle_all(&mut plan, fleet, uid, now);
+        return plan;
+    };
+    let look = Look { fleet, object, spec, state, wanted, now };
+    look.decide(&mut plan, known, started, ids);
+    plan
+}
+
+/// Deployments to look at again after a change of `key`.
+#[must_use]
+pub fn affected(fleet: &Fleet, key: &Key) -> Vec<Uid> {
+    if let Key::State(ControllerName::Deployment, StateSubject::Uid(uid)) = key {
+        return vec![*uid];
+    }
+    process::affected_workloads(fleet, key, Kind::Deployment)
+}
+
+/// Every Deployment.
+#[must_use]
+pub fn all(fleet: &Fleet) -> Vec<Uid> {
+    fleet.of_kind(Kind::Deployment).map(|(_, object)| object.metadata.uid).collect()
+}
+
+fn end_all(plan: &mut Plan, fleet: &Fleet, uid: &Uid, now: Now) {
+    settle_all(plan, fleet, uid, now);
+    let wish = Wish { reason: GoalReason::Delete, by: ControllerName::Deployment };
+    for (member, _) in fleet.processes_of(uid) {
+        if plan.steps.len() >= STEPS {
+            plan.wake_in(0);
+            return;
+        }
+        process::end(plan, fleet, member, wish, now);
+    }
+    plan.why.push("deleted: its processes end".to_owned());
+}
+
+fn settle_all(plan: &mut Plan, fleet: &Fleet, uid: &Uid, now: Now) {
+    for (member, _) in fleet.processes_of(uid) {
+        if plan.steps.len() >= STEPS {
+            plan.wake_in(0);
+            return;
+        }
+        process::settle(plan, fleet, member, ControllerName::Deployment, now);
+    }
+}
+
+/// The template in force.
+struct Wanted<'a> {
+    version: Version,
+    template: &'a ProcessTemplate,
+    hash: Sha256,
+    restart: Sha256,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(fleet: &'a Fleet, object: &'a Object, version: Version) -> Option<Self> {
+        let template = rollout::spec_of_version(fleet, object, version)?.process_template()?;
+        let hash = Plan::nothing().template(fleet, template).ok()?;
+        Some(Self { version, template, hash, restart: template.restart_hash() })
+    }
+}
+
+/// One look at one Deployment.
+struct Look<'a> {
+    fleet: &'a Fleet,
+    object: &'a Object,
+    spec: &'a DeploymentSpec,
+    state: RolloutState,
+    wanted: Wanted<'a>,
+    now: Now,
+}
+
+impl Look<'_> {
+    fn decide(
+        &self,
+        plan: &mut Plan,
+        known: Option<&RolloutState>,
+        started: Option<(Reason, String)>,
+        ids: &mut dyn Ids,
+    ) {
+        let uid = self.object.metadata.uid;
+        let situation = self.situation();
+        let moves = moves::next_moves(&situation);
+        let sight = self.sight(&situation, &moves);
+        let can_revert = Wanted::of(self.fleet, self.object, self.state.last_good).is_some();
+        let next = rollout::advance(self.state.clone(), &sight, &self.spec.rollout, can_revert, self.now);
+        rollout::tell(plan, self.object, started.into_iter().chain(next.tell));
+        if let Some(ms) = next.wake_in_ms {
+            plan.wake_in(ms);
+        }
+        let turned = next.state.target != self.state.target;
+        let makes = if turned { 0 } else { moves.create };
+        if makes > 0 || known != Some(&next.state) {
+            let key = Key::State(ControllerName::Deployment, StateSubject::Uid(uid));
+            plan.put(self.fleet, key, Body::Rollout(next.state));
+        }
+        plan.why.push(sight.summary);
+        if turned {
+            // The moves were for the version that has just been given up.
+            plan.wake_in(0);
+        } else {
+            self.enact(plan, &moves, ids);
+        }
+        settle_all(plan, self.fleet, &uid, self.now);
+        self.wake_for_replacements(plan);
+    }
+
+    fn enact(&self, plan: &mut Plan, moves: &Moves, ids: &mut dyn Ids) {
+        for (uid, reason) in &moves.end {
+            if plan.steps.len() >= STEPS {
+                plan.wake_in(0);
+                return;
+            }
+            let wish = Wish { reason: *reason, by: ControllerName::Deployment };
+            process::end(plan, self.fleet, uid, wish, self.now);
+        }
+        if let Err(error) = self.adopt(plan, &moves.adopt).and_then(|()| self.create(plan, moves.create, ids)) {
+            plan.why.push(format!("its template cannot be stored: {error}"));
+        }
+    }
+
+    fn adopt(&self, plan: &mut Plan, uids: &[Uid]) -> Result<(), EncodeError> {
+        for uid in uids {
+            if plan.steps.len() >= STEPS {
+                plan.wake_in(0);
+                break;
+            }
+            let template = references::process_template(plan, self.fleet, self.wanted.template, self.now)?;
+            let record = ProcessTemplateRecord { template, version: self.wanted.version };
+            plan.put(self.fleet, Key::ProcessTemplate(*uid), Body::ProcessTemplate(record));
+        }
+        Ok(())
+    }
+
+    fn create(&self, plan: &mut Plan, count: u32, ids: &mut dyn Ids) -> Result<(), EncodeError> {
+        if count == 0 {
+            return Ok(());
+        }
+        // While a bad version is paused, what is missing is made from the last good one.
+        let good = (self.state.phase == RolloutPhase::Paused)
+            .then(|| Wanted::of(self.fleet, self.object, self.state.last_good))
+            .flatten();
+        let wanted = good.as_ref().unwrap_or(&self.wanted);
+        let template = references::process_template(plan, self.fleet, wanted.template, self.now)?;
+        let mut taken: BTreeSet<Name> = self
+            .fleet
+            .processes_of(&self.object.metadata.uid)
+            .filter_map(|(_, p)| p.spec.as_ref().map(|s| s.name.clone()))
+            .collect();
+        for _ in 0..count {
+            if plan.steps.len() >= STEPS {
+                plan.wake_in(0);
+                break;
+            }
+            let Some(name) = self.fresh_name(wanted, &mut taken, ids) else {
+                plan.why.push("no free name for a process".to_owned());
+                break;
+            };
+            let uid = ids.uid();
+            let record = ProcessTemplateRecord { template, version: wanted.version };
+            plan.put(self.fleet, Key::ProcessSpec(uid), Body::ProcessSpec(self.spec_record(name)));
+            plan.put(self.fleet, Key::ProcessTemplate(uid), Body::ProcessTemplate(record));
+        }
+        Ok(())
+    }
+
+    fn spec_record(&self, name: Name) -> ProcessSpecRecord {
+        let metadata = &self.object.metadata;
+        ProcessSpecRecord {
+            owner: OwnerReference { kind: Kind::Deployment, name: metadata.name.clone(), uid: metadata.uid },
+            namespace: metadata.namespace.clone().unwrap_or_else(Namespace::default_namespace),
+            name,
+            ordinal: None,
+            at: self.now.wall,
+        }
+    }
+
+    fn fresh_name(&self, wanted: &Wanted<'_>, taken: &mut BTreeSet<Name>, ids: &mut dyn Ids) -> Option<Name> {
+        let hash = plan::name_hash(&wanted.restart);
+        for _ in 0..NAME_DRAWS {
+            let name = format!("{}-{hash}-{}", self.object.metadata.name, plan::suffix(ids)).parse().ok()?;
+            if taken.insert(Name::clone(&name)) {
+                return Some(name);
+            }
+        }
+        None
+    }
+
+    fn situation(&self) -> Situation {
+        let (surge, unavailable) = self.spec.strategy.bounds(self.spec.replicas);
+        let mut restarts = BTreeMap::new();
+        let mut situation = Situation {
+            replicas: self.spec.replicas,
+            surge,
+            unavailable,
+            recreate: self.spec.strategy.kind == StrategyType::Recreate,
+            frozen: rollout::is_frozen(self.state.phase),
+            ..Situation::default()
+        };
+        for (uid, records) in self.fleet.processes_of(&self.object.metadata.uid) {
+            let Some(spec) = &records.spec else { continue };
+            let fit = self.fit(uid, records, &mut restarts);
+            match records.goal() {
+                Goal::Run => situation.members.push(Member {
+                    uid: *uid,
+                    fit,
+                    readiness: self.readiness(uid, records),
+                    at: spec.at,
+                    replace: self.is_to_be_replaced(uid, records, spec.at),
+                }),
+                Goal::Stop if fit == Fit::Outdated => situation.ending_outdated += 1,
+                Goal::Stop | Goal::Gone => {}
+            }
+        }
+        situation
+    }
+
+    fn report(&self, uid: &Uid) -> Option<&ProcessReport> {
+        self.fleet.process_report(uid)
+    }
+
+    fn fit(&self, uid: &Uid, records: &ProcessRecords, restarts: &mut BTreeMap<Sha256, Option<Sha256>>) -> Fit {
+        let Some(record) = &records.template else { return Fit::InPlace };
+        if record.template == self.wanted.hash && record.version == self.wanted.version {
+            return Fit::Current;
+        }
+        let stored = match self.fleet.templates.get(&record.template) {
+            Some(StoredTemplate::Process(template)) => Some(template),
+            Some(StoredTemplate::File(_)) | None => None,
+        };
+        let restart =
+            *restarts.entry(record.template).or_insert_with(|| stored.map(|template| template.restart_hash()));
+        let failed = self.report(uid).is_some_and(|r| r.phase == ProcessPhase::Failed);
+        match stored {
+            Some(template) if restart == Some(self.wanted.restart) && !failed && self.may_stay(records, template) => {
+                Fit::InPlace
+            }
+            Some(_) | None => Fit::Outdated,
+        }
+    }
+
+    /// Whether the node of a process still is where the changed template wants it. Only a change of the template moves
+    /// a process, never a change of the node's labels.
+    fn may_stay(&self, records: &ProcessRecords, had: &ProcessTemplate) -> bool {
+        let Some(node) = records.node() else { return true };
+        let wants = self.wanted.template;
+        let selector_ok = had.node_selector == wants.node_selector
+            || selects(&wants.node_selector, &self.fleet.node_labels(node));
+        let name_ok = had.node_name == wants.node_name || wants.node_name.as_ref().is_none_or(|name| name == node);
+        selector_ok && name_ok
+    }
+
+    fn readiness(&self, uid: &Uid, records: &ProcessRecords) -> Readiness {
+        let Some(node) = records.node() else { return Readiness::Unplaced };
+        match self.report(uid) {
+            Some(_) | None if self.fleet.is_lost(node) => Readiness::Unknown,
+            None => Readiness::Unknown,
+            Some(report) if report.ready => Readiness::Ready,
+            Some(_) => Readiness::NotReady,
+        }
+    }
+
+    fn is_to_be_replaced(&self, uid: &Uid, records: &ProcessRecords, made: Timestamp) -> bool {
+        let replaces = self
+            .fleet
+            .process_template(records)
+            .is_some_and(|template| template.start_limit_action == LimitAction::Replace);
+        let failed = self.report(uid).is_some_and(|r| r.phase == ProcessPhase::Failed);
+        replaces && failed && self.now.wall.since_ms(made) >= REPLACE_AGE_MS
+    }
+
+    /// A failed process that is too young to be replaced is looked at again when it is old enough.
+    fn wake_for_replacements(&self, plan: &mut Plan) {
+        for (uid, records) in self.fleet.processes_of(&self.object.metadata.uid) {
+            let failed = self.report(uid).is_some_and(|r| r.phase == ProcessPhase::Failed);
+            if let Some(spec) = records.spec.as_ref().filter(|_| failed && records.goal() == Goal::Run) {
+                let age = self.now.wall.since_ms(spec.at);
+                if age < REPLACE_AGE_MS {
+                    plan.wake_in(REPLACE_AGE_MS - age);
+                }
+            }
+        }
+    }
+
+    /// What is to be seen of the version in force.
+    fn sight(&self, situation: &Situation, moves: &Moves) -> Sight {
+        let current = situation.members.iter().filter(|m| m.fit == Fit::Current);
+        let mut sight = Sight::default();
+        let mut ready = 0;
+        let mut newest = self.state.started_at.unwrap_or(self.now.wall);
+        for member in current {
+            newest = newest.max(member.at);
+            let Some(report) = self.report(&member.uid) else { continue };
+            sight.exits = sight.exits.saturating_add(report.exits);
+            let runs_it = report.t == Some(self.wanted.hash);
+            if member.readiness == Readiness::Ready && runs_it {
+                ready += 1;
+            }
+            if sight.failure.is_none() {
+                sight.failure = self.failure_of(&member.uid, report);
+            }
+        }
+        let total = situation.members.len();
+        sight.healthy = moves.is_idle() && ready == situation.replicas && total == ready as usize;
+        sight.waiting_since = (!sight.healthy && moves.is_idle()).then_some(newest);
+        sight.summary = format!(
+            "version {}: {ready} of {} ready, {total} should run; {} to end, {} to make",
+            self.wanted.version,
+            situation.replicas,
+            moves.end.len(),
+            moves.create
+        );
+        sight
+    }
+
+    fn failure_of(&self, uid: &Uid, report: &ProcessReport) -> Option<String> {
+        if report.v != self.wanted.version {
+            return None;
+        }
+        let name = self.fleet.processes.get(uid)?.spec.as_ref()?.name.clone();
+        let said = report.message.as_deref().unwrap_or("no reason given");
+        let probe_failed = self.state.phase == RolloutPhase::Baking
+            && !report.ready
+            && report.reason == Some(Reason::ProbeFailed);
+        if report.phase == ProcessPhase::Failed {
+            Some(format!("process {name} failed: {said}"))
+        } else if probe_failed {
+            Some(format!("process {name} was not ready while baking: {said}"))
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

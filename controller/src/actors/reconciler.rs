@@ -1,0 +1,400 @@
+//! One controller's loop: mail to keys, keys to plans, plans to fenced batches, outcomes back to the queue.
+//!
+//! Works only while this replica leads the controller. Decisions run inline: they are pure and short. One batch is in
+//! flight; plans made meanwhile wait and go together in the next one (group commit). A key is not looked at again
+//! before its plan's outcome is known *and* the snapshot shows it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ostler_bus::definite::Outcome;
+use ostler_controller_core::fleet::Fleet;
+use ostler_controller_core::lane::{self, LaneTerm, Submission};
+use ostler_controller_core::liveness::Signals;
+use ostler_controller_core::plan::{Ids, Plan};
+use ostler_controller_core::queue::{Done, WorkQueue};
+use ostler_schemas::subject::EventSource;
+use ostler_schemas::time::{Mono, Now};
+use ostler_schemas::{ControllerName, Key, NodeName, Revision, TxnId};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+
+use super::commit::{commit, term_now, transaction};
+use super::{Context, FreshIds, Task, task};
+
+/// Everything is looked at again so often, whatever was missed: the safety net of level-triggering.
+const RESYNC_MS: u64 = 30_000;
+/// Keys of one turn; the mailbox gets its turn in between.
+const KEYS_PER_TURN: usize = 256;
+/// A plan that has met so many conflicts without being overtaken is made anew.
+const CONFLICTS_MAX: u32 = 5;
+/// Pause before a batch that met an unexplained conflict is tried again (10164 while another write is in flight).
+const CONFLICT_PAUSE_MS: u64 = 5;
+
+/// The world as one decision sees it.
+pub struct World<'a> {
+    /// The snapshot.
+    pub fleet: &'a Fleet,
+    /// Liveness.
+    pub signals: &'a Signals,
+    /// The time.
+    pub now: Now,
+}
+
+/// A controller's core, as the loop drives it.
+pub trait Controller: Send + Sync + 'static {
+    /// What it looks at one of at a time.
+    type Key: Ord + Clone + std::fmt::Debug + Send + Sync + 'static;
+    /// Its name.
+    const NAME: ControllerName;
+    /// What to look at when a key of the store has changed.
+    fn affected(&self, fleet: &Fleet, changed: &Key) -> Vec<Self::Key>;
+    /// What to look at when a node's liveness has changed.
+    fn heard(&self, fleet: &Fleet, node: &NodeName) -> Vec<Self::Key>;
+    /// Everything.
+    fn all(&self, fleet: &Fleet) -> Vec<Self::Key>;
+    /// The decision.
+    fn reconcile(&self, world: &World<'_>, key: &Self::Key, ids: &mut dyn Ids) -> Plan;
+}
+
+/// The actor.
+pub struct Reconciler<C>(std::marker::PhantomData<fn() -> C>);
+
+impl<C> Default for Reconciler<C> {
+    fn default() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+/// Its messages.
+pub enum Msg {
+    /// There is mail.
+    Wake,
+    /// This replica leads the controller, or does no more.
+    Lane,
+    /// A delayed key is due, or a resync.
+    Timer,
+    /// A batch is decided.
+    Committed(Box<Decided>),
+}
+
+/// The outcome of a batch.
+pub struct Decided {
+    lane: LaneTerm,
+    number: u32,
+    txn: TxnId,
+    batch: Vec<Submission>,
+    outcome: Outcome,
+    /// After a conflict: whether the term still stands in the store; none = not known.
+    term: Option<Revision>,
+}
+
+/// Its state.
+pub struct State<C: Controller> {
+    controller: C,
+    context: Context,
+    lane: Option<LaneTerm>,
+    /// Number of the last batch committed in this term.
+    number: u32,
+    queue: WorkQueue<C::Key>,
+    tickets: BTreeMap<u64, C::Key>,
+    conflicts: BTreeMap<u64, u32>,
+    next_ticket: u64,
+    waiting: VecDeque<Submission>,
+    /// Plans that may share a batch; one after an unexplained conflict, so that the culprit shows.
+    together: usize,
+    in_flight: Option<Task>,
+    /// The snapshot of the last turn: what a deleted key belonged to.
+    before: Arc<Fleet>,
+    resync_due: Mono,
+    timer: Option<(Mono, Task)>,
+    _tasks: Vec<Task>,
+}
+
+impl<C: Controller> Actor for Reconciler<C> {
+    type Msg = Msg;
+    type State = State<C>;
+    type Arguments = (C, Context);
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<Msg>,
+        (controller, context): (C, Context),
+    ) -> Result<State<C>, ActorProcessingErr> {
+        let tasks = vec![wake_on_mail(&context, C::NAME, me.clone()), wake_on_lane(&context, C::NAME, me)];
+        let before = context.snapshot.fleet();
+        let resync_due = context.clock.mono();
+        Ok(State {
+            controller,
+            context,
+            lane: None,
+            number: 0,
+            queue: WorkQueue::default(),
+            tickets: BTreeMap::new(),
+            conflicts: BTreeMap::new(),
+            next_ticket: 0,
+            waiting: VecDeque::new(),
+            together: usize::MAX,
+            in_flight: None,
+            before,
+            resync_due,
+            timer: None,
+            _tasks: tasks,
+        })
+    }
+
+    async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State<C>) -> Result<(), ActorProcessingErr> {
+        match msg {
+            Msg::Lane => state.take_lane(),
+            Msg::Wake => {}
+            Msg::Timer => state.timer = None,
+            Msg::Committed(decided) => state.committed(*decided).await,
+        }
+        state.turn(&me).await;
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Msg>,
+        _: SupervisionEvent,
+        _: &mut State<C>,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+fn wake_on_mail(context: &Context, c: ControllerName, me: ActorRef<Msg>) -> Task {
+    let inboxes = Arc::clone(&context.inboxes);
+    task(async move {
+        loop {
+            inboxes.of(c).wait().await;
+            if me.cast(Msg::Wake).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn wake_on_lane(context: &Context, c: ControllerName, me: ActorRef<Msg>) -> Task {
+    let mut lane = context.lanes.of(c);
+    task(async move {
+        loop {
+            if me.cast(Msg::Lane).is_err() || lane.changed().await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+impl<C: Controller> State<C> {
+    fn take_lane(&mut self) {
+        let lane = self.context.lanes.of(C::NAME).borrow().clone();
+        if lane == self.lane {
+            return;
+        }
+        self.queue.clear();
+        self.tickets.clear();
+        self.conflicts.clear();
+        self.waiting.clear();
+        self.in_flight = None;
+        self.number = 0;
+        self.together = usize::MAX;
+        self.resync_due = self.context.clock.mono();
+        self.lane = lane;
+    }
+
+    async fn turn(&mut self, me: &ActorRef<Msg>) {
+        let mail = self.context.inboxes.of(C::NAME).take();
+        let view = self.context.snapshot.view();
+        let fleet = view.fleet;
+        if self.lane.is_none() || !view.synced {
+            self.before = fleet;
+            return;
+        }
+        let now = self.context.clock.now();
+        let mut keys: BTreeSet<C::Key> = BTreeSet::new();
+        for changed in &mail.keys {
+            keys.extend(self.controller.affected(&self.before, changed));
+            keys.extend(self.controller.affected(&fleet, changed));
+        }
+        for node in &mail.nodes {
+            keys.extend(self.controller.heard(&fleet, node));
+        }
+        if mail.everything || now.mono >= self.resync_due {
+            self.resync_due = now.mono.plus_ms(RESYNC_MS);
+            keys.extend(self.controller.all(&fleet));
+        }
+        self.before = Arc::clone(&fleet);
+        keys.into_iter().for_each(|k| self.queue.add(k));
+        if let Some(since) = mail.since {
+            self.context.metrics.lag(C::NAME, now.mono.since_ms(since));
+        }
+        let more = self.decide(&fleet, now);
+        self.context.metrics.depth(C::NAME, self.queue.depth());
+        self.launch(me, &fleet).await;
+        if more {
+            let _ = me.cast(Msg::Wake);
+        } else {
+            self.set_timer(me);
+        }
+    }
+
+    /// Looks at what is due. Returns whether there is more.
+    fn decide(&mut self, fleet: &Fleet, now: Now) -> bool {
+        let signals = self.context.signals.borrow().clone();
+        let world = World { fleet, signals: &signals, now };
+        for _ in 0..KEYS_PER_TURN {
+            let Some(key) = self.queue.take(now.mono) else { return false };
+            let mut ids = FreshIds(&self.context.entropy);
+            let decided = catch_unwind(AssertUnwindSafe(|| self.controller.reconcile(&world, &key, &mut ids)));
+            match decided {
+                Ok(plan) => self.take_plan(key, plan, now),
+                Err(_) => {
+                    tracing::error!(controller = %C::NAME, ?key, "a decision panicked; it is tried again later");
+                    self.context.metrics.panics.inc();
+                    self.done(&key, Done::Failed);
+                }
+            }
+        }
+        true
+    }
+
+    fn take_plan(&mut self, key: C::Key, plan: Plan, now: Now) {
+        if let Some(ms) = plan.wake_in_ms {
+            self.queue.add_at(key.clone(), now.mono.plus_ms(ms));
+        }
+        if !plan.why.is_empty() {
+            tracing::debug!(controller = %C::NAME, ?key, why = plan.why.join("; "), "decided");
+        }
+        if plan.is_idle() {
+            self.done(&key, Done::Well);
+            return;
+        }
+        self.next_ticket += 1;
+        self.tickets.insert(self.next_ticket, key);
+        self.waiting.push_back(Submission { ticket: self.next_ticket, plan });
+    }
+
+    fn done(&mut self, key: &C::Key, how: Done) {
+        let now = self.context.clock.mono();
+        self.queue.done(key, how, now, self.context.entropy.number());
+    }
+
+    fn finish(&mut self, ticket: u64, how: Done) {
+        self.conflicts.remove(&ticket);
+        if let Some(key) = self.tickets.remove(&ticket) {
+            self.done(&key, how);
+        }
+    }
+
+    async fn launch(&mut self, me: &ActorRef<Msg>, fleet: &Fleet) {
+        let Some(lane) = self.lane.clone() else { return };
+        if self.in_flight.as_ref().is_some_and(|t| !t.is_finished()) || self.waiting.is_empty() {
+            return;
+        }
+        let batch = lane::fill(&mut self.waiting, self.together);
+        let txn = self.context.entropy.txn();
+        let number = self.number + 1;
+        let writes = match lane::render(&lane, fleet, number, txn, &batch) {
+            Ok(writes) => writes,
+            Err(error) => {
+                let why = error.source.to_string();
+                tracing::error!(controller = %C::NAME, key = error.key, why, "a plan cannot be stored");
+                self.finish(error.ticket, Done::Failed);
+                let rest = batch.into_iter().filter(|s| s.ticket != error.ticket);
+                rest.rev().for_each(|s| self.waiting.push_front(s));
+                let _ = me.cast(Msg::Wake);
+                return;
+            }
+        };
+        self.context.metrics.batch(C::NAME, writes.len());
+        let (context, me) = (self.context.clone(), me.clone());
+        self.in_flight = Some(task(async move {
+            let witness = Key::Fence(C::NAME);
+            let outcome = commit(&context, &transaction(txn, writes), &witness).await;
+            let term = match &outcome {
+                Outcome::Conflict => {
+                    context.clock.sleep_ms(CONFLICT_PAUSE_MS + context.entropy.below(CONFLICT_PAUSE_MS)).await;
+                    term_now(&context, C::NAME).await
+                }
+                Outcome::Done(_) | Outcome::Refused { .. } | Outcome::Undecidable { .. } => None,
+            };
+            let decided = Decided { lane, number, txn, batch, outcome, term };
+            let _ = me.cast(Msg::Committed(Box::new(decided)));
+        }));
+    }
+
+    async fn committed(&mut self, decided: Decided) {
+        self.in_flight = None;
+        if self.lane.as_ref() != Some(&decided.lane) {
+            return;
+        }
+        match &decided.outcome {
+            Outcome::Done(committed) => {
+                self.number = decided.number;
+                self.together = usize::MAX;
+                self.tell(&decided, committed.last).await;
+                for submission in decided.batch {
+                    self.finish(submission.ticket, Done::Well);
+                }
+            }
+            Outcome::Conflict => self.conflict(decided),
+            Outcome::Refused { reason, retryable } => {
+                tracing::warn!(controller = %C::NAME, reason, retryable, "the store refused a batch");
+                self.context.metrics.refused.inc();
+                for submission in decided.batch {
+                    self.finish(submission.ticket, Done::Failed);
+                }
+            }
+            Outcome::Undecidable { .. } => {
+                tracing::error!(controller = %C::NAME, txn = %decided.txn, "an outcome cannot be known: stepping down");
+                self.context.metrics.undecidable.inc();
+                self.context.lanes.give_up(C::NAME, decided.lane.term);
+            }
+        }
+    }
+
+    fn conflict(&mut self, decided: Decided) {
+        self.context.metrics.conflicts.inc();
+        if decided.term.is_some_and(|term| term != decided.lane.term) {
+            tracing::info!(controller = %C::NAME, "the term is over");
+            self.context.lanes.give_up(C::NAME, decided.lane.term);
+            return;
+        }
+        let overtaken = lane::overtaken(&decided.batch, &self.context.snapshot.fleet());
+        self.together = if overtaken.is_empty() { 1 } else { usize::MAX };
+        for submission in decided.batch.into_iter().rev() {
+            let count = self.conflicts.entry(submission.ticket).or_insert(0);
+            *count += 1;
+            if overtaken.contains(&submission.ticket) || *count >= CONFLICTS_MAX {
+                self.finish(submission.ticket, Done::Failed);
+            } else {
+                self.waiting.push_front(submission);
+            }
+        }
+    }
+
+    async fn tell(&self, decided: &Decided, revision: Revision) {
+        for submission in &decided.batch {
+            for telling in &submission.plan.tell {
+                let source = EventSource::Controller(C::NAME);
+                self.context.teller.tell(source, telling, Some(revision), Some(decided.txn)).await;
+            }
+        }
+    }
+
+    fn set_timer(&mut self, me: &ActorRef<Msg>) {
+        let due = self.queue.next_due().map_or(self.resync_due, |d| d.min(self.resync_due));
+        if self.timer.as_ref().is_some_and(|(at, t)| *at == due && !t.is_finished()) {
+            return;
+        }
+        let sleep = self.context.clock.sleep_until(due);
+        let me = me.clone();
+        let waiter = task(async move {
+            sleep.await;
+            let _ = me.cast(Msg::Timer);
+        });
+        self.timer = Some((due, waiter));
+    }
+}
