@@ -25,6 +25,7 @@ mod state_file;
 mod sys;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use options::{Options, OptionsError};
@@ -37,7 +38,8 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let options = match Options::parse(words) {
         Ok(options) => options,
         Err(OptionsError::Help) => {
-            say::say(options::USAGE);
+            // Who asked for help and does not read it needs no error.
+            drop(std::io::stdout().write_all(options::USAGE.as_bytes()));
             return ExitCode::SUCCESS;
         }
         Err(error) => {

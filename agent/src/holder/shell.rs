@@ -183,8 +183,10 @@ impl Shell {
             Output::Abort(key) => self.abort(key),
             Output::Signal { key, signal, whole_tree, caller } => {
                 let result = self.signal(key, signal, whole_tree);
-                if let Some(caller) = caller {
-                    self.answer_result(caller, "send the signal", result);
+                match caller {
+                    Some(caller) => self.answer_result(caller, "send the signal", result),
+                    // The holder's own signals ask to end, and a stopped process hears that only once it goes on.
+                    None => drop(self.signal(key, rustix::process::Signal::CONT.as_raw(), whole_tree)),
                 }
             }
             Output::KillTree(key) => {

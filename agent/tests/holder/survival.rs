@@ -1,8 +1,11 @@
 //! The holder killed, stopped, replaced and doubled; the disk full.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use ostler_agent::holder_client::Snapshot;
 use ostler_agent_core::holder::protocol::{Exit, Phase};
 
@@ -149,5 +152,59 @@ struct Unmount(std::path::PathBuf);
 impl Drop for Unmount {
     fn drop(&mut self) {
         drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+/// Living processes that a holder of this folder started, by the mark in their environment.
+fn marked(rig: &Rig) -> BTreeSet<i32> {
+    let mark = format!("OSTLER_HOLDER={}", rig.dir().canonicalize().unwrap().display());
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) && alive(*pid)
+    })
+    .collect()
+}
+
+/// However a start is cut off by the end of the holder, the process is either known to the next one or was never
+/// there.
+#[tokio::test]
+async fn killed_in_the_middle_of_starts_it_loses_none() {
+    for mode in modes() {
+        let mut rig = Rig::start(mode).await;
+        let mut started = BTreeMap::new();
+        for round in 0..8u8 {
+            let (client, _events) = rig.connect().await;
+            let mut starts = FuturesUnordered::new();
+            for n in 0..20u8 {
+                starts.push(client.spawn(rig.program(key(round * 20 + n), &["sleep", "1000"])));
+            }
+            // Each round the holder dies after another number of answers, most of them inside a burst.
+            let mut answered = Vec::new();
+            for _ in 0..usize::from(round) * 2 {
+                answered.push(starts.next().await.unwrap().unwrap());
+            }
+            rig.kill();
+            while let Some(late) = starts.next().await {
+                answered.extend(late.ok());
+            }
+            started.extend(answered.into_iter().map(|spawned| (spawned.key, spawned.pid)));
+            drop(starts);
+            drop(client);
+            rig.start_again();
+        }
+        let (client, _events) = rig.connect().await;
+        let known = |all: &Snapshot| all.processes.iter().map(|process| process.pid).collect::<BTreeSet<_>>();
+        let all = until_listed(&client, "the listing is what runs", |all| known(all) == marked(&rig)).await;
+        for (key, pid) in started {
+            let process = all.processes.iter().find(|process| process.key == key);
+            assert_eq!(process.map(|process| process.pid), Some(pid), "{key} was started and is not known");
+        }
+        // What was forked and never let go has ended without having run; it is accounted for all the same.
+        let keys: BTreeSet<_> = all.exits.iter().map(|exit| exit.key).collect();
+        assert_eq!(keys.len(), all.exits.len(), "one exit each");
+        client.stop_all(Some(10_000), Duration::from_secs(30)).await.unwrap();
+        assert!(marked(&rig).is_empty());
     }
 }

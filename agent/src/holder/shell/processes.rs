@@ -235,12 +235,7 @@ impl Shell {
             return Ok(());
         }
         let pidfd = live.pidfd.as_ref().filter(|_| !live.ended).ok_or("it has ended")?;
-        sys::pidfd_signal(pidfd.as_fd(), signal).map_err(|error| error.to_string())?;
-        if signal == Signal::TERM.as_raw() {
-            // A stopped process gets its SIGTERM only once it goes on.
-            drop(sys::pidfd_signal(pidfd.as_fd(), Signal::CONT.as_raw()));
-        }
-        Ok(())
+        sys::pidfd_signal(pidfd.as_fd(), signal).map_err(|error| error.to_string())
     }
 
     pub(super) fn kill_main(&self, key: ProcKey) {
