@@ -19,7 +19,7 @@ mod typed;
 mod yaml;
 
 pub use change::immutable_changes;
-pub use check::{MAX_CONTENT, MAX_OBJECT, MAX_OBJECTS, Options, check, decode_base64};
+pub use check::{MAX_CONTENT, MAX_OBJECT, MAX_OBJECTS, Options, check, decode_base64, expand_lists};
 pub use finding::{Finding, FindingCode, Place, Refusal};
 pub use places::Places;
 pub use transfer::{InvalidTree, decode_tree, detach_content, encode_tree, written_spec};

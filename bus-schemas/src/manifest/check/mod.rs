@@ -80,8 +80,10 @@ pub fn check(documents: Vec<Document>, options: &Options) -> Result<Vec<Manifest
     Err(Refusal { findings, refused: refused.min(total), documents: total })
 }
 
-/// Documents of `kind: List` stand for their items.
-fn expand_lists(documents: Vec<Document>) -> Vec<Document> {
+/// Documents of `kind: List` stand for their items, also inside of other lists. [`check`] does this by itself; whoever
+/// needs documents and manifests side by side does it before.
+#[must_use]
+pub fn expand_lists(documents: Vec<Document>) -> Vec<Document> {
     let mut out = Vec::new();
     let mut waiting: Vec<Document> = documents;
     waiting.reverse();

@@ -150,6 +150,23 @@ fn large_content_is_sent_ahead() {
     assert_eq!(refusal.findings[0].code, FindingCode::Conflicting);
 }
 
+/// An `apply` of the largest number of usual objects is one message of at most 1 MiB.
+#[test]
+fn trees_are_small_on_the_wire() {
+    let usual = std::fs::read(folder("good").join("deployment.yaml")).expect("readable");
+    let documents = read_documents(Some("deployment.yaml"), &usual);
+    let size: usize = documents.iter().map(|document| encode_tree(document).len()).sum();
+    assert!(size * MAX_OBJECTS < 1 << 20, "{size} bytes each");
+}
+
+#[test]
+fn lists_in_lists_are_expanded() {
+    let namespace = "{apiVersion: ostler/v1, kind: Namespace, metadata: {name: a}}";
+    let text =
+        format!("{{kind: List, items: [{{kind: List, items: [{namespace}]}}, {{kind: List, items: []}}]}}");
+    assert_eq!(expand_lists(read_documents(None, text.as_bytes())).len(), 1);
+}
+
 fn messages(text: &str) -> Vec<String> {
     match read_manifests(None, text.as_bytes(), &Options::default()) {
         Ok(_) => Vec::new(),

@@ -18,20 +18,21 @@ pub struct WireDocument {
     pub nodes: Vec<WireNode>,
 }
 
-/// One value on the wire.
+/// One value on the wire. It is written as a list without field names: an `apply` may have tens of thousands of
+/// values and must fit one message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "FlatNode", into = "FlatNode")]
 pub struct WireNode {
     /// Line and column of the value.
     pub at: (u32, u32),
     /// The key, inside of a map.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<WireKey>,
     /// The value.
     pub is: WireValue,
 }
 
 /// A key on the wire.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireKey {
     /// Its text.
     pub text: String,
@@ -39,17 +40,37 @@ pub struct WireKey {
     pub at: (u32, u32),
 }
 
+/// Line, column, key with its line and column, value.
+type FlatNode = (u32, u32, Option<(String, u32, u32)>, WireValue);
+
+impl From<FlatNode> for WireNode {
+    fn from((line, column, key, is): FlatNode) -> WireNode {
+        let key = key.map(|(text, line, column)| WireKey { text, at: (line, column) });
+        WireNode { at: (line, column), key, is }
+    }
+}
+
+impl From<WireNode> for FlatNode {
+    fn from(node: WireNode) -> FlatNode {
+        let key = node.key.map(|key| (key.text, key.at.0, key.at.1));
+        (node.at.0, node.at.1, key, node.is)
+    }
+}
+
 /// What a value is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub enum WireValue {
     /// A scalar that was written without quotes.
+    #[serde(rename = "p")]
     Plain(String),
     /// A scalar that was quoted, or a block.
+    #[serde(rename = "q")]
     Quoted(String),
     /// A list; so many values follow.
+    #[serde(rename = "l")]
     List(u32),
     /// A map; so many values with keys follow.
+    #[serde(rename = "m")]
     Map(u32),
 }
 
