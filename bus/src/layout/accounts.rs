@@ -61,7 +61,7 @@ const fn renamed(to: Account, flow: Flow, subject: &'static str, local: &'static
 ///   literal tokens before its first wildcard: what crosses again then ends in an empty token and lands nowhere.
 /// * Whoever has a JetStream of his own account can aim a stored message at an import of that account, unchanged. So no
 ///   importer has one, and nobody outside CP can create a consumer, which publishes wherever its creator says.
-pub const CROSSINGS: [Crossing; 33] = [
+pub const CROSSINGS: [Crossing; 34] = [
     renamed(Account::Ag, STORE, "$JS.API.DIRECT.GET.KV_ostler.$KV.ostler.n.*.*", "get.doc.*.*"),
     renamed(Account::Ag, STORE, "$JS.API.DIRECT.GET.KV_ostler.$KV.ostler.t.*", "get.tmpl.*"),
     renamed(Account::Ag, STORE, "$JS.API.DIRECT.GET.KV_ostler_blob.$KV.ostler_blob.*.*", "get.blob.*.*"),
@@ -99,7 +99,8 @@ pub const CROSSINGS: [Crossing; 33] = [
     to(Account::View, STORE, "$JS.API.DIRECT.GET.OSTLER_EVENTS.>"),
     to(Account::View, STORE, "$JS.API.DIRECT.GET.OSTLER_AUDIT.>"),
     to(Account::View, DISCOVERY, "$SRV.>"),
-    to(Account::View, Flow::Stream, "ostler.v1.>"),
+    renamed(Account::View, Flow::Stream, "feed.event.>", "ostler.v1.event.>"),
+    renamed(Account::View, Flow::Stream, "feed.audit.>", "ostler.v1.audit.>"),
 ];
 
 /// Who connects. Each has a key of its own.
@@ -227,7 +228,7 @@ fn view() -> Permissions {
     let imported = |service: bool| {
         let of_view = CROSSINGS.iter().filter(move |c| c.to == Account::View);
         let wanted = of_view.filter(move |c| matches!(c.flow, Flow::Service { .. }) == service);
-        wanted.map(|c| c.subject.to_owned()).collect()
+        wanted.map(|c| c.local.unwrap_or(c.subject).to_owned()).collect()
     };
     Permissions { publish_allow: imported(true), publish_deny: Vec::new(), subscribe_allow: imported(false) }
 }

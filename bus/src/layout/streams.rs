@@ -112,8 +112,10 @@ pub enum Discard {
 pub struct Republish {
     /// Which messages.
     pub from: &'static str,
-    /// Under which subject; the body is left out.
+    /// Under which subject.
     pub to: &'static str,
+    /// Whether the body is left out.
+    pub headers_only: bool,
 }
 
 /// One stream.
@@ -179,7 +181,7 @@ impl StreamSpec {
             "allow_msg_schedules": false,
         });
         if let Some(r) = &self.republish {
-            config["republish"] = json!({"src": r.from, "dest": r.to, "headers_only": true});
+            config["republish"] = json!({"src": r.from, "dest": r.to, "headers_only": r.headers_only});
         }
         config
     }
@@ -204,7 +206,8 @@ fn bucket(bucket: Bucket, scale: Scale) -> StreamSpec {
     };
     let republish = match bucket {
         Bucket::Objects => {
-            Some(Republish { from: "$KV.ostler.n.*.*", to: "push.{{wildcard(1)}}.{{wildcard(2)}}" })
+            let to = "push.{{wildcard(1)}}.{{wildcard(2)}}";
+            Some(Republish { from: "$KV.ostler.n.*.*", to, headers_only: true })
         }
         Bucket::Observed | Bucket::Grants | Bucket::Blobs => None,
     };
@@ -228,10 +231,11 @@ fn bucket(bucket: Bucket, scale: Scale) -> StreamSpec {
 
 fn narrative(name: &'static str, scale: Scale) -> StreamSpec {
     let audit = name == AUDIT_STREAM;
+    let (from, to) = if audit { (ALL_AUDIT, "feed.audit.>") } else { (ALL_EVENTS, "feed.event.>") };
     StreamSpec {
         name,
         description: if audit { "Ostler: who asked for what" } else { "Ostler: what happened" },
-        subjects: vec![if audit { ALL_AUDIT } else { ALL_EVENTS }.to_owned()],
+        subjects: vec![from.to_owned()],
         storage: Storage::File,
         replicas: scale.replicas,
         max_bytes: if audit { scale.sizes.audit } else { scale.sizes.events },
@@ -241,7 +245,9 @@ fn narrative(name: &'static str, scale: Scale) -> StreamSpec {
         discard: Discard::Old,
         atomic: false,
         deny_purge: true,
-        republish: None,
+        // For those who look live from VIEW: what came through an import is not exported again, so a node's events
+        // would be missing there. What is republished comes from the stream.
+        republish: Some(Republish { from, to, headers_only: false }),
     }
 }
 
