@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use ostler_agent::holder_client::Snapshot;
 use ostler_agent_core::holder::protocol::{Exit, Phase};
 
@@ -167,6 +167,13 @@ fn marked(rig: &Rig) -> BTreeSet<i32> {
     .collect()
 }
 
+/// How many children the present holder has.
+fn children(rig: &Rig) -> usize {
+    let pid = rig.holder.id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().count()
+}
+
 /// However a start is cut off by the end of the holder, the process is either known to the next one or was never
 /// there.
 #[tokio::test]
@@ -180,10 +187,13 @@ async fn killed_in_the_middle_of_starts_it_loses_none() {
             for n in 0..20u8 {
                 starts.push(client.spawn(rig.program(key(round * 20 + n), &["sleep", "1000"])));
             }
-            // Each round the holder dies after another number of answers, most of them inside a burst.
+            // Each round the holder dies with another number of children, that is in the middle of its turn.
             let mut answered = Vec::new();
-            for _ in 0..usize::from(round) * 2 {
-                answered.push(starts.next().await.unwrap().unwrap());
+            while children(&rig) < usize::from(round) * 2 {
+                if let Some(spawned) = starts.next().now_or_never().flatten() {
+                    answered.push(spawned.unwrap());
+                }
+                tokio::task::yield_now().await;
             }
             rig.kill();
             while let Some(late) = starts.next().await {
