@@ -167,6 +167,18 @@ impl MemoryBus {
         self.shared.change(state::State::provision);
     }
 
+    /// Remembers the transaction header (`Ostler-Txn`) of every message stored from now on, for those who check that
+    /// outcomes told are outcomes had.
+    pub fn keep_journal(&self) {
+        self.shared.change(|s| s.journal = Some(Vec::new()));
+    }
+
+    /// What [`Self::keep_journal`] has collected, in the order of storing.
+    #[must_use]
+    pub fn journal(&self) -> Vec<String> {
+        self.shared.state().journal.clone().unwrap_or_default()
+    }
+
     /// Publishes as a node with a reply subject of its own choosing, as an attacker with the node's credentials can.
     /// Returns how many took it.
     pub fn attack(

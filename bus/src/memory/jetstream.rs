@@ -99,12 +99,18 @@ impl State {
         };
         let before: Vec<u64> =
             drafts.iter().map(|d| stream.last_of(&d.subject).map_or(0, |m| m.seq)).collect();
+        let txns: Vec<String> =
+            drafts.iter().filter_map(|d| d.headers.get(names::TXN)).map(str::to_owned).collect();
         let last = stream.store(drafts, batch, moment)?;
+        let name = stream.spec.name;
         let hints: Vec<Packet> = before
             .into_iter()
             .zip(last + 1 - count..)
-            .filter_map(|(before, seq)| hint(stream.spec.name, stream.at_or_after(seq)?, seq, before))
+            .filter_map(|(before, seq)| hint(name, stream.at_or_after(seq)?, seq, before))
             .collect();
+        if let Some(journal) = &mut self.journal {
+            journal.extend(txns);
+        }
         for hint in &hints {
             self.route(hint);
         }

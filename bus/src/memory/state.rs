@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) imports: BTreeMap<Account, Vec<Import>>,
     pub(super) exports: Vec<(Account, Pattern)>,
     pub(super) faults: Misbehaviour,
+    /// Transaction headers of everything ever stored, if asked for.
+    pub(super) journal: Option<Vec<String>>,
     last_id: u64,
     consumers: u64,
 }
@@ -66,6 +68,7 @@ impl State {
             watches: BTreeMap::new(),
             imports: Account::ALL.into_iter().map(|a| (a, imports(a))).collect(),
             exports: stream_exports(),
+            journal: None,
             last_id: 0,
             consumers: 0,
         };

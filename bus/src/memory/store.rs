@@ -86,6 +86,7 @@ fn drafts(txn: &Txn) -> Result<Vec<Draft>, CommitError> {
             Op::Put(body) => (headers, body.clone()),
             Op::Delete => (headers.with(names::KV_OPERATION, "DEL"), Bytes::new()),
         };
+        let mut headers = headers;
         let guard = match &write.guard {
             Guard::Own(expect) => (write.key.subject(), expect.sequence()),
             Guard::Other(key, expect) if key.bucket() == bucket => (key.subject(), expect.sequence()),
@@ -94,6 +95,11 @@ fn drafts(txn: &Txn) -> Result<Vec<Draft>, CommitError> {
                 return Err(CommitError::Refused { reason, retryable: false });
             }
         };
+        // The server stores the headers of guards too.
+        headers.set(names::NATS_EXPECTED, guard.1.to_string());
+        if guard.0 != write.key.subject() {
+            headers.set(names::NATS_EXPECTED_SUBJECT, guard.0.clone());
+        }
         out.push(Draft { subject: write.key.subject(), headers, body, guard: Some(guard) });
     }
     Ok(out)
