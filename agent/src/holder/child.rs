@@ -22,7 +22,6 @@ pub(super) enum Step {
     Session = 1,
     Cgroup = 2,
     Descriptors = 3,
-    Rlimits = 4,
     Groups = 5,
     Group = 6,
     User = 7,
@@ -37,7 +36,6 @@ impl Step {
             1 => Self::Session,
             2 => Self::Cgroup,
             3 => Self::Descriptors,
-            4 => Self::Rlimits,
             5 => Self::Groups,
             6 => Self::Group,
             7 => Self::User,
@@ -48,6 +46,9 @@ impl Step {
         })
     }
 }
+
+/// A limit that could not be set is told as this plus the limit's number.
+pub(super) const RLIMIT_BASE: u8 = 0x40;
 
 /// The record that says that exec is next.
 pub(super) const READY: u8 = 0xFF;
@@ -214,7 +215,10 @@ unsafe fn become_user(plan: &Plan<'_>) {
         }
         libc::umask(plan.umask);
         for (resource, limit) in plan.rlimits {
-            check(REPORT, Step::Rlimits, libc::setrlimit(*resource, limit));
+            if libc::setrlimit(*resource, limit) < 0 {
+                tell(REPORT, RLIMIT_BASE | (*resource & 0x3F) as u8, errno());
+                libc::_exit(NOT_STARTED);
+            }
         }
         if let Some(Identity { uid, gid, groups }) = &plan.user {
             check(REPORT, Step::Groups, libc::setgroups(groups.len(), groups.as_ptr()));

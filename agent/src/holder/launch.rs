@@ -17,7 +17,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use super::cgroup::{self, Cgroups};
-use super::child::{self, Identity, Plan, Step};
+use super::child::{self, Identity, Plan, RLIMIT_BASE, Step};
 use super::proc_tree;
 
 /// Where a command without a slash is looked for when the environment has no `PATH`.
@@ -167,21 +167,22 @@ fn make_fifo(path: &Path, user: Option<&RunAs>) -> Result<(File, File), String> 
     Ok((ours, theirs))
 }
 
+/// The limits that can be set, by name.
+const RESOURCES: [(&str, u32); 9] = [
+    ("nofile", libc::RLIMIT_NOFILE),
+    ("nproc", libc::RLIMIT_NPROC),
+    ("core", libc::RLIMIT_CORE),
+    ("memlock", libc::RLIMIT_MEMLOCK),
+    ("stack", libc::RLIMIT_STACK),
+    ("fsize", libc::RLIMIT_FSIZE),
+    ("as", libc::RLIMIT_AS),
+    ("cpu", libc::RLIMIT_CPU),
+    ("data", libc::RLIMIT_DATA),
+];
+
 /// The number of a limit by its name.
 pub(super) fn resource(name: &str) -> Option<u32> {
-    let number = match name {
-        "nofile" => libc::RLIMIT_NOFILE,
-        "nproc" => libc::RLIMIT_NPROC,
-        "core" => libc::RLIMIT_CORE,
-        "memlock" => libc::RLIMIT_MEMLOCK,
-        "stack" => libc::RLIMIT_STACK,
-        "fsize" => libc::RLIMIT_FSIZE,
-        "as" => libc::RLIMIT_AS,
-        "cpu" => libc::RLIMIT_CPU,
-        "data" => libc::RLIMIT_DATA,
-        _ => return None,
-    };
-    Some(number)
+    RESOURCES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
 fn rlimits(asked: &[Rlimit], nofile: (u64, u64)) -> Result<Vec<(u32, libc::rlimit)>, String> {
@@ -202,14 +203,17 @@ pub(super) fn describe(step: u8, errno: i32, spawn: &Told) -> String {
         Some(Step::Session) => "start a session".to_owned(),
         Some(Step::Cgroup) => "join its cgroup".to_owned(),
         Some(Step::Descriptors) => "set up its descriptors".to_owned(),
-        Some(Step::Rlimits) => "set resource limits".to_owned(),
         Some(Step::Groups) => "set supplementary groups".to_owned(),
         Some(Step::Group) => "change the group".to_owned(),
         Some(Step::User) => "change the user".to_owned(),
         Some(Step::NoNewPrivileges) => "give up new privileges".to_owned(),
         Some(Step::Directory) => format!("change to {}", spawn.cwd),
         Some(Step::Exec) => format!("exec {}", spawn.program),
-        None => format!("start (step {step})"),
+        None => {
+            let number = u32::from(step & !RLIMIT_BASE);
+            let limit = RESOURCES.iter().find(|(_, known)| *known == number).map_or("", |(name, _)| *name);
+            format!("set limit {limit}")
+        }
     };
     format!("{what}: {}", Errno::from_raw(errno).desc())
 }

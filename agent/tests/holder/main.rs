@@ -64,6 +64,16 @@ async fn a_start_that_fails_says_at_which_step_and_why() {
         let failed = client.spawn(spawn).await.unwrap_err();
         assert_eq!(refusal(failed).1, "change to /no/such/folder: No such file or directory");
         let mut spawn = rig.shell(key(1), "true");
+        spawn.rlimits = vec![Rlimit { resource: "core".to_owned(), soft: 1, hard: 1 }];
+        spawn.rlimits.push(Rlimit { resource: "colour".to_owned(), soft: 1, hard: 1 });
+        assert_eq!(refusal(client.spawn(spawn).await.unwrap_err()).1, "no limit is named \"colour\"");
+        let mut spawn = rig.shell(key(1), "true");
+        spawn.rlimits = vec![Rlimit { resource: "nofile".to_owned(), soft: 1, hard: u64::MAX }];
+        assert_eq!(
+            refusal(client.spawn(spawn).await.unwrap_err()).1,
+            "set limit nofile: Operation not permitted"
+        );
+        let mut spawn = rig.shell(key(1), "true");
         spawn.name = "../escape".to_owned();
         assert_eq!(refusal(client.spawn(spawn).await.unwrap_err()).0, RefusalCode::Invalid);
         let all = client.list().await.unwrap();
@@ -167,6 +177,30 @@ async fn children_inherit_nothing_of_the_holder() {
         let uid = format!("OSTLER_UID={}", key(1).uid);
         let holder = format!("OSTLER_HOLDER={}", rig.dir().canonicalize().unwrap().display());
         assert_eq!(variables, [&holder, "OSTLER_INCARNATION=1", &uid, "PATH=/usr/bin:/bin", "PWD=/usr"]);
+    }
+}
+
+#[tokio::test]
+async fn signals_reach_the_whole_tree_and_limits_change_in_place() {
+    for mode in modes() {
+        let rig = Rig::start(mode).await;
+        let (client, mut events) = rig.connect().await;
+        let script = "trap 'echo parent' USR1; sh -c 'trap \"echo child\" USR1; echo go; while :; do sleep 0.02; done' & \
+                      while :; do sleep 0.02; done";
+        let spawned = client.spawn(rig.shell(key(1), script)).await.unwrap();
+        until("it is ready", || rig.log_of(key(1)).contains("go").then_some(())).await;
+        // `sleep` ends by this signal, the shells say who they are.
+        client.signal(key(1), 10, true).await.unwrap();
+        let both = |log: &str| log.contains("parent") && log.contains("child");
+        until("both heard it", || both(&rig.log_of(key(1))).then_some(())).await;
+        let limit = Rlimit { resource: "nofile".to_owned(), soft: 77, hard: 88 };
+        client.set_rlimit(key(1), vec![limit]).await.unwrap();
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", spawned.pid)).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().collect::<Vec<_>>()[3..5], ["77", "88"]);
+        client.kill_tree(key(1)).await.unwrap();
+        tree_empty(&mut events, key(1)).await;
+        assert_eq!(refusal(client.signal(key(1), 10, true).await.unwrap_err()).0, RefusalCode::NotFound);
     }
 }
 

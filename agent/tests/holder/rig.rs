@@ -1,5 +1,6 @@
 //! A real holder in a folder of its own, and what tests need around it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,6 @@ use ostler_agent::holder_client::{Events, HolderClient, Snapshot};
 use ostler_agent_core::holder::protocol::{
     Event, ExitRecord, KillMode, Limits, LogSpec, ProcKey, Spawn, default_grace_ms, default_stop_signal,
 };
-use ostler_agent_core::holder::state::HolderState;
 use ostler_schemas::Uid;
 
 /// How long anything may take before the test fails: far above what it takes on a busy machine.
@@ -127,6 +127,19 @@ impl Rig {
         }
     }
 
+    /// Living processes that a holder of this folder started, by the mark in their environment.
+    pub(crate) fn marked(&self) -> BTreeSet<i32> {
+        let Ok(dir) = self.dir().canonicalize() else { return BTreeSet::new() };
+        let mark = format!("OSTLER_HOLDER={}", dir.display());
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let is_marked = |pid: &i32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) && alive(*pid)
+        };
+        pids.filter(is_marked).collect()
+    }
+
     pub(crate) fn log_of(&self, key: ProcKey) -> String {
         let path = self.logs().join("default").join(format!("web-{}", key.uid.short())).join("current.log");
         fs::read_to_string(path).unwrap_or_default()
@@ -156,14 +169,9 @@ impl Drop for Rig {
     fn drop(&mut self) {
         drop(self.holder.kill());
         drop(self.holder.wait());
-        let state = fs::read(self.dir().join("state.mpk")).unwrap_or_default();
-        let state = rmp_serde::from_slice::<HolderState>(&state);
-        for record in state.iter().flat_map(|state| &state.processes) {
-            if alive(record.pid) {
-                // It may have ended just now.
-                let group = nix::unistd::Pid::from_raw(record.pid);
-                nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).ok();
-            }
+        for pid in self.marked() {
+            // It may have ended just now.
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
         }
         if self.mode == Mode::Cgroups {
             let path = cgroup_of(self.folder.path());

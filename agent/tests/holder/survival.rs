@@ -155,18 +155,6 @@ impl Drop for Unmount {
     }
 }
 
-/// Living processes that a holder of this folder started, by the mark in their environment.
-fn marked(rig: &Rig) -> BTreeSet<i32> {
-    let mark = format!("OSTLER_HOLDER={}", rig.dir().canonicalize().unwrap().display());
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) && alive(*pid)
-    })
-    .collect()
-}
-
 /// How many children the present holder has.
 fn children(rig: &Rig) -> usize {
     let pid = rig.holder.id();
@@ -206,7 +194,7 @@ async fn killed_in_the_middle_of_starts_it_loses_none() {
         }
         let (client, _events) = rig.connect().await;
         let known = |all: &Snapshot| all.processes.iter().map(|process| process.pid).collect::<BTreeSet<_>>();
-        let all = until_listed(&client, "the listing is what runs", |all| known(all) == marked(&rig)).await;
+        let all = until_listed(&client, "the listing is what runs", |all| known(all) == rig.marked()).await;
         for (key, pid) in started {
             let process = all.processes.iter().find(|process| process.key == key);
             assert_eq!(process.map(|process| process.pid), Some(pid), "{key} was started and is not known");
@@ -215,6 +203,6 @@ async fn killed_in_the_middle_of_starts_it_loses_none() {
         let keys: BTreeSet<_> = all.exits.iter().map(|exit| exit.key).collect();
         assert_eq!(keys.len(), all.exits.len(), "one exit each");
         client.stop_all(Some(10_000), Duration::from_secs(30)).await.unwrap();
-        assert!(marked(&rig).is_empty());
+        assert!(rig.marked().is_empty());
     }
 }
