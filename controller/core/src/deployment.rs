@@ -178,7 +178,8 @@ impl Look<'_> {
             let wish = Wish { reason: *reason, by: ControllerName::Deployment };
             process::end(plan, self.fleet, uid, wish, self.now);
         }
-        if let Err(error) = self.adopt(plan, &moves.adopt).and_then(|()| self.create(plan, moves.create, ids)) {
+        if let Err(error) = self.adopt(plan, &moves.adopt).and_then(|()| self.create(plan, moves.create, ids))
+        {
             plan.why.push(format!("its template cannot be stored: {error}"));
         }
     }
@@ -283,8 +284,17 @@ impl Look<'_> {
         self.fleet.process_report(uid)
     }
 
-    fn fit(&self, uid: &Uid, records: &ProcessRecords, restarts: &mut BTreeMap<Sha256, Option<Sha256>>) -> Fit {
-        let Some(record) = &records.template else { return Fit::InPlace };
+    fn fit(
+        &self,
+        uid: &Uid,
+        records: &ProcessRecords,
+        restarts: &mut BTreeMap<Sha256, Option<Sha256>>,
+    ) -> Fit {
+        let Some(record) = &records.template else {
+            // What this version cannot read is left as it is.
+            let unreadable = self.fleet.unreadable.contains_key(&Key::ProcessTemplate(*uid));
+            return if unreadable { Fit::Current } else { Fit::InPlace };
+        };
         if record.template == self.wanted.hash && record.version == self.wanted.version {
             return Fit::Current;
         }
@@ -292,11 +302,14 @@ impl Look<'_> {
             Some(StoredTemplate::Process(template)) => Some(template),
             Some(StoredTemplate::File(_)) | None => None,
         };
-        let restart =
-            *restarts.entry(record.template).or_insert_with(|| stored.map(|template| template.restart_hash()));
+        let restart = *restarts
+            .entry(record.template)
+            .or_insert_with(|| stored.map(|template| template.restart_hash()));
         let failed = self.report(uid).is_some_and(|r| r.phase == ProcessPhase::Failed);
         match stored {
-            Some(template) if restart == Some(self.wanted.restart) && !failed && self.may_stay(records, template) => {
+            Some(template)
+                if restart == Some(self.wanted.restart) && !failed && self.may_stay(records, template) =>
+            {
                 Fit::InPlace
             }
             Some(_) | None => Fit::Outdated,
@@ -310,17 +323,22 @@ impl Look<'_> {
         let wants = self.wanted.template;
         let selector_ok = had.node_selector == wants.node_selector
             || selects(&wants.node_selector, &self.fleet.node_labels(node));
-        let name_ok = had.node_name == wants.node_name || wants.node_name.as_ref().is_none_or(|name| name == node);
+        let name_ok =
+            had.node_name == wants.node_name || wants.node_name.as_ref().is_none_or(|name| name == node);
         selector_ok && name_ok
     }
 
     fn readiness(&self, uid: &Uid, records: &ProcessRecords) -> Readiness {
         let Some(node) = records.node() else { return Readiness::Unplaced };
         match self.report(uid) {
-            Some(_) | None if self.fleet.is_lost(node) => Readiness::Unknown,
-            None => Readiness::Unknown,
-            Some(report) if report.ready => Readiness::Ready,
-            Some(_) => Readiness::NotReady,
+            Some(report) if !self.fleet.is_lost(node) => {
+                if report.ready {
+                    Readiness::Ready
+                } else {
+                    Readiness::NotReady
+                }
+            }
+            Some(_) | None => Readiness::Unknown,
         }
     }
 

@@ -8,14 +8,23 @@
 //! * [`lease`]: leadership as a sans-IO machine. [`lane`]: plans to fenced batches.
 //! * [`queue`]: which object to look at next.
 //! * Reconcilers: [`node`], [`scheduler`], [`process`], [`deployment`], [`configfile`], [`garbage`].
+//! * [`admission`]: from requests to transactions of the API.
 //! * [`status`]: what users read, computed from the snapshot. [`audit`]: the invariants, checked on snapshots.
 
+pub mod admission;
+pub mod audit;
+pub mod configfile;
+pub mod deployment;
 pub mod fleet;
+pub mod garbage;
 pub mod lane;
 pub mod lease;
 pub mod liveness;
 pub mod node;
 pub mod plan;
+pub mod process;
 pub mod queue;
+pub mod references;
+pub mod rollout;
 pub mod scheduler;
 pub mod status;

@@ -13,7 +13,9 @@ use ostler_schemas::time::Now;
 use ostler_schemas::v1::epoch::Epoch;
 use ostler_schemas::v1::object::{Object, OwnerReference};
 use ostler_schemas::v1::process::{Goal, GoalReason, GoalRecord, ProcessSpecRecord, ProcessTemplateRecord};
-use ostler_schemas::{Actor, ControllerName, DocumentKind, Key, Kind, Namespace, NodeName, ObjectRef, Revision, Uid};
+use ostler_schemas::{
+    Actor, ControllerName, DocumentKind, Key, Kind, Namespace, NodeName, ObjectRef, Revision, Uid,
+};
 
 use crate::fleet::{Fleet, ProcessRecords};
 use crate::plan::{Body, Ids, Plan};

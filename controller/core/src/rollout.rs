@@ -58,11 +58,15 @@ pub struct Advance {
 
 /// The state with the present spec taken in, and what to tell if that begins a rollout.
 #[must_use]
-pub fn admit(known: Option<&RolloutState>, object: &Object, now: Now) -> (RolloutState, Option<(Reason, String)>) {
+pub fn admit(
+    known: Option<&RolloutState>,
+    object: &Object,
+    now: Now,
+) -> (RolloutState, Option<(Reason, String)>) {
     let version = object.metadata.version;
     let generation = object.metadata.generation.0;
     let Some(known) = known else {
-        let state = begin(RolloutState::default(), version, generation, now);
+        let state = begin(&RolloutState::default(), version, generation, now);
         return (state, Some((Reason::RolloutStarted, format!("version {version}"))));
     };
     let mut state = known.clone();
@@ -74,11 +78,11 @@ pub fn admit(known: Option<&RolloutState>, object: &Object, now: Now) -> (Rollou
     if is_settled(known.phase) {
         state.current = from;
     }
-    let state = begin(state, version, generation, now);
+    let state = begin(&state, version, generation, now);
     (state, Some((Reason::RolloutStarted, format!("version {version} replaces version {from}"))))
 }
 
-fn begin(before: RolloutState, target: Version, generation: u64, now: Now) -> RolloutState {
+fn begin(before: &RolloutState, target: Version, generation: u64, now: Now) -> RolloutState {
     RolloutState {
         target,
         failed: Version(0),
@@ -90,7 +94,7 @@ fn begin(before: RolloutState, target: Version, generation: u64, now: Now) -> Ro
         generation,
         started_at: Some(now.wall),
         finished_at: None,
-        ..before
+        ..before.clone()
     }
 }
 
@@ -98,8 +102,13 @@ fn begin(before: RolloutState, target: Version, generation: u64, now: Now) -> Ro
 /// and not what was there before it.
 const fn is_settled(phase: RolloutPhase) -> bool {
     match phase {
-        RolloutPhase::Complete | RolloutPhase::RolledBack | RolloutPhase::Paused | RolloutPhase::Failed => true,
-        RolloutPhase::Progressing | RolloutPhase::Baking | RolloutPhase::RollingBack | RolloutPhase::Unknown => false,
+        RolloutPhase::Complete | RolloutPhase::RolledBack | RolloutPhase::Paused | RolloutPhase::Failed => {
+            true
+        }
+        RolloutPhase::Progressing
+        | RolloutPhase::Baking
+        | RolloutPhase::RollingBack
+        | RolloutPhase::Unknown => false,
     }
 }
 
@@ -120,8 +129,13 @@ pub const fn is_frozen(phase: RolloutPhase) -> bool {
 #[must_use]
 pub const fn is_moving(phase: RolloutPhase) -> bool {
     match phase {
-        RolloutPhase::Progressing | RolloutPhase::Baking | RolloutPhase::RollingBack | RolloutPhase::Failed => true,
-        RolloutPhase::Complete | RolloutPhase::Paused | RolloutPhase::RolledBack | RolloutPhase::Unknown => false,
+        RolloutPhase::Progressing
+        | RolloutPhase::Baking
+        | RolloutPhase::RollingBack
+        | RolloutPhase::Failed => true,
+        RolloutPhase::Complete | RolloutPhase::Paused | RolloutPhase::RolledBack | RolloutPhase::Unknown => {
+            false
+        }
     }
 }
 
@@ -138,7 +152,10 @@ pub fn advance(state: RolloutState, sight: &Sight, rules: &Rollout, can_revert: 
                 next.state.finished_at = Some(now.wall);
                 next.state.wave = 0;
                 let (target, failed) = (next.state.target, next.state.failed);
-                next.tell.push((Reason::RolledBack, format!("at version {target} again; version {failed} has failed")));
+                next.tell.push((
+                    Reason::RolledBack,
+                    format!("at version {target} again; version {failed} has failed"),
+                ));
             }
         }
         // Nothing better is there to be held, so what has failed may still come right by itself.
@@ -170,7 +187,7 @@ fn progress(next: &mut Advance, sight: &Sight, rules: &Rollout, can_revert: bool
 }
 
 fn start_bake(next: &mut Advance, sight: &Sight, rules: &Rollout, now: Now) {
-    let bake_ms = rules.bake.millis();
+    let bake_ms = rules.bake.as_millis();
     let version = next.state.target;
     next.tell.push((Reason::WaveHealthy, format!("version {version}: {}", sight.summary)));
     if bake_ms == 0 {
@@ -194,7 +211,7 @@ fn bake(next: &mut Advance, sight: &Sight, rules: &Rollout, can_revert: bool, no
         next.state.bake_ends_at = None;
     } else {
         // A wall clock that was set back must not make the bake longer than it was asked to be.
-        let longest = Timestamp(now.wall.0.saturating_add(rules.bake.millis()));
+        let longest = Timestamp(now.wall.0.saturating_add(rules.bake.as_millis()));
         let ends = next.state.bake_ends_at.map_or(longest, |at| at.min(longest));
         if now.wall >= ends {
             complete(next, now);
@@ -242,7 +259,10 @@ fn fail(next: &mut Advance, failure: &str, rules: &Rollout, can_revert: bool, no
             next.state.failed = bad;
             next.state.target = good;
             next.state.finished_at = None;
-            next.tell.push((Reason::RolloutFailed, format!("version {bad} has failed; going back to version {good}")));
+            next.tell.push((
+                Reason::RolloutFailed,
+                format!("version {bad} has failed; going back to version {good}"),
+            ));
         }
     }
 }
@@ -265,8 +285,9 @@ pub fn revisions_of<'a>(
     fleet: &'a Fleet,
     of: &ObjectRef,
     uid: Uid,
-) -> impl Iterator<Item = (ostler_schemas::Generation, &'a crate::fleet::Stored<ostler_schemas::v1::object::SpecRevision>)>
-{
+) -> impl Iterator<
+    Item = (ostler_schemas::Generation, &'a crate::fleet::Stored<ostler_schemas::v1::object::SpecRevision>),
+> {
     let first = (of.clone(), uid, ostler_schemas::Generation(0));
     let last = (of.clone(), uid, ostler_schemas::Generation(u64::MAX));
     fleet.spec_revisions.range(first..=last).map(|((_, _, generation), revision)| (*generation, revision))

@@ -98,7 +98,8 @@ pub fn next_moves(situation: &Situation) -> Moves {
         moves.create = situation.replicas.saturating_sub(count(&members));
         return moves;
     }
-    let (mut old, mut new): (Vec<Member>, Vec<Member>) = members.into_iter().partition(|m| m.fit == Fit::Outdated);
+    let (mut old, mut new): (Vec<Member>, Vec<Member>) =
+        members.into_iter().partition(|m| m.fit == Fit::Outdated);
     end_excess(&mut new, &mut moves, situation.replicas);
     moves.adopt = new.iter().filter(|m| m.fit == Fit::InPlace).map(|m| m.uid).collect();
     if situation.recreate {
@@ -121,7 +122,11 @@ fn count(members: &[Member]) -> u32 {
 
 fn ends_any_outdated(situation: &Situation, moves: &Moves) -> bool {
     let ended = |m: &&Member| moves.end.iter().any(|(uid, _)| *uid == m.uid);
-    situation.members.iter().filter(|m| m.fit == Fit::Outdated && m.readiness != Readiness::Unplaced).any(|m| ended(&m))
+    situation
+        .members
+        .iter()
+        .filter(|m| m.fit == Fit::Outdated && m.readiness != Readiness::Unplaced)
+        .any(|m| ended(&m))
 }
 
 fn end_where(
@@ -150,7 +155,8 @@ fn end_old(old: &mut Vec<Member>, new: &[Member], situation: &Situation, moves: 
     by_cost(old);
     let is_ready = |m: &&Member| m.readiness == Readiness::Ready;
     let ready = old.iter().filter(is_ready).count() + new.iter().filter(is_ready).count();
-    let least = usize::try_from(situation.replicas.saturating_sub(situation.unavailable)).unwrap_or(usize::MAX);
+    let least =
+        usize::try_from(situation.replicas.saturating_sub(situation.unavailable)).unwrap_or(usize::MAX);
     let mut budget = ready.saturating_sub(least);
     let mut kept = Vec::new();
     for member in old.drain(..) {

@@ -1,0 +1,318 @@
+//! ConfigFiles: which version of a file is in force, and which files each node should hold.
+//!
+//! Two kinds of looks. `File(uid)` moves the rollout state of one ConfigFile, judged by what the nodes report; it
+//! writes `s.configfile.<uid>` only. `Node(name)` writes `n.<node>.files`, a pure projection ([`project`]) of objects,
+//! states and labels. One wave: a version in force is in force on every node.
+//!
+//! Guarantees: nothing is written for a ConfigFile without content; a file leaves a node by a tombstone that stays
+//! until the node reports that it is done; of two ConfigFiles with one path on one node the older keeps it; lost nodes
+//! are counted apart and block nothing, and nothing completes on lost nodes alone.
+
+pub mod project;
+
+use std::collections::BTreeSet;
+
+use ostler_schemas::key::StateSubject;
+use ostler_schemas::spec::{ConfigFileSpec, Spec};
+use ostler_schemas::time::{Now, Timestamp};
+use ostler_schemas::v1::document::{FileGoal, FileSpec};
+use ostler_schemas::v1::object::{Labels, Object};
+use ostler_schemas::v1::report::{FileReport, FileState};
+use ostler_schemas::v1::state::RolloutState;
+use ostler_schemas::{ControllerName, DocumentKind, Key, Kind, NodeName, Uid, Version};
+
+use crate::fleet::{Fleet, Stored};
+use crate::plan::{Body, Ids, Plan};
+use crate::references;
+use crate::rollout::{self, Sight};
+
+/// What a look is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The rollout of the ConfigFile with this uid.
+    File(Uid),
+    /// The files document of this node.
+    Node(NodeName),
+}
+
+/// Brings one ConfigFile's rollout or one node's document about.
+#[must_use]
+pub fn reconcile(fleet: &Fleet, subject: &Subject, now: Now, _ids: &mut dyn Ids) -> Plan {
+    match subject {
+        Subject::File(uid) => roll_out(fleet, uid, now),
+        Subject::Node(node) => project::reconcile(fleet, node, now),
+    }
+}
+
+/// Every subject.
+#[must_use]
+pub fn all(fleet: &Fleet) -> Vec<Subject> {
+    let files = configfiles(fleet).map(|(object, _)| Subject::File(object.metadata.uid));
+    files.chain(fleet.nodes().map(|(node, ..)| Subject::Node(node))).collect()
+}
+
+/// Subjects to look at again after a change of `key`.
+#[must_use]
+pub fn affected(fleet: &Fleet, key: &Key) -> Vec<Subject> {
+    match key {
+        Key::Object(object) | Key::SpecRevision(object, ..) if object.kind == Kind::ConfigFile => {
+            let file = fleet.objects.get(object).map(|o| Subject::File(o.metadata.uid));
+            file.into_iter().chain(every_node(fleet)).collect()
+        }
+        Key::Object(object) if object.kind == Kind::Node => {
+            let node = object.name.as_str().parse().ok().map(Subject::Node);
+            node.into_iter().chain(moving_files(fleet)).collect()
+        }
+        Key::State(ControllerName::ConfigFile, StateSubject::Uid(uid)) => {
+            std::iter::once(Subject::File(*uid)).chain(every_node(fleet)).collect()
+        }
+        Key::State(ControllerName::Node, _) => moving_files(fleet).collect(),
+        Key::Report(node) | Key::NodeDocument(node, DocumentKind::Files) => {
+            std::iter::once(Subject::Node(node.clone())).chain(moving_files(fleet)).collect()
+        }
+        Key::MetaIncarnation => every_node(fleet).collect(),
+        Key::Object(_)
+        | Key::SpecRevision(..)
+        | Key::Template(_)
+        | Key::ProcessSpec(_)
+        | Key::ProcessTemplate(_)
+        | Key::ProcessBind(_)
+        | Key::ProcessGoal(_)
+        | Key::NodeDocument(_, DocumentKind::Run)
+        | Key::State(..)
+        | Key::Lease(_)
+        | Key::Term(_)
+        | Key::Fence(_)
+        | Key::MetaFormatFloor
+        | Key::Status(_)
+        | Key::Grant(_)
+        | Key::BlobChunk(..) => Vec::new(),
+    }
+}
+
+fn every_node(fleet: &Fleet) -> impl Iterator<Item = Subject> {
+    fleet.nodes().map(|(node, ..)| Subject::Node(node))
+}
+
+/// Files whose rollout waits for what nodes say.
+fn moving_files(fleet: &Fleet) -> impl Iterator<Item = Subject> {
+    fleet
+        .rollouts
+        .iter()
+        .filter(|((controller, _), state)| {
+            *controller == ControllerName::ConfigFile && rollout::is_moving(state.phase)
+        })
+        .map(|((_, uid), _)| Subject::File(*uid))
+}
+
+/// Every ConfigFile with its spec.
+pub(crate) fn configfiles(fleet: &Fleet) -> impl Iterator<Item = (&Stored<Object>, &ConfigFileSpec)> {
+    fleet.of_kind(Kind::ConfigFile).filter_map(|(_, object)| match &object.value.spec {
+        Spec::ConfigFile(spec) => Some((object, &**spec)),
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
+    })
+}
+
+/// Whether a node has every label of a selector: the API's labels, and the agent's where the API sets none.
+#[must_use]
+pub fn selects_node(fleet: &Fleet, selector: &Labels, node: &NodeName) -> bool {
+    let Some((object, _)) = fleet.node(node) else { return false };
+    let report = fleet.reports.get(node);
+    selector.iter().all(|(key, value)| {
+        let by_agent = || report.and_then(|r| r.labels.get(key));
+        object.metadata.labels.get(key).or_else(by_agent) == Some(value)
+    })
+}
+
+/// The version of a ConfigFile that is in force, with what its files are to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InForce {
+    /// Which.
+    pub version: Version,
+    /// What each node is to hold.
+    pub file: FileSpec,
+}
+
+/// What is in force of a ConfigFile; none while it has no content, is being deleted or has not been looked at. Content
+/// and attributes are those of the version in force; how drift and removal are met is as the spec says now.
+#[must_use]
+pub fn in_force(fleet: &Fleet, object: &Object) -> Option<InForce> {
+    if object.is_deleting() {
+        return None;
+    }
+    let state = fleet.rollouts.get(&(ControllerName::ConfigFile, object.metadata.uid))?;
+    file_of_version(fleet, object, state.target).map(|file| InForce { version: state.target, file })
+}
+
+/// The file spec of one version, with the policies of the present spec.
+#[must_use]
+pub fn file_of_version(fleet: &Fleet, object: &Object, version: Version) -> Option<FileSpec> {
+    let Spec::ConfigFile(now) = &object.spec else { return None };
+    let Spec::ConfigFile(then) = rollout::spec_of_version(fleet, object, version)? else { return None };
+    Some(FileSpec {
+        name: object.metadata.name.clone(),
+        namespace: object.metadata.namespace.clone()?,
+        path: now.path.clone(),
+        owner: then.owner.clone(),
+        group: then.group.clone(),
+        mode: then.mode,
+        content: then.content?,
+        create_directories: now.create_directories,
+        drift: now.drift,
+        on_existing: now.on_existing,
+        on_remove: now.on_remove,
+    })
+}
+
+/// Which of two ConfigFiles with one path keeps it: the one that was made first.
+#[must_use]
+pub fn seniority(object: &Object) -> (Timestamp, Uid) {
+    (object.metadata.creation_timestamp, object.metadata.uid)
+}
+
+/// The nodes that hold this file or should: selected, and no older ConfigFile has the path there.
+#[must_use]
+pub fn nodes_of(fleet: &Fleet, object: &Object) -> Vec<NodeName> {
+    let Spec::ConfigFile(spec) = &object.spec else { return Vec::new() };
+    let rivals: Vec<&ConfigFileSpec> = configfiles(fleet)
+        .filter(|(other, other_spec)| other_spec.path == spec.path && seniority(other) < seniority(object))
+        .filter(|(other, _)| in_force(fleet, other).is_some())
+        .map(|(_, other_spec)| other_spec)
+        .collect();
+    let mine = |node: &NodeName| {
+        selects_node(fleet, &spec.node_selector, node)
+            && !rivals.iter().any(|rival| selects_node(fleet, &rival.node_selector, node))
+    };
+    fleet.nodes().map(|(node, ..)| node).filter(mine).collect()
+}
+
+fn roll_out(fleet: &Fleet, uid: &Uid, now: Now) -> Plan {
+    let mut plan = Plan::nothing();
+    let Some(object) = fleet.object_by_uid(uid) else {
+        plan.why.push("no such object".to_owned());
+        return plan;
+    };
+    let Spec::ConfigFile(spec) = &object.value.spec else {
+        plan.why.push(format!("{} is not a ConfigFile", object.object_ref()));
+        return plan;
+    };
+    let key = Key::State(ControllerName::ConfigFile, StateSubject::Uid(*uid));
+    if object.is_deleting() {
+        plan.why.push("deleted: its files are released".to_owned());
+        return plan;
+    }
+    if fleet.unreadable.contains_key(&key) {
+        plan.why.push("its state was written by a newer version; nothing is decided".to_owned());
+        return plan;
+    }
+    if spec.content.is_none() || object.metadata.version == Version(0) {
+        plan.why.push("NoContent: nothing is written until content is pushed".to_owned());
+        return plan;
+    }
+    let known = fleet.rollouts.get(&(ControllerName::ConfigFile, *uid)).map(|s| &*s.value);
+    let (state, started) = rollout::admit(known, object, now);
+    let sight = sight(fleet, object, &state);
+    let can_revert = file_of_version(fleet, object, state.last_good).is_some();
+    let next = rollout::advance(state, &sight, &spec.rollout, can_revert, now);
+    rollout::tell(&mut plan, object, started.into_iter().chain(next.tell));
+    if let Some(ms) = next.wake_in_ms {
+        plan.wake_in(ms);
+    }
+    plan.why.push(sight.summary);
+    if known != Some(&next.state) {
+        // Written with the state, so that the nodes' documents find it fresh and need not touch it each.
+        if known.map(|k| k.target) != Some(next.state.target)
+            && let Some(file) = file_of_version(fleet, object, next.state.target)
+            && let Err(error) = references::file_spec(&mut plan, fleet, &file, now)
+        {
+            plan.why.push(format!("its file spec cannot be stored: {error}"));
+        }
+        plan.put(fleet, key, Body::Rollout(next.state));
+    }
+    plan
+}
+
+/// How one node stands to the version in force.
+enum Standing {
+    Offline,
+    Holds,
+    Failed(String),
+    Waiting(Option<Timestamp>),
+}
+
+fn sight(fleet: &Fleet, object: &Object, state: &RolloutState) -> Sight {
+    let nodes = nodes_of(fleet, object);
+    let mut sight = Sight::default();
+    let (mut holds, mut offline, mut failed) = (0_usize, 0_usize, 0_usize);
+    let mut waiting: BTreeSet<&NodeName> = BTreeSet::new();
+    for node in &nodes {
+        match standing(fleet, &object.metadata.uid, state.target, node) {
+            Standing::Offline => offline += 1,
+            Standing::Holds => holds += 1,
+            Standing::Failed(message) => {
+                failed += 1;
+                sight.failure.get_or_insert(format!("node {node}: {message}"));
+            }
+            Standing::Waiting(told) => {
+                waiting.insert(node);
+                // The node that was told first is the one whose time runs out first.
+                let since = told.map(|at| at.max(state.started_at.unwrap_or(at)));
+                sight.waiting_since = match (sight.waiting_since, since) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (known, since) => known.or(since),
+                };
+            }
+        }
+    }
+    let reachable = nodes.len() - offline;
+    sight.healthy = holds == reachable && (reachable > 0 || nodes.is_empty());
+    let first = waiting.first().map(|node| format!("; waits for {node}")).unwrap_or_default();
+    sight.summary = format!(
+        "version {}: {holds} of {} nodes hold it, {failed} failed, {offline} offline{first}",
+        state.target,
+        nodes.len()
+    );
+    sight
+}
+
+fn standing(fleet: &Fleet, uid: &Uid, version: Version, node: &NodeName) -> Standing {
+    if fleet.is_lost(node) {
+        return Standing::Offline;
+    }
+    let document = fleet.files_documents.get(node);
+    let told = document
+        .filter(|d| d.entries.iter().any(|e| e.u == *uid && e.v == version && e.g == FileGoal::Hold))
+        .map(|d| d.at);
+    match fleet.reports.get(node).and_then(|r| r.value.file(uid)) {
+        Some(file) if file.wanted == version && told.is_some() => by_report(file, version, told),
+        Some(_) | None => Standing::Waiting(told),
+    }
+}
+
+fn by_report(file: &FileReport, version: Version, told: Option<Timestamp>) -> Standing {
+    match file.state {
+        FileState::Failed => {
+            let reason = file.reason.map_or("Failed", ostler_schemas::v1::reason::Reason::as_str);
+            let message = file.message.as_deref().unwrap_or("no reason given");
+            Standing::Failed(format!("{reason}: {message}"))
+        }
+        // The version has been written; that somebody changes the file since is told, and is no fault of the version.
+        FileState::InSync | FileState::Drifted | FileState::Contested | FileState::Held
+            if file.v == version =>
+        {
+            Standing::Holds
+        }
+        FileState::InSync
+        | FileState::Drifted
+        | FileState::Contested
+        | FileState::Held
+        | FileState::Offline
+        | FileState::Applying
+        | FileState::Pending
+        | FileState::Released
+        | FileState::Unknown => Standing::Waiting(told),
+    }
+}
+
+#[cfg(test)]
+mod tests;
