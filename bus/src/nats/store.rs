@@ -139,16 +139,9 @@ async fn begin_watch(link: &Link, bucket: Bucket, from: WatchFrom) -> Result<Wat
     let target = info.last.0;
     let start = match from {
         WatchFrom::Everything => Start::LastOfEach,
-        WatchFrom::After(revision) => {
-            // The server would wait in silence until the stream has grown so far again.
-            if revision.0 > target {
-                return Err(format!(
-                    "bucket {} ends at revision {target}, before {revision}: it is another incarnation",
-                    bucket.name()
-                ));
-            }
-            Start::At(revision.0 + 1)
-        }
+        // Beyond the last revision the server waits until the stream has grown so far: whether the bucket is another
+        // one than it was is for who watches to ask, by its state.
+        WatchFrom::After(revision) => Start::At(revision.0 + 1),
     };
     let filter = format!("{}>", bucket.subject_prefix());
     let consumer = watch::begin(link, bucket.stream(), &filter, start).await?;

@@ -5,6 +5,7 @@ pub(crate) mod raw;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ostler_bus::conformance;
 use ostler_bus::entropy::{EntropyRef, SeededEntropy};
 use ostler_bus::layout::{Identity, Scale, Sizes, replicas_for};
 use ostler_bus::nats::Bus;
@@ -24,10 +25,10 @@ pub(crate) struct Rig {
     pub(crate) provisioned: Provisioned,
 }
 
-/// The nodes of every rig.
-pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
-/// The operators of every rig.
-pub(crate) const OPERATORS: [&str; 2] = ["anna", "bert"];
+/// The nodes of every rig, those of the conformance suite among them.
+pub(crate) const NODES: [&str; 4] = ["n1", "n2", conformance::NODES[0], conformance::NODES[1]];
+/// The operators of every rig, likewise.
+pub(crate) const OPERATORS: [&str; 3] = ["anna", "bert", conformance::OPERATOR];
 
 /// A rig of `servers` servers; `None` where OSTLER_SKIP_NATS=1 says to do without, which it prints.
 pub(crate) async fn rig(servers: usize) -> Option<Rig> {
