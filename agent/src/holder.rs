@@ -22,6 +22,7 @@ mod say;
 mod shell;
 mod start;
 mod state_file;
+mod stop_all;
 mod sys;
 
 use std::ffi::OsString;
@@ -47,6 +48,15 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(grace_ms) = options.stop_all {
+        return match stop_all::stop_all(&options.dir, grace_ms) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say::say(&format!("did not stop everything: {}", with_sources(&error)));
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut shell = match start::start(&options) {
         Ok(shell) => shell,
         Err(error) => {

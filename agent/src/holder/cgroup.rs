@@ -25,7 +25,7 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// Controllers whose limits the holder can set.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
-/// Where the holder puts itself when processes get their cgroups beside it.
+/// The leaf in which the service manager starts the holder (`DelegateSubgroup=`); processes get theirs beside it.
 const OWN_LEAF: &str = "holder";
 
 /// A cgroup below which incarnations get theirs.
@@ -38,18 +38,20 @@ pub(super) struct Cgroups {
 impl Cgroups {
     /// Finds the place, and makes it ready. None when there is none, with the reason for the log.
     pub(super) fn find(choice: &CgroupChoice) -> Result<Self, String> {
-        let base = match choice {
+        let (base, ours_alone) = match choice {
             CgroupChoice::None => return Err("switched off".to_owned()),
             CgroupChoice::Below(path) => {
                 fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))?;
-                path.clone()
+                (path.clone(), true)
             }
             CgroupChoice::Auto => own_delegated()?,
         };
         let procs = base.join("cgroup.procs");
         rustix::fs::accessat(CWD, &procs, Access::WRITE_OK, AtFlags::EACCESS)
             .map_err(|error| format!("{}: {error}", procs.display()))?;
-        enable_controllers(&base);
+        if ours_alone {
+            enable_controllers(&base);
+        }
         let enabled = fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
         let controllers = enabled.split_whitespace().map(str::to_owned).collect();
         Ok(Self { base, controllers })
@@ -122,8 +124,12 @@ pub(super) fn unenforced_without(limits: &Limits) -> Vec<String> {
     CONTROLLERS.iter().zip(asked).filter(|(_, asked)| *asked).map(|(name, _)| (*name).to_owned()).collect()
 }
 
-/// The holder's own cgroup, or its parent when the service manager gave it a leaf of its own.
-fn own_delegated() -> Result<PathBuf, String> {
+/// The holder's own cgroup, or its parent when the service manager gave it a leaf of its own; and whether
+/// controllers may be enabled there.
+///
+/// Only beside a leaf: a cgroup with controllers for its children may have no processes of its own, so a holder
+/// that enabled them in the cgroup it is started in could not be started there again while its processes live.
+fn own_delegated() -> Result<(PathBuf, bool), String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
     let mount = cgroup2_mount(&mounts).ok_or("no cgroup2 file system is mounted")?;
     let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
@@ -133,24 +139,9 @@ fn own_delegated() -> Result<PathBuf, String> {
         return Err("the holder runs in the root cgroup, which was not delegated to it".to_owned());
     }
     let path = mount.join(own.trim_start_matches('/'));
-    if path.file_name().is_some_and(|name| name == OWN_LEAF) {
-        return path.parent().map(Path::to_owned).ok_or_else(|| "no parent cgroup".to_owned());
-    }
-    leave_for_leaf(&path);
-    Ok(path)
-}
-
-/// A cgroup with controllers for its children may have no processes of its own, so the holder moves into a leaf
-/// if it is alone there. Where it is not alone, limits stay unenforced and everything else works.
-fn leave_for_leaf(path: &Path) {
-    let own = std::process::id().to_string();
-    let alone = fs::read_to_string(path.join("cgroup.procs"))
-        .is_ok_and(|procs| procs.lines().all(|line| line == own));
-    let controllers = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
-    if alone && !controllers.trim().is_empty() {
-        let leaf = path.join(OWN_LEAF);
-        drop(fs::create_dir(&leaf));
-        drop(fs::write(leaf.join("cgroup.procs"), "0"));
+    match path.parent().filter(|_| path.file_name().is_some_and(|name| name == OWN_LEAF)) {
+        Some(parent) => Ok((parent.to_owned(), true)),
+        None => Ok((path, false)),
     }
 }
 

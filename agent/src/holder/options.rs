@@ -1,4 +1,4 @@
-//! `ostler-agent holder --dir DIR [--cgroup auto|none|PATH] [--boot-id FILE]`.
+//! `ostler-agent holder --dir DIR [--cgroup auto|none|PATH] [--boot-id FILE] [--stop-all MILLISECONDS]`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,6 +16,8 @@ DIR/state.mpk and the pipes of its processes in DIR/fifo. SIGTERM ends it and le
   --dir DIR              its own folder; best on memory (/run), nothing in it outlives the boot
   --cgroup auto|none|PATH  where processes get their cgroups (auto: below the holder's own, if delegated to it)
   --boot-id FILE         a file whose text changes when the host was restarted
+  --stop-all MILLISECONDS  tells the holder that runs on DIR to stop everything, for the end of the host: each
+                         process gets its own grace, at most so long; returns when nothing is left
 ";
 
 /// Where incarnations get their cgroups.
@@ -35,6 +37,8 @@ pub(super) struct Options {
     pub(super) dir: PathBuf,
     pub(super) cgroup: CgroupChoice,
     pub(super) boot_id: PathBuf,
+    /// Not to be a holder, but to tell the one there is to stop everything.
+    pub(super) stop_all: Option<u64>,
 }
 
 /// Why a command line is not one.
@@ -52,6 +56,9 @@ pub(super) enum OptionsError {
     /// Relative paths would change their meaning with the working directory.
     #[error("{0} must be an absolute path")]
     NotAbsolute(&'static str),
+    /// Not a number.
+    #[error("--stop-all needs a number of milliseconds")]
+    NotANumber,
     /// Help was asked for.
     #[error("help")]
     Help,
@@ -61,8 +68,14 @@ impl Options {
     pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, OptionsError> {
         let mut words = words.into_iter();
         let (mut dir, mut cgroup, mut boot_id) = (None, CgroupChoice::Auto, PathBuf::from(BOOT_ID));
+        let mut stop_all = None;
         while let Some(word) = words.next() {
             match word.to_str() {
+                Some("--stop-all") => {
+                    let value = words.next().ok_or(OptionsError::NoValue("--stop-all"))?;
+                    let number = value.to_str().and_then(|text| text.parse().ok());
+                    stop_all = Some(number.ok_or(OptionsError::NotANumber)?);
+                }
                 Some("--dir") => dir = Some(path(words.next(), "--dir")?),
                 Some("--boot-id") => boot_id = path(words.next(), "--boot-id")?,
                 Some("--cgroup") => {
@@ -77,7 +90,7 @@ impl Options {
                 Some(_) | None => return Err(OptionsError::Unknown(word)),
             }
         }
-        Ok(Self { dir: dir.ok_or(OptionsError::NoDir)?, cgroup, boot_id })
+        Ok(Self { dir: dir.ok_or(OptionsError::NoDir)?, cgroup, boot_id, stop_all })
     }
 }
 
@@ -102,6 +115,8 @@ mod tests {
         assert_eq!(parse(&["--dir", "here"]), Err(OptionsError::NotAbsolute("--dir")));
         assert_eq!(parse(&["--dir"]), Err(OptionsError::NoValue("--dir")));
         assert!(matches!(parse(&["--dir", "/d", "--colour"]), Err(OptionsError::Unknown(_))));
+        assert_eq!(parse(&["--dir", "/d", "--stop-all", "500"]).unwrap().stop_all, Some(500));
+        assert_eq!(parse(&["--dir", "/d", "--stop-all", "soon"]), Err(OptionsError::NotANumber));
         assert_eq!(parse(&["--dir", "/d", "--cgroup", "none"]).unwrap().cgroup, CgroupChoice::None);
     }
 }

@@ -162,9 +162,10 @@ async fn children_inherit_nothing_of_the_holder() {
         spawn.cwd = "/usr".to_owned();
         client.spawn(spawn).await.unwrap();
         tree_empty(&mut events, key(1)).await;
-        let log =
-            until("the log is complete", || Some(rig.log_of(key(1))).filter(|log| log.contains("/usr\n")))
-                .await;
+        let log = until("the log is complete", || {
+            Some(rig.log_of(key(1))).filter(|log| log.ends_with(" stdout /usr\n"))
+        })
+        .await;
         let lines: Vec<&str> = log.lines().map(|line| line.split_once(" stdout ").unwrap().1).collect();
         // Three of its own, and the one with which `ls` reads the folder.
         assert_eq!(lines[0], "4");

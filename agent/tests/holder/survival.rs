@@ -99,6 +99,24 @@ async fn sigterm_ends_it_and_leaves_everything_running() {
 }
 
 #[tokio::test]
+async fn the_end_of_the_host_stops_everything_in_time_without_an_agent() {
+    let rig = Rig::start(Mode::Plain).await;
+    let (client, _events) = rig.connect().await;
+    for n in 0..5 {
+        client.spawn(rig.shell(key(n), "trap '' TERM; while :; do sleep 0.05; done")).await.unwrap();
+    }
+    drop(client);
+    let stop = |dir: std::path::PathBuf| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ostler-agent"));
+        command.arg("holder").arg("--dir").arg(dir).args(["--stop-all", "200"]);
+        command.status().unwrap().code()
+    };
+    assert_eq!(stop(rig.dir()), Some(0));
+    assert!(rig.marked().is_empty());
+    assert_eq!(stop(rig.folder.path().to_owned()), Some(1), "nobody is there to tell");
+}
+
+#[tokio::test]
 async fn a_second_holder_on_the_same_folder_is_refused() {
     let rig = Rig::start(Mode::Plain).await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_ostler-agent"));
