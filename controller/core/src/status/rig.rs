@@ -193,6 +193,11 @@ impl Rig {
         object
     }
 
+    /// Continues after writes that did not go through this rig.
+    pub(crate) fn catch_up(&mut self) {
+        self.revision = self.revision.max(self.fleet.revision.0);
+    }
+
     /// A registered node that beats.
     pub(crate) fn node(&mut self, text: &str, n: u8) {
         self.object(object(Kind::Node, text), uid(n), Spec::Node(NodeSpec::default()));
