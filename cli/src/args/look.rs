@@ -1,0 +1,176 @@
+//! Arguments of commands that look and do not touch.
+
+use std::path::PathBuf;
+
+use ostler_schemas::quantity::Dur;
+
+use super::target::duration;
+
+/// How output is written; the same words for every command that shows objects.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Output {
+    /// Form: wide, json, yaml, name, jsonpath=TEMPLATE
+    #[arg(short, long, value_name = "FORM")]
+    pub output: Option<String>,
+    /// Leave the line of column names out
+    #[arg(long)]
+    pub no_headers: bool,
+    /// Times instead of ages: local, RFC 3339
+    #[arg(long)]
+    pub timestamps: bool,
+}
+
+/// Which objects of a kind.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Selection {
+    /// Labels that must hold: key=value, key!=value, key, !key, "key in (a,b)"
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// Fields that must hold: path=value or path!=value, for example status.phase=Running
+    #[arg(long, value_name = "FIELDS")]
+    pub field_selector: Option<String>,
+    /// Of all namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+}
+
+/// List objects, or show some
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = concat!("Examples:
+  ostler get nodes
+  ostler get deployments -o wide
+  ostler get deployment/web -o yaml
+  ostler get ps -l app=web --field-selector status.node=web-001 -w
+  ostler get nodes -o 'jsonpath={range .items[*]}{.metadata.name}{\"\\n\"}{end}'
+
+Kinds: nodes (no), processes (ps), deployments (deploy), configfiles (cf), namespaces (ns), events (ev)"))]
+pub struct Get {
+    /// KIND, KIND NAME… or KIND/NAME…
+    #[arg(required = true, value_name = "KIND[/NAME]")]
+    pub what: Vec<String>,
+    /// Which of them.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// How.
+    #[command(flatten)]
+    pub output: Output,
+    /// Go on and show every change
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Order by a field: a JSON path such as .metadata.name
+    #[arg(long, value_name = "PATH")]
+    pub sort_by: Option<String>,
+}
+
+/// Show everything about some objects, and what to do next when something is wrong
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  ostler describe deployment/web\n  ostler describe node web-001")]
+pub struct Describe {
+    /// KIND/NAME…, or KIND NAME…
+    #[arg(required = true, value_name = "KIND/NAME")]
+    pub what: Vec<String>,
+    /// Times instead of ages: local, RFC 3339
+    #[arg(long)]
+    pub timestamps: bool,
+}
+
+/// Show what happened
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  ostler events
+  ostler events configfile/app-conf
+  ostler events -f --node web-001
+  ostler events --since 10m -o json")]
+pub struct Events {
+    /// Only of one object: KIND/NAME or KIND NAME
+    #[arg(value_name = "KIND/NAME")]
+    pub object: Vec<String>,
+    /// Go on with new ones
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only of one node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Not older than this
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub since: Option<Dur>,
+    /// Of all namespaces, with a column that names them
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// How.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Show the output of one process
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ostler logs web-5c8f7-x2k4v --tail 20\n  ostler logs -f process/web-5c8f7-x2k4v"
+)]
+pub struct Logs {
+    /// The process: NAME, process/NAME or its 8-character uid
+    #[arg(required = true, value_name = "PROCESS")]
+    pub process: Vec<String>,
+    /// Go on with new lines
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last so many lines
+    #[arg(long, value_name = "LINES")]
+    pub tail: Option<u64>,
+}
+
+/// Look at rollouts
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Rollout {
+    /// Follow a rollout to its end; exit 2 if it fails, is rolled back or paused
+    Status(RolloutStatus),
+    /// Commands of other versions.
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+/// Arguments of `rollout status`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = concat!("Examples:\n  ostler rollout status deployment/web\n  ostler rollout status cf/app-conf --timeout 5m\n\n", "Exit 2: failed, rolled back, paused or timed out"))]
+pub struct RolloutStatus {
+    /// KIND/NAME or KIND NAME
+    #[arg(required = true, value_name = "KIND/NAME")]
+    pub object: Vec<String>,
+    /// Say how it stands and do not wait
+    #[arg(long)]
+    pub no_watch: bool,
+    /// Wait no longer than this
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub timeout: Dur,
+    /// Form: json
+    #[arg(short, long, value_name = "FORM")]
+    pub output: Option<String>,
+}
+
+/// Wait until something is so; exit 2 if it is not in time
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  ostler wait deployment/web --for=condition=Available --timeout 60s
+  ostler wait nodes --all --for=condition=Ready
+  ostler wait ps -l app=web --for=delete
+  ostler wait deployment/web --for=jsonpath='{.status.ready}'=3")]
+pub struct Wait {
+    /// KIND/NAME…, KIND NAME…, or KIND with -l or --all
+    #[arg(value_name = "KIND[/NAME]", required_unless_present = "filename")]
+    pub what: Vec<String>,
+    /// The objects of these manifests
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub filename: Vec<PathBuf>,
+    /// condition=TYPE[=STATUS], jsonpath={PATH}[=VALUE], delete or create
+    #[arg(long = "for", required = true, value_name = "WHAT")]
+    pub until: String,
+    /// Which of them.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// All of the kind
+    #[arg(long)]
+    pub all: bool,
+    /// Wait no longer than this
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub timeout: Dur,
+}

@@ -1,0 +1,130 @@
+//! `delete`: marks objects for deletion and waits until they are gone.
+
+use ostler_schemas::v1::api::{DeleteRequest, ListRequest};
+use ostler_schemas::{Kind, ObjectRef};
+use std::collections::BTreeSet;
+
+use super::get;
+use crate::args::change::{Delete, Sources};
+use crate::args::look::Selection;
+use crate::args::target;
+use crate::connect::Session;
+use crate::failure::Failure;
+use crate::manifests;
+use crate::out::Out;
+use crate::render::amounts::count;
+use crate::wait::{Verdict, until};
+
+/// Runs it.
+///
+/// # Errors
+/// Whatever keeps it from ending well; the first failure of several, after all were tried.
+pub async fn run(session: &Session, args: &Delete, out: &mut Out) -> Result<(), Failure> {
+    let objects = objects(session, args, out).await?;
+    let mut waiting: Vec<ObjectRef> = Vec::new();
+    let mut failed: Option<Failure> = None;
+    for object in objects {
+        let request =
+            DeleteRequest { object: object.clone(), force: args.force, reason: args.reason.clone() };
+        match session.client.delete(&request).await {
+            Ok(reply) => {
+                let word = if reply.gone { "deleted" } else { "deletion accepted" };
+                if reply.gone || !args.wait {
+                    out.line(&format!("{} {word}", object.short()))?;
+                } else {
+                    waiting.push(object);
+                }
+            }
+            Err(failure) if failure.is_not_found() && args.ignore_not_found => {}
+            Err(failure) => {
+                if let (Some(text), Some(_)) = (failure.text(), &failed) {
+                    out.say(&text);
+                }
+                failed = failed.or(Some(failure));
+            }
+        }
+    }
+    if args.wait {
+        gone(session, &waiting, args.timeout.to_std(), out).await?;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn objects(session: &Session, args: &Delete, out: &mut Out) -> Result<Vec<ObjectRef>, Failure> {
+    if !args.filename.is_empty() {
+        let sources = Sources { files: args.filename.clone(), recursive: false };
+        let mut objects = manifests::read(&sources, &session.namespace)?.objects();
+        // What was applied first may be needed by what was applied later.
+        objects.reverse();
+        return Ok(objects);
+    }
+    let mut objects = Vec::new();
+    for target in target::targets(&args.what, None)? {
+        match target.name {
+            Some(name) => match get::resolve(session, target.kind, &name).await {
+                Ok(object) => objects.push(object),
+                Err(failure) if failure.is_not_found() && args.ignore_not_found => {}
+                Err(failure) => return Err(failure),
+            },
+            None if args.all || args.selector.is_some() => {
+                let selection = Selection { selector: args.selector.clone(), ..Selection::default() };
+                let list = get::request(target.kind, Vec::new(), &selection, &session.namespace)?;
+                let page = session.client.list(&list).await?;
+                out.warnings(&page.warnings);
+                if page.items.is_empty() {
+                    out.say(&format!("no {} match", target.kind.plural()));
+                }
+                objects.extend(page.items.iter().map(|view| view.object().object_ref()));
+            }
+            None => {
+                return Err(Failure::message(format!(
+                    "which {}? Name them, or give -l SELECTOR or --all",
+                    target.kind.plural()
+                )));
+            }
+        }
+    }
+    Ok(objects)
+}
+
+/// Waits until objects are gone, kind by kind, saying how many are left.
+///
+/// # Errors
+/// [`Failure::NotConverged`] when they are not in time.
+pub async fn gone(
+    session: &Session,
+    objects: &[ObjectRef],
+    timeout: std::time::Duration,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let groups: BTreeSet<(Kind, Option<ostler_schemas::Namespace>)> =
+        objects.iter().map(|o| (o.kind, o.namespace.clone())).collect();
+    for (kind, namespace) in groups {
+        let group: Vec<&ObjectRef> =
+            objects.iter().filter(|o| o.kind == kind && o.namespace == namespace).collect();
+        let names = group.iter().map(|o| o.name.to_string()).collect();
+        let list = ListRequest { kind, namespace, labels: Vec::new(), names };
+        let mut told: BTreeSet<ObjectRef> = BTreeSet::new();
+        let mut left_before = group.len() + 1;
+        until(&session.client, list, timeout, out, |seen, out| {
+            let left: Vec<&&ObjectRef> = group.iter().filter(|o| seen.contains_key(**o)).collect();
+            for object in &group {
+                if !seen.contains_key(*object) && told.insert((*object).clone()) {
+                    out.line(&format!("{} deleted", object.short()))?;
+                }
+            }
+            if left.is_empty() {
+                return Ok(Verdict::Reached);
+            }
+            let text = format!("waiting until {} gone", count(left.len() as u64, "object is", "objects are"));
+            if left.len() < left_before {
+                left_before = left.len();
+                out.say(&text);
+            }
+            let names: Vec<String> = left.iter().take(5).map(|o| o.short()).collect();
+            Ok(Verdict::NotYet(format!("still there: {}", names.join(", "))))
+        })
+        .await?;
+    }
+    Ok(())
+}
