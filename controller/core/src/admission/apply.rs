@@ -7,7 +7,7 @@ use ostler_schemas::spec::Spec;
 use ostler_schemas::v1::api::{ApplyOutcome, ApplyResult};
 use ostler_schemas::v1::object::{Labels, Object, Touch};
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::{Key, Kind, ObjectRef, Revision};
+use ostler_schemas::{Key, Kind, ObjectRef};
 
 use super::deny::{changed_since, clock, deleting_text};
 use super::edit::{self, Wish};
@@ -96,11 +96,15 @@ fn too_many(messages: usize) -> Finding {
 }
 
 fn case<'a>(world: &World<'a>, manifest: Manifest) -> Case<'a> {
-    let name = ObjectRef { kind: manifest.kind, namespace: manifest.namespace.clone(), name: manifest.name.clone() };
+    let name =
+        ObjectRef { kind: manifest.kind, namespace: manifest.namespace.clone(), name: manifest.name.clone() };
     let before = world.fleet.objects.get(&name);
     let content = match &manifest.body {
         ManifestBody::ConfigFile(body) => body.content.clone(),
-        ManifestBody::Node(_) | ManifestBody::Namespace | ManifestBody::Process(_) | ManifestBody::Deployment(_) => None,
+        ManifestBody::Node(_)
+        | ManifestBody::Namespace
+        | ManifestBody::Process(_)
+        | ManifestBody::Deployment(_) => None,
     };
     let mut labels = manifest.labels.clone();
     if let Some(node) = before.filter(|_| manifest.kind == Kind::Node) {
@@ -112,7 +116,12 @@ fn case<'a>(world: &World<'a>, manifest: Manifest) -> Case<'a> {
 }
 
 /// What the store has to say against a document, and what is worth a warning.
-fn check(world: &World<'_>, future: &Future<'_>, case: &Case<'_>, options: &ApplyOptions) -> (Vec<Finding>, Vec<String>) {
+fn check(
+    world: &World<'_>,
+    future: &Future<'_>,
+    case: &Case<'_>,
+    options: &ApplyOptions,
+) -> (Vec<Finding>, Vec<String>) {
     let manifest = &case.manifest;
     let finding = |field: &str, code, message: String| manifest.finding(field, code, message);
     if let Some(why) = world.fleet.unreadable.get(&Key::Object(case.name.clone())) {
@@ -162,7 +171,9 @@ fn check_new(case: &Case<'_>, options: &ApplyOptions) -> Vec<Finding> {
         findings.push(manifest.finding("metadata.name", FindingCode::NotFound, message));
     }
     if let Some(had) = manifest.revision_guard.filter(|_| !options.force) {
-        let message = format!("does not exist any more, you have revision {had}; leave metadata.revision out to create it");
+        let message = format!(
+            "does not exist any more, you have revision {had}; leave metadata.revision out to create it"
+        );
         findings.push(manifest.finding("metadata.revision", FindingCode::Conflict, message));
     }
     findings
@@ -231,7 +242,11 @@ fn undone(object: &Object, case: &Case<'_>, field: &str) -> Option<(String, Stri
         ("spec.taints", Spec::Node(is), Spec::Node(asked)) => {
             let show = |taints: &[ostler_schemas::spec::Taint]| match taints.len() {
                 0 => "none".to_owned(),
-                _ => taints.iter().map(|t| format!("{}={}:{:?}", t.key, t.value, t.effect)).collect::<Vec<_>>().join(","),
+                _ => taints
+                    .iter()
+                    .map(|t| format!("{}={}:{:?}", t.key, t.value, t.effect))
+                    .collect::<Vec<_>>()
+                    .join(","),
             };
             differ(show(&is.taints), show(&asked.taints))
         }
@@ -309,7 +324,11 @@ fn describe(after: &Object, outcome: ApplyOutcome, options: &ApplyOptions) -> St
         ApplyOutcome::Configured => "configured",
         ApplyOutcome::Unchanged => "unchanged",
     };
-    let version = if after.metadata.version.0 > 0 { format!(", version {}", after.metadata.version) } else { String::new() };
+    let version = if after.metadata.version.0 > 0 {
+        format!(", version {}", after.metadata.version)
+    } else {
+        String::new()
+    };
     let forced = if options.force { ", forced" } else { "" };
     let why = options.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
     format!("{what} by {}{version}{forced}{why}", after.metadata.applied.actor)
@@ -319,20 +338,5 @@ fn content_of(spec: &Spec) -> Option<ostler_schemas::spec::ContentRef> {
     match spec {
         Spec::ConfigFile(spec) => spec.content,
         Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
-    }
-}
-
-/// The revision that a result is guarded on, for messages.
-impl Apply {
-    /// Whether some object of the apply would change.
-    #[must_use]
-    pub fn changes(&self) -> bool {
-        !self.decision.is_idle()
-    }
-
-    /// The highest revision that the decision was made from.
-    #[must_use]
-    pub fn seen(&self) -> Revision {
-        self.decision.writes.iter().filter_map(|w| w.expect).max().unwrap_or(Revision(0))
     }
 }

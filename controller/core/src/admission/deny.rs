@@ -39,12 +39,17 @@ pub fn unavailable(message: impl Into<String>) -> ApiError {
 
 /// The input was refused, finding by finding.
 #[must_use]
-pub fn refused(refusal: Refusal) -> ApiError {
+pub fn refused(refusal: &Refusal) -> ApiError {
     ApiError { findings: refusal.findings.clone(), ..error(ApiErrorCode::Refused, refusal.summary()) }
 }
 
 /// One finding about one object.
-pub(super) fn refused_for(object: &ObjectRef, field: &str, code: FindingCode, message: impl Into<String>) -> ApiError {
+pub(super) fn refused_for(
+    object: &ObjectRef,
+    field: &str,
+    code: FindingCode,
+    message: impl Into<String>,
+) -> ApiError {
     let finding = Finding {
         file: None,
         line: 0,
@@ -55,7 +60,7 @@ pub(super) fn refused_for(object: &ObjectRef, field: &str, code: FindingCode, me
         message: message.into(),
         hint: None,
     };
-    refused(Refusal { findings: vec![finding], refused: 1, documents: 1 })
+    refused(&Refusal { findings: vec![finding], refused: 1, documents: 1 })
 }
 
 /// There is no such object; names the nearest.
@@ -66,7 +71,10 @@ pub fn not_found(fleet: &Fleet, kind: Kind, namespace: &Namespace, text: &str) -
     let place = if kind.is_cluster_wide() { String::new() } else { format!(" in namespace {namespace}") };
     let near = status::nearest(fleet, kind, namespace, text);
     let hint = near.map(|name| format!("did you mean {}/{name}?", kind.lower()));
-    ApiError { hint, ..error(ApiErrorCode::NotFound, format!("{}/{shown} does not exist{place}", kind.lower())) }
+    ApiError {
+        hint,
+        ..error(ApiErrorCode::NotFound, format!("{}/{shown} does not exist{place}", kind.lower()))
+    }
 }
 
 /// `14:03:05`; with the date when it was not in the last day.
@@ -93,7 +101,10 @@ pub(super) fn deleting(object: &ObjectRef, since: Timestamp, now: Timestamp) -> 
 }
 
 pub(super) fn deleting_text(since: Timestamp, now: Timestamp) -> String {
-    format!("is being deleted since {}: what belongs to it is ended first; try again when it is gone", clock(since, now))
+    format!(
+        "is being deleted since {}: what belongs to it is ended first; try again when it is gone",
+        clock(since, now)
+    )
 }
 
 /// Up to five names, and how many more there are.

@@ -71,8 +71,9 @@ pub(super) fn edited(world: &World<'_>, before: &Object, wish: Wish) -> Edited {
     let mut after = before.clone();
     let version = next_version(before, &wish.spec, wish.retry);
     let spec_changed = before.spec != wish.spec || version != before.metadata.version;
-    let changed =
-        spec_changed || before.metadata.labels != wish.labels || before.metadata.annotations != wish.annotations;
+    let changed = spec_changed
+        || before.metadata.labels != wish.labels
+        || before.metadata.annotations != wish.annotations;
     if !changed {
         return Edited { after, changed, spec_changed };
     }
@@ -102,7 +103,10 @@ fn next_version(before: &Object, after: &Spec, retry: bool) -> Version {
         (Spec::ConfigFile(is), Spec::ConfigFile(next)) => {
             next.content.is_some() && (retry || is.is_new_version(next))
         }
-        (Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_), _) => false,
+        (
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_),
+            _,
+        ) => false,
     };
     if rises { before.metadata.version.next() } else { before.metadata.version }
 }

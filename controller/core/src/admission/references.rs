@@ -24,7 +24,8 @@ impl<'a> Future<'a> {
     }
 
     fn exists(&self, object: &ObjectRef) -> bool {
-        self.asked.contains_key(object) || self.fleet.objects.get(object).is_some_and(|o| !o.value.is_deleting())
+        self.asked.contains_key(object)
+            || self.fleet.objects.get(object).is_some_and(|o| !o.value.is_deleting())
     }
 
     pub(super) fn has_namespace(&self, namespace: &Namespace) -> bool {
@@ -55,14 +56,17 @@ impl<'a> Future<'a> {
 
     /// Who has the path already on nodes that are selected, and where.
     pub(super) fn path_conflicts(&self, object: &ObjectRef, spec: &ConfigFileSpec) -> Vec<String> {
-        let rivals: Vec<_> = self.files(object).into_iter().filter(|(_, other)| other.path == spec.path).collect();
+        let rivals: Vec<_> =
+            self.files(object).into_iter().filter(|(_, other)| other.path == spec.path).collect();
         if rivals.is_empty() {
             return Vec::new();
         }
         let selected = selected(self.fleet, spec);
         let conflict = |(name, other): (ObjectRef, &ConfigFileSpec)| {
-            let both: Vec<&NodeName> =
-                selected.iter().filter(|n| selects(&other.node_selector, &self.fleet.node_labels(n))).collect();
+            let both: Vec<&NodeName> = selected
+                .iter()
+                .filter(|n| selects(&other.node_selector, &self.fleet.node_labels(n)))
+                .collect();
             let example = both.first()?;
             let owner = format!("{}/{}/{}", name.kind.lower(), name.namespace_token(), name.name);
             Some(format!(
@@ -95,9 +99,14 @@ impl<'a> Future<'a> {
                 continue;
             }
             let namespace = target.namespace_token().to_owned();
-            let message = format!("refers to {}, which does not exist in namespace {namespace}", target.short());
+            let message =
+                format!("refers to {}, which does not exist in namespace {namespace}", target.short());
             if must_exist {
-                findings.push(manifest.finding(&format!("{base}.needs[{i}]"), FindingCode::NotFound, message));
+                findings.push(manifest.finding(
+                    &format!("{base}.needs[{i}]"),
+                    FindingCode::NotFound,
+                    message,
+                ));
             } else {
                 warnings.push(format!("{message} yet: until it does, the processes wait"));
             }
@@ -128,7 +137,9 @@ pub(super) fn users_of_file(fleet: &Fleet, file: &ObjectRef) -> Vec<String> {
     fleet
         .objects
         .iter()
-        .filter(|(name, o)| name.namespace == file.namespace && !o.value.is_deleting() && needs(&o.value.spec))
+        .filter(|(name, o)| {
+            name.namespace == file.namespace && !o.value.is_deleting() && needs(&o.value.spec)
+        })
         .map(|(name, _)| name.short())
         .collect()
 }
