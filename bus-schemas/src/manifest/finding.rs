@@ -1,5 +1,6 @@
 //! What is wrong with a manifest, where, and what to write instead; and how a refusal is told.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -76,24 +77,38 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = Place { line: self.line, column: self.column };
         match (&self.file, place.is_known()) {
-            (Some(file), true) => write!(f, "{file}:{}:{}: ", self.line, self.column)?,
-            (Some(file), false) => write!(f, "{file}: ")?,
+            (Some(file), true) => write!(f, "{}:{}:{}: ", one_line(file), self.line, self.column)?,
+            (Some(file), false) => write!(f, "{}: ", one_line(file))?,
             (None, true) => write!(f, "{}:{}: ", self.line, self.column)?,
             (None, false) => {}
         }
         for part in [&self.object, &self.field] {
             if !part.is_empty() {
-                write!(f, "{part}: ")?;
+                write!(f, "{}: ", one_line(part))?;
             }
         }
-        // One finding is one line, whatever a message quotes.
-        let one_line = |text: &str| text.replace('\n', "\\n").replace('\r', "\\r");
         f.write_str(&one_line(&self.message))?;
         match &self.hint {
             Some(hint) => write!(f, "; {}", one_line(hint)),
             None => Ok(()),
         }
     }
+}
+
+/// One finding is one line, and a terminal does nothing but show it, whatever a manifest holds.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// Everything that is wrong with one `apply`. Nothing of it was stored.

@@ -132,7 +132,7 @@ fn references(value: &str, path: &str, (known, later): Names<'_>, report: &mut R
         let Piece::Variable(name) = piece else {
             continue;
         };
-        if known.contains(name) {
+        if known.contains(name) || report.is_full() {
             continue;
         }
         if LATER_VARIABLES.contains(&name) {

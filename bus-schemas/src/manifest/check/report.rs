@@ -90,6 +90,11 @@ impl Report {
         self.findings.iter().any(|finding| finding.field.strip_prefix(field).is_some_and(inside))
     }
 
+    /// Whether nothing more will be told; looking for suggestions is then a waste that hostile input could use.
+    pub(super) fn is_full(&self) -> bool {
+        self.findings.len() > MOST
+    }
+
     pub(super) fn has_findings(&self) -> bool {
         !self.findings.is_empty()
     }

@@ -75,6 +75,9 @@ impl<'r> Walk<'r> {
     }
 
     fn unknown(&mut self, key: &str, object: &Object, path: &str) {
+        if self.report.is_full() {
+            return;
+        }
         let hint = match translate(key) {
             Some(advice) => Some(advice.to_owned()),
             None => suggest(key, object.fields.iter().map(|field| field.name))

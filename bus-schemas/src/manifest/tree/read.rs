@@ -17,8 +17,8 @@ pub const MAX_ALIASES: usize = 1_000;
 /// fits comfortably in memory several times over.
 pub const MAX_TEXT: usize = 64 << 20;
 
-/// What a value costs beside its text, counted against [`MAX_TEXT`] so that a copy of many empty values is not free.
-const NODE_COST: usize = 16;
+/// What a value costs beside its text, counted against [`MAX_TEXT`]: about what it takes in memory, with its place.
+const NODE_COST: usize = 128;
 
 /// Reads all documents of a file. What cannot be read is a problem of the document in which it stands, and ends the
 /// file; documents before it are whole. Documents without anything in them are left out.
@@ -226,7 +226,6 @@ impl Reader {
             self.spend(built.cost, built.node.place)?;
             self.anchors.insert(anchor, built.clone());
         }
-        let path = self.path();
         let Some(frame) = self.frames.last_mut() else {
             self.root = Some(built.node);
             return Ok(());
@@ -237,11 +236,11 @@ impl Reader {
         match &mut frame.open {
             Open::List(items) => items.push(built.node),
             Open::Map { entries, first, key } => match key.take() {
-                Some((key, place)) => match first.get(&key) {
+                Some((key, place)) => match first.get(&key).copied() {
                     Some(before) => {
                         let message = format!("given twice: first at line {}", before.line);
-                        let code = FindingCode::Duplicate;
-                        self.problems.push(Problem { place, field: path, code, message });
+                        let (field, code) = (join(&self.path(), &key), FindingCode::Duplicate);
+                        self.problems.push(Problem { place, field, code, message });
                     }
                     None => {
                         first.insert(key.clone(), place);
