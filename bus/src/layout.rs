@@ -16,6 +16,7 @@ mod conf;
 mod streams;
 
 pub use accounts::{CROSSINGS, Crossing, Flow, Identity, Permissions, permissions};
+pub(crate) use conf::line;
 pub use conf::{AccountUser, accounts_block};
 pub use streams::{Discard, Republish, Scale, Sizes, Storage, StreamSpec, replicas_for, streams};
 

@@ -26,6 +26,8 @@
 //! identities = "identities.json"     controller.toml only: [{name, account, nkey}], who may call
 //! ```
 //!
+//! `context.json` is a [`Context`], `identities.json` a list of [`Identified`].
+//!
 //! Guarantees: a key or the certificate authority that is already there is kept; names are added, never taken away; the
 //! same input writes the same files. Files are replaced whole. It does not talk to a server: after a later run,
 //! `nats-server --signal reload` makes new identities known.
@@ -42,7 +44,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::entropy::Entropy;
 
-pub use files::Identified;
+pub use files::{Context, Identified};
 
 /// One NATS server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,16 @@
 //! Accounts, users and crossings in the server's configuration language.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-
 use super::{Account, CROSSINGS, Flow, Identity, permissions};
+use std::collections::BTreeMap;
+
+/// Adds one line to a text.
+macro_rules! line {
+    ($out:ident, $($format:tt)+) => {{
+        $out.push_str(&format!($($format)+));
+        $out.push('\n');
+    }};
+}
+pub(crate) use line;
 
 /// A user of an account: who it is, and the public half of its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,14 +28,14 @@ fn quoted(subjects: &[String]) -> String {
 
 fn user(out: &mut String, user: &AccountUser) {
     let lists = permissions(&user.identity);
-    let _ = writeln!(out, "      # {}", user.identity.caller());
-    let _ = writeln!(out, "      {{ nkey: {}, permissions: {{", user.nkey);
+    line!(out, "      # {}", user.identity.caller());
+    line!(out, "      {{ nkey: {}, permissions: {{", user.nkey);
     let deny = match lists.publish_deny.as_slice() {
         [] => String::new(),
         denied => format!(", deny: [{}]", quoted(denied)),
     };
-    let _ = writeln!(out, "        publish: {{ allow: [{}]{deny} }}", quoted(&lists.publish_allow));
-    let _ = writeln!(out, "        subscribe: {{ allow: [{}] }} }} }}", quoted(&lists.subscribe_allow));
+    line!(out, "        publish: {{ allow: [{}]{deny} }}", quoted(&lists.publish_allow));
+    line!(out, "        subscribe: {{ allow: [{}] }} }} }}", quoted(&lists.subscribe_allow));
 }
 
 /// What CP exports, once per subject, with the accounts that may import it.
@@ -53,7 +60,7 @@ fn exports(out: &mut String) {
             }
             Flow::Stream => format!("{{ stream: \"{subject}\", accounts: [{accounts}] }}"),
         };
-        let _ = writeln!(out, "      {line}");
+        line!(out, "      {line}");
     }
     out.push_str("    ]\n");
 }
@@ -68,7 +75,7 @@ fn imports(out: &mut String, account: Account) {
             Flow::Service { share: false, .. } => format!("{{ service: {source}{to} }}"),
             Flow::Stream => format!("{{ stream: {source}{to} }}"),
         };
-        let _ = writeln!(out, "      {line}");
+        line!(out, "      {line}");
     }
     out.push_str("    ]\n");
 }
@@ -78,7 +85,7 @@ fn imports(out: &mut String, account: Account) {
 pub fn accounts_block(users: &[AccountUser]) -> String {
     let mut out = String::from("accounts {\n");
     for account in Account::ALL {
-        let _ = writeln!(out, "  {}: {{", account.as_str());
+        line!(out, "  {}: {{", account.as_str());
         match account {
             Account::Cp => {
                 out.push_str("    jetstream: enabled\n");
@@ -93,6 +100,6 @@ pub fn accounts_block(users: &[AccountUser]) -> String {
         }
         out.push_str("    ]\n  }\n");
     }
-    let _ = writeln!(out, "}}\nsystem_account: {}", Account::Sys.as_str());
+    line!(out, "}}\nsystem_account: {}", Account::Sys.as_str());
     out
 }

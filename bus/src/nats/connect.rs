@@ -5,12 +5,12 @@
 //! a connection fail at once.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, Event};
+use async_nats::{Client, Event, ReconnectToServer, Server};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
@@ -141,6 +141,7 @@ pub struct Link {
     client: Client,
     state: watch::Receiver<LinkState>,
     own_inbox: Arc<str>,
+    choice: Arc<Mutex<Choice>>,
     /// Numbers batches and inboxes of this connection.
     counter: Arc<AtomicU64>,
     /// Random per connection, so that no two connections make one batch id.
@@ -183,6 +184,16 @@ impl Link {
             Ok(None) => Err("the connection is closed".to_owned()),
             Err(_) => Err("the server did not answer".to_owned()),
         }
+    }
+
+    /// Drops the connection and makes another, to another server if there is one.
+    pub(super) async fn leave_server(&self) {
+        {
+            let mut choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);
+            choice.avoid = choice.current.clone();
+        }
+        // Fails only if the client is closed, and then there is nothing to connect again.
+        drop(self.client.force_reconnect().await);
     }
 
     /// The version of the server, once connected.
@@ -255,10 +266,48 @@ fn addresses(config: &Config) -> Result<Vec<async_nats::ServerAddr>, ConnectErro
     config.servers.iter().map(parse).collect()
 }
 
-/// The pause before attempt `n`, anywhere between half and all of what doubling gives.
-fn pause(n: usize, entropy: &EntropyRef) -> Duration {
-    let doubled = RECONNECT_FIRST_MS << n.saturating_sub(1).min(10);
-    let most = doubled.min(RECONNECT_MOST_MS);
+/// Which server is tried next.
+#[derive(Debug, Default)]
+struct Choice {
+    /// The one tried last, which is the one connected to, if any is.
+    current: Option<String>,
+    /// The one that its user has just left.
+    avoid: Option<String>,
+    /// Attempts since the last connection.
+    attempts: u32,
+    was_connected: bool,
+}
+
+impl Choice {
+    /// One of the servers that failed least, at random, with the pause before it is tried. The very first attempt
+    /// waits for nothing; all later ones are spread, because a lost server is lost to everybody at once.
+    fn next(&mut self, servers: &[Server], entropy: &EntropyRef) -> Option<ReconnectToServer> {
+        let others = servers.iter().filter(|s| Some(s.addr.as_url_str()) != self.avoid.as_deref());
+        let mut candidates: Vec<&Server> = others.collect();
+        if candidates.is_empty() {
+            candidates = servers.iter().collect();
+        }
+        let least = candidates.iter().map(|s| s.failed_attempts).min()?;
+        candidates.retain(|s| s.failed_attempts == least);
+        let which = usize::try_from(entropy.below(candidates.len() as u64)).unwrap_or(0);
+        let addr = candidates.get(which)?.addr.clone();
+        let first = !self.was_connected && self.attempts == 0;
+        let delay = if first { Duration::ZERO } else { pause(self.attempts, entropy) };
+        self.attempts += 1;
+        self.current = Some(addr.as_url_str().to_owned());
+        Some(ReconnectToServer { addr, delay: Some(delay) })
+    }
+
+    fn connected(&mut self) {
+        self.was_connected = true;
+        self.attempts = 0;
+        self.avoid = None;
+    }
+}
+
+/// The pause after so many attempts, anywhere between half and all of what doubling gives.
+fn pause(attempts: u32, entropy: &EntropyRef) -> Duration {
+    let most = (RECONNECT_FIRST_MS << attempts.min(10)).min(RECONNECT_MOST_MS);
     Duration::from_millis(most / 2 + entropy.below(most / 2 + 1))
 }
 
@@ -270,7 +319,8 @@ async fn link(config: &Config, entropy: &EntropyRef) -> Result<Link, ConnectErro
     let addresses = addresses(config)?;
     let own_inbox = config.identity.inbox_prefix();
     let (events_in, events) = mpsc::channel(EVENTS_WAITING);
-    let delays = entropy.clone();
+    let choice: Arc<Mutex<Choice>> = Arc::default();
+    let (chooser, random) = (choice.clone(), entropy.clone());
     let client = async_nats::ConnectOptions::with_nkey(seed)
         .name(&config.name)
         .custom_inbox_prefix(&own_inbox)
@@ -282,7 +332,10 @@ async fn link(config: &Config, entropy: &EntropyRef) -> Result<Link, ConnectErro
         .max_reconnects(None)
         .retry_on_initial_connect()
         .ignore_discovered_servers()
-        .reconnect_delay_callback(move |n| pause(n, &delays))
+        .reconnect_to_server_callback(move |servers, _| {
+            let next = chooser.lock().unwrap_or_else(PoisonError::into_inner).next(&servers, &random);
+            std::future::ready(next)
+        })
         .event_callback(move |event| {
             let events_in = events_in.clone();
             async move {
@@ -294,13 +347,18 @@ async fn link(config: &Config, entropy: &EntropyRef) -> Result<Link, ConnectErro
         .await
         .map_err(|source| ConnectError::Client { source })?;
     let (state_in, state) = watch::channel(LinkState::default());
-    tokio::spawn(observe(client.clone(), events, state_in));
+    tokio::spawn(observe(client.clone(), events, choice.clone(), state_in));
     let nonce = entropy.number();
-    Ok(Link { client, state, own_inbox: own_inbox.into(), counter: Arc::default(), nonce })
+    Ok(Link { client, state, own_inbox: own_inbox.into(), choice, counter: Arc::default(), nonce })
 }
 
 /// Turns the client's events into a [`LinkState`], until the client is gone.
-async fn observe(client: Client, mut events: mpsc::Receiver<Event>, out: watch::Sender<LinkState>) {
+async fn observe(
+    client: Client,
+    mut events: mpsc::Receiver<Event>,
+    choice: Arc<Mutex<Choice>>,
+    out: watch::Sender<LinkState>,
+) {
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
@@ -308,6 +366,9 @@ async fn observe(client: Client, mut events: mpsc::Receiver<Event>, out: watch::
             () = out.closed() => None,
         };
         let Some(event) = event else { return };
+        if event == Event::Connected {
+            choice.lock().unwrap_or_else(PoisonError::into_inner).connected();
+        }
         let server = client.try_server_info().and_then(|info| info.server_name.parse().ok());
         out.send_modify(|state| note(state, event, server));
     }

@@ -116,7 +116,7 @@ pub async fn provision(bus: &Bus, scale: Scale, patience: Duration) -> Result<Pr
         let stream = ostler_schemas::Bucket::Objects.stream();
         return Err(ProvisionError::NotReady { stream, reason: "no connection".to_owned() });
     }
-    check_version(&bus.link)?;
+    check_version(&bus.link.server_version().unwrap_or_default())?;
     let mut done = Provisioned::default();
     if scale.replicas == 1 {
         done.warnings.push(Warning::OneServer);
@@ -127,11 +127,10 @@ pub async fn provision(bus: &Bus, scale: Scale, patience: Duration) -> Result<Pr
     Ok(done)
 }
 
-fn check_version(link: &Link) -> Result<(), ProvisionError> {
-    let found = link.server_version().unwrap_or_default();
+fn check_version(found: &str) -> Result<(), ProvisionError> {
     let mut numbers = found.split(['.', '-']).map(|n| n.parse::<u64>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < OLDEST { Err(ProvisionError::TooOld { found }) } else { Ok(()) }
+    if version < OLDEST { Err(ProvisionError::TooOld { found: found.to_owned() }) } else { Ok(()) }
 }
 
 /// One attempt's end.
@@ -308,6 +307,16 @@ fn larger<'a>(wanted: &'a Value, found: &'a Value) -> impl Iterator<Item = (&'st
 mod tests {
     use super::*;
     use crate::layout::Sizes;
+
+    #[test]
+    fn old_servers_are_refused() {
+        for new in ["2.15.0", "2.15.1", "2.16.0-RC.1", "3.0.0"] {
+            assert!(check_version(new).is_ok(), "{new}");
+        }
+        for old in ["2.14.9", "2.9.0", "1.99.0", ""] {
+            assert!(matches!(check_version(old), Err(ProvisionError::TooOld { .. })), "{old}");
+        }
+    }
 
     #[test]
     fn drift_is_seen_and_growth_is_not_drift() {

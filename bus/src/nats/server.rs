@@ -1,12 +1,12 @@
 //! nats-servers as children, for `ostler dev` and for tests: found, started, watched until ready, stopped, killed.
 //!
-//! A child dies with the value that stands for it. It listens where its configuration says, on the loopback for
+//! A child dies with the value that stands for it; only a parent that is killed with SIGKILL leaves its children behind. It listens where its configuration says, on the loopback for
 //! [`Local`].
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use ostler_schemas::{Name, NodeName};
@@ -255,6 +255,13 @@ impl Server {
     pub async fn kill(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         drop(child.kill().await);
+    }
+
+    /// Done when it has ended by itself, with its status; it may then be started again.
+    pub async fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.wait().await.ok();
+        self.child = None;
+        status
     }
 
     /// Holds it still, as a hung host would be; [`Server::thaw`] lets it go on.

@@ -32,8 +32,8 @@ impl NatsTopic {
     }
 }
 
-fn failed(reason: impl ToString) -> TopicError {
-    TopicError { reason: reason.to_string() }
+fn failed(reason: impl std::fmt::Display) -> TopicError {
+    TopicError { reason: format!("{reason}") }
 }
 
 /// The server's 200 is what a message without status is.
@@ -183,8 +183,7 @@ impl Topic for NatsTopic {
 
     fn reconnect(&self) -> BoxFuture<'_, ()> {
         async move {
-            // Fails only if the client is closed, and then there is nothing to connect again.
-            drop(self.link.client().force_reconnect().await);
+            self.link.leave_server().await;
         }
         .boxed()
     }

@@ -139,10 +139,10 @@ fn from_wire(block: &str) -> Option<Headers> {
     let text = String::from_utf8_lossy(&bytes);
     let mut headers = Headers::new();
     for line in text.lines().skip(1) {
-        if let Some((name, value)) = line.split_once(':') {
-            if headers.get(name.trim()).is_none() {
-                headers.set(name.trim(), value.trim());
-            }
+        if let Some((name, value)) = line.split_once(':')
+            && headers.get(name.trim()).is_none()
+        {
+            headers.set(name.trim(), value.trim());
         }
     }
     Some(headers)

@@ -1,6 +1,6 @@
 //! Keys, settings and contexts, and the set of files that they make up.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nkeys::{KeyPair, KeyPairType};
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{File, Files, SetupError, State};
 use crate::entropy::Entropy;
 use crate::layout::{AccountUser, Identity};
+use crate::nats::Config;
 
 /// One entry of `identities.json`: who may call the API, and how the bus names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,37 @@ pub struct Identified {
     pub account: String,
     /// Its public key.
     pub nkey: String,
+}
+
+/// `context.json`: how one operator, or the read-only account, reaches the bus. Relative paths are relative to the
+/// file's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    /// The operator's name; `_view` for the read-only account.
+    pub user: String,
+    /// URLs of every server.
+    pub servers: Vec<String>,
+    /// File with the key.
+    pub credentials: PathBuf,
+    /// File with the certificate authority.
+    pub ca: PathBuf,
+}
+
+impl Context {
+    /// The connection, given the folder of the file; `None` if the user's name can be nobody's.
+    #[must_use]
+    pub fn config(&self, folder: &Path) -> Option<Config> {
+        let view = Identity::View;
+        let identity =
+            if self.user == view.caller() { view } else { Identity::Operator(self.user.parse().ok()?) };
+        Some(Config {
+            servers: self.servers.clone(),
+            credentials: folder.join(&self.credentials),
+            ca: folder.join(&self.ca),
+            name: identity.caller(),
+            identity,
+        })
+    }
 }
 
 /// Collects files; keeps what an earlier run made.
@@ -139,19 +171,20 @@ pub(super) fn settings(out: &mut Builder<'_>, state: &State, users: &[AccountUse
         out.open(&format!("nodes/{node}/agent.toml"), text.into_bytes());
         out.open(&format!("nodes/{node}/ca.pem"), ca.clone());
     }
+    let context = |identity: &Identity, credentials: &str| Context {
+        user: identity.caller(),
+        servers: urls.clone(),
+        credentials: credentials.into(),
+        ca: "ca.pem".into(),
+    };
     for operator in &state.operators {
         let folder = format!("operators/{operator}");
-        out.json(
-            &format!("{folder}/context.json"),
-            &json!({"user": operator, "servers": urls, "credentials": "operator.nk", "ca": "ca.pem"}),
-        );
+        let of_operator = context(&Identity::Operator(operator.clone()), "operator.nk");
+        out.json(&format!("{folder}/context.json"), &of_operator);
         out.open(&format!("{folder}/ca.pem"), ca.clone());
     }
     out.open("view/ca.pem", ca);
-    out.json(
-        "view/context.json",
-        &json!({"user": "_view", "servers": urls, "credentials": "view.nk", "ca": "ca.pem"}),
-    );
+    out.json("view/context.json", &context(&Identity::View, "view.nk"));
     out.json("view/nats-context.json", &nats_context(&urls, root));
 }
 

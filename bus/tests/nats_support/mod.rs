@@ -9,7 +9,7 @@ use ostler_bus::conformance;
 use ostler_bus::entropy::{EntropyRef, SeededEntropy};
 use ostler_bus::layout::{Identity, Scale, Sizes, replicas_for};
 use ostler_bus::nats::Bus;
-use ostler_bus::nats::provision::{Provisioned, provision};
+use ostler_bus::nats::provision::provision;
 use ostler_bus::nats::server::{Local, LocalOptions, ServerError};
 use tempfile::TempDir;
 
@@ -22,7 +22,6 @@ pub(crate) struct Rig {
     pub(crate) local: Local,
     pub(crate) entropy: EntropyRef,
     pub(crate) controller: Bus,
-    pub(crate) provisioned: Provisioned,
 }
 
 /// The nodes of every rig, those of the conformance suite among them.
@@ -30,25 +29,43 @@ pub(crate) const NODES: [&str; 4] = ["n1", "n2", conformance::NODES[0], conforma
 /// The operators of every rig, likewise.
 pub(crate) const OPERATORS: [&str; 3] = ["anna", "bert", conformance::OPERATOR];
 
-/// A rig of `servers` servers; `None` where OSTLER_SKIP_NATS=1 says to do without, which it prints.
-pub(crate) async fn rig(servers: usize) -> Option<Rig> {
-    if std::env::var_os("OSTLER_SKIP_NATS").is_some_and(|v| v == "1") {
+/// Whether OSTLER_SKIP_NATS=1 says to do without real servers, which is printed.
+pub(crate) fn skipped() -> bool {
+    let skipped = std::env::var_os("OSTLER_SKIP_NATS").is_some_and(|v| v == "1");
+    if skipped {
         eprintln!("SKIPPED: OSTLER_SKIP_NATS=1, no real nats-server is tested");
-        return None;
     }
-    let entropy: EntropyRef = Arc::new(SeededEntropy::from_system().expect("system entropy"));
-    let dir = tempfile::tempdir().expect("a folder");
-    let local = match Local::start(dir.path(), options(servers), &*entropy).await {
+    skipped
+}
+
+/// Servers without streams.
+pub(crate) async fn servers(dir: &TempDir, count: usize, entropy: &EntropyRef) -> Local {
+    match Local::start(dir.path(), options(count), &**entropy).await {
         Ok(local) => local,
         Err(error @ ServerError::NotFound { .. }) => {
             panic!("{error}; or set OSTLER_SKIP_NATS=1 to leave these tests out")
         }
         Err(error) => panic!("{error}"),
-    };
+    }
+}
+
+pub(crate) fn entropy() -> EntropyRef {
+    Arc::new(SeededEntropy::from_system().expect("system entropy"))
+}
+
+/// A rig of so many servers; `None` where there should be none.
+pub(crate) async fn rig(count: usize) -> Option<Rig> {
+    if skipped() {
+        return None;
+    }
+    let entropy = entropy();
+    let dir = tempfile::tempdir().expect("a folder");
+    let local = servers(&dir, count, &entropy).await;
     let controller = connect(&local, Identity::Controller, &entropy).await;
     let provisioned =
-        provision(&controller, scale(servers), PATIENCE).await.expect("streams as the layout says");
-    Some(Rig { _dir: dir, local, entropy, controller, provisioned })
+        provision(&controller, scale(count), PATIENCE).await.expect("streams as the layout says");
+    assert_eq!((provisioned.created.len(), provisioned.repaired.len()), (6, 0));
+    Some(Rig { _dir: dir, local, entropy, controller })
 }
 
 pub(crate) fn options(servers: usize) -> LocalOptions {
@@ -72,9 +89,5 @@ pub(crate) async fn connect(local: &Local, identity: Identity, entropy: &Entropy
 impl Rig {
     pub(crate) async fn party(&self, identity: Identity) -> Bus {
         connect(&self.local, identity, &self.entropy).await
-    }
-
-    pub(crate) async fn node(&self, name: &str) -> Bus {
-        self.party(Identity::Node(name.parse().expect("a name"))).await
     }
 }
