@@ -100,6 +100,10 @@ fn one<T: Wire>(data: &[u8]) {
     let again = decode::<T>(&bytes).ok().and_then(|again| encode(&again).ok());
     assert!(again.as_deref() == Some(&bytes), "{}: what was written reads back", T::KIND);
     if let Ok(kept) = unknown.encode(&value) {
-        assert!(decode::<T>(&kept).is_ok(), "{}: with what is unknown put back it is still readable", T::KIND);
+        assert!(
+            decode::<T>(&kept).is_ok(),
+            "{}: with what is unknown put back it is still readable",
+            T::KIND
+        );
     }
 }

@@ -26,7 +26,10 @@ pub fn manifests(data: &[u8]) {
         Ok(manifests) => manifests.into_iter().for_each(good),
         Err(refusal) => {
             assert!(!refusal.findings.is_empty() && refusal.refused <= refusal.documents);
-            assert!(refusal.to_string().lines().count() == refusal.findings.len() + 1, "a finding is one line");
+            assert!(
+                refusal.to_string().lines().count() == refusal.findings.len() + 1,
+                "a finding is one line"
+            );
         }
     }
 }
@@ -54,7 +57,8 @@ fn good(manifest: Manifest) {
         Spec::ConfigFile(file) => file.content,
         Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
     };
-    let completed = again.and_then(|found| found.into_iter().next()).map(|manifest| manifest.complete(Some(&spec)));
+    let completed =
+        again.and_then(|found| found.into_iter().next()).map(|manifest| manifest.complete(Some(&spec)));
     assert_eq!(completed.as_ref().map(content_of), Some(content_of(&spec)));
     assert_eq!(completed, Some(spec), "what is shown can be applied and changes nothing");
 }

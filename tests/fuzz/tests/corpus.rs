@@ -9,7 +9,9 @@ fn inputs(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let mut folders = vec![here.join("corpus").join(target)];
     let fixtures = here.join("../../bus-schemas/fixtures");
     match target {
-        "manifests" => folders.extend(["manifests/good", "manifests/bad"].map(|folder| fixtures.join(folder))),
+        "manifests" => {
+            folders.extend(["manifests/good", "manifests/bad"].map(|folder| fixtures.join(folder)))
+        }
         "codec" => folders.push(fixtures.join("v1")),
         _ => {}
     }
