@@ -72,6 +72,10 @@ pub enum Cut {
 struct Severed {
     outbound: bool,
     inbound: bool,
+    /// The party's client has given the connection up.
+    noticed: bool,
+    /// Which cut this is, so that a late notice knows that it is late.
+    cut: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +107,6 @@ pub(super) struct Misbehaviour {
     held_off: BTreeMap<String, bool>,
     once: BTreeMap<(String, Once), u32>,
     stale_lag_ms: u64,
-    /// Grows with every change of what is severed, so that a late notice knows that it is late.
     cuts: u64,
 }
 
@@ -218,10 +221,11 @@ impl Misbehaviour {
 }
 
 impl State {
-    /// Brings the links in line with what is down. A silent cut is not noticed here.
+    /// Brings the links in line with what is down and what has been noticed.
     fn refresh_links(&mut self) {
         for conn in self.conns.values() {
-            let up = !self.faults.is_down(&conn.party, conn.server);
+            let given_up = self.faults.severed.get(&conn.party).is_some_and(|s| s.noticed);
+            let up = !given_up && !self.faults.is_down(&conn.party, conn.server);
             conn.link.send_if_modified(|link| {
                 let changed = link.connected != up;
                 link.connected = up;
@@ -235,8 +239,13 @@ impl State {
     pub(super) fn reconnect(&mut self, id: u64) {
         let servers = self.options.servers.len();
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        if let Some(severed) = self.faults.severed.get_mut(&conn.party) {
+            severed.noticed = true;
+        }
         let next = (1..=servers).map(|i| (conn.server + i) % servers);
-        let up = next.into_iter().find(|s| !self.faults.is_deaf_to(&conn.party, *s));
+        let up = next
+            .into_iter()
+            .find(|s| !self.faults.is_deaf_to(&conn.party, *s) && !self.faults.cannot_reach(&conn.party, *s));
         let server = up.unwrap_or(conn.server);
         conn.server = server;
         let name = self.options.servers.get(server).cloned();
@@ -245,20 +254,6 @@ impl State {
             link.connection += u64::from(up.is_some());
             link.server = name;
         });
-    }
-
-    /// Connections that have been severed for long notice; those that are whole again come back.
-    fn notice_cuts(&mut self) {
-        for conn in self.conns.values() {
-            let whole = !self.faults.is_deaf_to(&conn.party, conn.server)
-                && !self.faults.cannot_reach(&conn.party, conn.server);
-            conn.link.send_if_modified(|link| {
-                let changed = link.connected != whole;
-                link.connected = whole;
-                link.connection += u64::from(changed && whole);
-                changed
-            });
-        }
     }
 }
 
@@ -354,17 +349,20 @@ impl Faults {
             Cut::Inbound => (false, true),
             Cut::Both => (true, true),
         };
-        let cuts = self.shared.change(|s| {
-            s.faults.severed.insert(party.to_owned(), Severed { outbound, inbound });
+        let cut = self.shared.change(|s| {
             s.faults.cuts += 1;
-            s.faults.cuts
+            let cut = s.faults.cuts;
+            let severed = Severed { outbound, inbound, noticed: false, cut };
+            s.faults.severed.insert(party.to_owned(), severed);
+            cut
         });
-        let shared = Arc::clone(&self.shared);
+        let (shared, party) = (Arc::clone(&self.shared), party.to_owned());
         tokio::spawn(async move {
             tokio::time::sleep(NOTICE).await;
             shared.change(|s| {
-                if s.faults.cuts == cuts {
-                    s.notice_cuts();
+                if let Some(severed) = s.faults.severed.get_mut(&party).filter(|s| s.cut == cut) {
+                    severed.noticed = true;
+                    s.refresh_links();
                 }
             });
         });
@@ -374,7 +372,6 @@ impl Faults {
     pub fn heal(&self, party: &str) {
         self.shared.change(|s| {
             s.faults.severed.remove(party);
-            s.faults.cuts += 1;
             s.refresh_links();
         });
     }

@@ -1,5 +1,7 @@
 //! [`crate::layout`]'s lists, compiled for matching. The model enforces what the servers are told, nothing of its own.
 
+use std::time::Duration;
+
 use super::pattern::{Pattern, fill};
 use crate::layout::{self, Account, CROSSINGS, Flow, Identity};
 
@@ -50,6 +52,8 @@ pub(super) struct Import {
     /// The server tells CP who asks.
     pub(super) share: bool,
     pub(super) response: Response,
+    /// How long the way back stays open after the request, or after the last answer.
+    pub(super) threshold: Duration,
 }
 
 impl Import {
@@ -64,11 +68,12 @@ pub(super) fn imports(account: Account) -> Vec<Import> {
     let of_account = CROSSINGS.iter().filter(|c| c.to == account);
     of_account
         .filter_map(|crossing| match crossing.flow {
-            Flow::Service { streamed, share, .. } => Some(Import {
+            Flow::Service { threshold_ms, streamed, share } => Some(Import {
                 local: Pattern::new(crossing.local.unwrap_or(crossing.subject)),
                 target: Pattern::new(crossing.subject),
                 share,
                 response: if streamed { Response::Streamed } else { Response::Single },
+                threshold: Duration::from_millis(threshold_ms),
             }),
             Flow::Stream => None,
         })

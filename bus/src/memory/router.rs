@@ -110,6 +110,9 @@ pub(super) struct ReplyRoute {
     account: Account,
     subject: String,
     response: Response,
+    threshold: Duration,
+    /// Afterwards the way back is closed.
+    until: Instant,
 }
 
 /// What begins the subjects that stand in CP for a requester's own reply subject.
@@ -185,13 +188,20 @@ impl State {
     }
 
     fn route_reply(&mut self, packet: &Packet) -> usize {
-        let Some(route) = self.replies.get(&packet.subject).cloned() else { return 0 };
+        let now = Instant::now();
+        let Some(route) = self.replies.get_mut(&packet.subject) else { return 0 };
+        if route.until < now {
+            self.replies.remove(&packet.subject);
+            return 0;
+        }
+        route.until = now + route.threshold;
+        let (route, rewritten) = (route.clone(), packet.subject.clone());
         let packet = Packet { subject: route.subject, account: route.account, ..packet.clone() };
         // Not through imports: a reply stays in its account, so replies cannot be chained back into CP.
         let takers = self.deliver_in(route.account, &packet);
         if route.response == Response::Single || takers == 0 {
             // The rewritten subject is gone with the answer, or with who waited for it.
-            self.replies.retain(|_, r| r.subject != packet.subject || r.account != packet.account);
+            self.replies.remove(&rewritten);
         }
         takers
     }
@@ -199,7 +209,7 @@ impl State {
     fn route_import(&mut self, packet: &Packet) -> usize {
         let found = self.imports.get(&packet.account).into_iter().flatten().find_map(|import| {
             let subject = import.translate(&packet.subject)?;
-            Some((subject, import.share, import.response))
+            Some((subject, import.share, (import.response, import.threshold)))
         });
         let Some((subject, share, response)) = found else { return 0 };
         let reply = packet.reply.as_ref().map(|reply| self.rewrite(packet.account, reply, response));
@@ -218,13 +228,20 @@ impl State {
         takers
     }
 
-    fn rewrite(&mut self, account: Account, reply: &str, response: Response) -> String {
+    fn rewrite(
+        &mut self,
+        account: Account,
+        reply: &str,
+        (response, threshold): (Response, Duration),
+    ) -> String {
         if self.replies.len() > REPLIES_KEPT {
-            let exact = &self.exact;
-            self.replies.retain(|_, r| exact.contains_key(&(r.account, r.subject.clone())));
+            let (exact, now) = (&self.exact, Instant::now());
+            let waited_for = |r: &ReplyRoute| exact.contains_key(&(r.account, r.subject.clone()));
+            self.replies.retain(|_, r| r.until >= now && waited_for(r));
         }
         let subject = format!("{REWRITTEN}{}", self.fresh_id());
-        let route = ReplyRoute { account, subject: reply.to_owned(), response };
+        let until = Instant::now() + threshold;
+        let route = ReplyRoute { account, subject: reply.to_owned(), response, threshold, until };
         self.replies.insert(subject.clone(), route);
         subject
     }

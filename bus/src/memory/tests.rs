@@ -193,3 +193,97 @@ async fn another_server_may_still_be_reached() {
     assert!(link.connected && link.server != Some(first), "{link:?}");
     assert!(store.info(Bucket::Objects).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_partition_says_nothing_about_another() {
+    let bus = bus();
+    let (_, first) = bus.cp(&Party::new("c1"));
+    let (_, second) = bus.cp(&Party::new("c2"));
+    bus.faults().cut("c1", Cut::Both);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    bus.faults().cut("c2", Cut::Inbound);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!((first.link().borrow().connected, second.link().borrow().connected), (false, true));
+    bus.faults().heal("c2");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((first.link().borrow().connected, second.link().borrow().connected), (false, true));
+    bus.faults().heal("c1");
+    assert!(first.link().borrow().connected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_after_the_threshold_goes_nowhere() {
+    let bus = bus();
+    let (_, controller) = bus.cp(&Party::new("c1"));
+    let agent = bus.agent(&Party::new("n1"), &node("n1"));
+    let mut beats = controller.subscribe("beat.*", None).await.expect("subscribes");
+    for (late_ms, answered) in [(1_900, true), (2_100, false)] {
+        let asked = agent.request(Outgoing::new("beat.n1", ""), 10_000);
+        let answer = async {
+            let reply = beats.next().await.and_then(|m| m.reply).expect("a reply subject");
+            tokio::time::sleep(Duration::from_millis(late_ms)).await;
+            controller.publish(Outgoing::new(reply, "late")).await.expect("publishes");
+        };
+        assert_eq!(futures::join!(asked, answer).0.is_ok(), answered, "after {late_ms} ms");
+    }
+}
+
+/// What a small busy world does with a seed, as text.
+fn trace(seed: u64) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let clock = SimClock::new(Gate::new(), Timestamp(START_WALL_MS));
+        let options = MemoryOptions { seed, ..MemoryOptions::default() };
+        let bus = MemoryBus::with_options(clock, options);
+        bus.keep_journal();
+        bus.faults().noise(Noise::drawn(seed));
+        let log = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for n in 0..3u8 {
+            let (store, topic) = bus.cp(&Party::new(format!("c{n}")));
+            let log = Arc::clone(&log);
+            tasks.push(tokio::spawn(async move {
+                let mut beats = topic.subscribe("beat.*", Some("q")).await.expect("subscribes");
+                for i in 0..30 {
+                    let key = document(&format!("n{}", i % 5));
+                    let last = store.get(&key, Read::Any).await.ok().flatten().map(|e| e.revision);
+                    let write = put(key, Guard::Own(Expect::after(last)), "x");
+                    let outcome = store.commit(&txn(n * 30 + i, vec![write])).await;
+                    let beat = timeout(Duration::from_secs(1), beats.next()).await.ok().flatten();
+                    let line = format!("{n} {i} {outcome:?} {:?}", beat.map(|b| b.subject));
+                    log.lock().expect("not poisoned").push(line);
+                }
+            }));
+        }
+        for n in 0..5 {
+            let name = format!("n{n}");
+            let agent = bus.agent(&Party::new(name.as_str()), &node(&name));
+            let log = Arc::clone(&log);
+            tasks.push(tokio::spawn(async move {
+                let mut hints = agent.subscribe(&format!("push.{name}.>"), None).await.expect("subscribes");
+                for _ in 0..20 {
+                    let beat = agent.request(Outgoing::new(format!("beat.{name}"), ""), 500).await;
+                    let hint = timeout(Duration::from_secs(2), hints.next()).await.ok().flatten();
+                    let hint = hint.and_then(|h| h.headers.get("Nats-Sequence").map(str::to_owned));
+                    log.lock().expect("not poisoned").push(format!("{name} {} {hint:?}", beat.is_ok()));
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.expect("runs to its end");
+        }
+        let log = log.lock().expect("not poisoned");
+        format!("{}\n{}", log.join("\n"), bus.journal().join("\n"))
+    })
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    for seed in 0..5 {
+        let first = trace(seed);
+        assert_eq!(trace(seed), first, "seed {seed}");
+        let elsewhere = std::thread::spawn(move || trace(seed)).join().expect("runs");
+        assert_eq!(elsewhere, first, "seed {seed} in another thread");
+    }
+    assert_ne!(trace(1), trace(2));
+}
