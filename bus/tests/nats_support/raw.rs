@@ -17,7 +17,13 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
+    /// Through any server.
     pub(crate) async fn new(rig: &Rig, identity: Identity) -> Raw {
+        Raw::through(rig, identity, rig.local.config(Identity::View).servers).await
+    }
+
+    /// Through one of these servers.
+    pub(crate) async fn through(rig: &Rig, identity: Identity, servers: Vec<String>) -> Raw {
         let config = rig.local.config(identity);
         let seed = std::fs::read_to_string(&config.credentials).expect("a key").trim().to_owned();
         let errors: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -32,7 +38,7 @@ impl Raw {
                 }
                 async {}
             })
-            .connect(config.servers)
+            .connect(servers)
             .await
             .expect("a connection");
         Raw { client, inbox, errors }
