@@ -1,0 +1,24 @@
+//! The actors of one agent. Each does four things per wake and no thinking: takes a snapshot, calls the core, carries
+//! out what it said, tells.
+//!
+//! ```text
+//!   root -+- ledger     writes what survives, many changes at a time
+//!         +- host       the connection to the holder: listings and exits
+//!         +- registry --+-- process (one each), file (one each)
+//!         |             documents, templates, who may start
+//!         +- bus        beats, hints, reconnects, registration
+//!         +- reporter   the report, guarded and coalesced
+//!         +- events     the story, best effort
+//!         +- relay      orders of the control plane (logs)
+//! ```
+
+pub(crate) mod bus;
+pub(crate) mod events;
+pub(crate) mod file;
+pub(crate) mod host;
+pub(crate) mod ledger;
+pub(crate) mod process;
+pub(crate) mod registry;
+pub(crate) mod relay;
+pub(crate) mod reporter;
+pub(crate) mod root;

@@ -1,0 +1,295 @@
+//! Orders of the control plane: fetched when hinted at, answered chunk by chunk within a window of credit.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use ostler_bus::store::Headers;
+use ostler_schemas::codec;
+use ostler_schemas::headers as names;
+use ostler_schemas::subject::Verb;
+use ostler_schemas::v1::api::{Ask, AskOp, AsksReply, AsksRequest, RELAY_WINDOW};
+use ostler_schemas::{Name, Namespace, TxnId, Uid};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::context::{Shared, Task};
+use crate::ports::LogPlace;
+
+/// How long answers to a fetch are collected: every replica answers for itself.
+const FETCH_MS: u64 = 2_000;
+/// How long a chunk may stay unanswered before the caller is taken for gone.
+const CHUNK_MS: u64 = 10_000;
+/// Bytes of one chunk.
+const CHUNK_BYTES: usize = 64 << 10;
+/// How often a followed log is looked at: below what a reader notices.
+const FOLLOW_MS: u64 = 250;
+/// How often an empty chunk is sent while a followed log is silent, to learn whether the caller is still there.
+const ALIVE_MS: u64 = 5_000;
+/// Orders carried out at one time; more are answered with an error.
+const RELAYS: usize = 32;
+/// Finished orders that are remembered, so that one told twice is carried out once.
+const REMEMBERED: usize = 256;
+
+pub(crate) struct RelayActor;
+
+pub(crate) enum Msg {
+    /// There may be orders.
+    Fetch,
+    /// Orders came.
+    Asks(Vec<Ask>),
+    /// A fetch has ended.
+    Fetched,
+    /// An order has been carried out.
+    Done(TxnId),
+}
+
+pub(crate) struct State {
+    context: Shared,
+    fetching: Option<Task>,
+    fetch_again: bool,
+    running: BTreeMap<TxnId, Task>,
+    known: BTreeSet<TxnId>,
+    order: VecDeque<TxnId>,
+}
+
+impl Actor for RelayActor {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Shared;
+
+    async fn pre_start(&self, me: ActorRef<Msg>, context: Shared) -> Result<State, ActorProcessingErr> {
+        context.relay.set(me);
+        Ok(State {
+            context,
+            fetching: None,
+            fetch_again: false,
+            running: BTreeMap::new(),
+            known: BTreeSet::new(),
+            order: VecDeque::new(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Fetch if state.fetching.is_some() => state.fetch_again = true,
+            Msg::Fetch => state.fetch(&me),
+            Msg::Fetched => {
+                state.fetching = None;
+                if std::mem::take(&mut state.fetch_again) {
+                    state.fetch(&me);
+                }
+            }
+            Msg::Asks(asks) => {
+                for ask in asks {
+                    state.begin(&me, ask);
+                }
+            }
+            Msg::Done(id) => {
+                state.running.remove(&id);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn fetch(&mut self, me: &ActorRef<Msg>) {
+        let (context, me) = (self.context.clone(), me.clone());
+        self.fetching = Some(Task::spawn(async move {
+            fetch(&context, &me).await;
+            drop(me.cast(Msg::Fetched));
+        }));
+    }
+
+    fn begin(&mut self, me: &ActorRef<Msg>, ask: Ask) {
+        if !self.known.insert(ask.id) {
+            return;
+        }
+        self.order.push_back(ask.id);
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        let busy = self.running.len() >= RELAYS;
+        let (context, me, id) = (self.context.clone(), me.clone(), ask.id);
+        let task = Task::spawn(async move {
+            let mut chunks = Chunks::new(context.clone(), id);
+            let result = if busy {
+                Err("this node carries out too many orders already; try again".to_owned())
+            } else {
+                carry_out(&context, ask.op, &mut chunks).await
+            };
+            chunks.end(result).await;
+            drop(me.cast(Msg::Done(id)));
+        });
+        self.running.insert(id, task);
+    }
+}
+
+async fn fetch(context: &Shared, me: &ActorRef<Msg>) {
+    let Ok(body) = codec::encode(&AsksRequest::default()) else { return };
+    let headers = Headers::new().with(names::CONTENT_TYPE, names::MSGPACK);
+    let Ok(mut answers) = context.deps.link.api(Verb::Asks, None, headers, body.into()).await else { return };
+    let until = context.deps.clock.mono().plus_ms(FETCH_MS);
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = answers.next() => next,
+            () = context.deps.clock.sleep_until(until) => None,
+        };
+        let Some(message) = next else { return };
+        if message.status.is_some() {
+            return;
+        }
+        if let Ok(reply) = codec::decode::<AsksReply>(&message.body)
+            && me.cast(Msg::Asks(reply.asks)).is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn carry_out(context: &Shared, op: AskOp, chunks: &mut Chunks) -> Result<(), String> {
+    match op {
+        AskOp::Logs { uid, follow, tail } => logs(context, uid, (follow, tail), chunks).await,
+        AskOp::Unknown => Err("this agent does not know how to do that".to_owned()),
+    }
+}
+
+fn named(context: &Shared, uid: &Uid) -> Option<(Namespace, Name)> {
+    let board = context.board();
+    board.processes.get(uid).map(|v| (v.namespace.clone(), v.name.clone()))
+}
+
+async fn logs(
+    context: &Shared,
+    uid: Uid,
+    (follow, tail): (bool, Option<u64>),
+    chunks: &mut Chunks,
+) -> Result<(), String> {
+    let (namespace, name) = named(context, &uid).ok_or("the process is not on this node")?;
+    let host = &context.deps.host;
+    let piece = host.log_tail(namespace.clone(), name.clone(), tail).await?;
+    chunks.send(&piece.bytes).await?;
+    let mut place: LogPlace = piece.next;
+    let mut quiet_ms = 0;
+    loop {
+        let piece = host.log_more(namespace.clone(), name.clone(), place).await?;
+        place = piece.next;
+        if !piece.bytes.is_empty() {
+            quiet_ms = 0;
+            chunks.send(&piece.bytes).await?;
+            continue;
+        }
+        if !follow || named(context, &uid).is_none() {
+            return Ok(());
+        }
+        context.deps.clock.sleep_ms(FOLLOW_MS).await;
+        quiet_ms += FOLLOW_MS;
+        if quiet_ms >= ALIVE_MS {
+            quiet_ms = 0;
+            chunks.one(Bytes::new(), None).await?;
+        }
+    }
+}
+
+/// Numbered chunks to the caller, at most [`RELAY_WINDOW`] of them unanswered.
+struct Chunks {
+    context: Shared,
+    id: TxnId,
+    seq: u64,
+    pending: VecDeque<tokio::task::JoinHandle<Result<(), String>>>,
+}
+
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        for task in &self.pending {
+            task.abort();
+        }
+    }
+}
+
+impl Chunks {
+    fn new(context: Shared, id: TxnId) -> Self {
+        Self { context, id, seq: 0, pending: VecDeque::new() }
+    }
+
+    /// Sends bytes in chunks that end with whole lines where they can.
+    async fn send(&mut self, mut bytes: &[u8]) -> Result<(), String> {
+        while !bytes.is_empty() {
+            let mut cut = bytes.len().min(CHUNK_BYTES);
+            if cut < bytes.len() {
+                cut = bytes[..cut].iter().rposition(|b| *b == b'\n').map_or(cut, |at| at + 1);
+            }
+            let (part, rest) = bytes.split_at(cut);
+            self.one(Bytes::copy_from_slice(part), None).await?;
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    async fn one(&mut self, body: Bytes, end: Option<Result<(), String>>) -> Result<(), String> {
+        while self.pending.len() >= RELAY_WINDOW {
+            self.oldest().await?;
+        }
+        self.seq += 1;
+        let mut headers = Headers::new().with(names::SEQ, self.seq.to_string());
+        match end {
+            Some(Ok(())) => headers.set(names::END, "ok"),
+            Some(Err(why)) => {
+                headers.set(names::END, "error");
+                headers.set(names::MESSAGE, why);
+            }
+            None => {}
+        }
+        let (context, id) = (self.context.clone(), self.id);
+        self.pending.push_back(tokio::spawn(async move { request(&context, id, headers, body).await }));
+        Ok(())
+    }
+
+    async fn oldest(&mut self) -> Result<(), String> {
+        match self.pending.pop_front() {
+            Some(task) => task.await.unwrap_or_else(|_| Err("the relay was stopped".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// The last chunk says how it ended; then what is under way is waited for.
+    async fn end(&mut self, result: Result<(), String>) {
+        if let Err(why) = self.one(Bytes::new(), Some(result)).await {
+            tracing::debug!(why, "a relay lost its caller");
+            return;
+        }
+        while !self.pending.is_empty() {
+            if let Err(why) = self.oldest().await {
+                tracing::debug!(why, "a relay lost its caller");
+                return;
+            }
+        }
+    }
+}
+
+async fn request(context: &Shared, id: TxnId, headers: Headers, body: Bytes) -> Result<(), String> {
+    let link = &context.deps.link;
+    let mut answers =
+        link.api(Verb::Relay, Some(id.to_string()), headers, body).await.map_err(|error| error.reason)?;
+    let answer = tokio::select! {
+        biased;
+        answer = answers.next() => answer,
+        () = context.deps.clock.sleep_ms(CHUNK_MS) => None,
+    };
+    match answer {
+        Some(message) if message.status == Some(503) => Err("no controller runs".to_owned()),
+        Some(message) if message.headers.get(names::END) == Some("error") => {
+            Err("the caller is gone".to_owned())
+        }
+        Some(_) => Ok(()),
+        None => Err("the caller does not answer".to_owned()),
+    }
+}

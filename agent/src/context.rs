@@ -1,0 +1,329 @@
+//! What all actors of one agent share: ports, the board, and each other's addresses.
+//!
+//! State flows through the [`Board`] (always the latest), commands as messages. An address is a [`Slot`], because an
+//! actor that failed is replaced by another one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ostler_agent_core::environment::NodeFacts;
+use ostler_agent_core::file::Rules;
+use ostler_agent_core::ledger::{Change, Ledger};
+use ostler_agent_core::needs::HostFacts;
+use ostler_bus::clock::ClockRef;
+use ostler_bus::entropy::EntropyRef;
+use ostler_bus::node_link::NodeLink;
+use ostler_schemas::time::Timestamp;
+use ostler_schemas::v1::beat::HeldDocument;
+use ostler_schemas::v1::object::OwnerReference;
+use ostler_schemas::v1::process::Goal;
+use ostler_schemas::v1::reason::Reason;
+use ostler_schemas::v1::report::{
+    Condition, ConditionStatus, ExitReport, Facts, FileReport, OrphanReport, ProcessReport,
+};
+use ostler_schemas::{Kind, Name, Namespace, NodeName, ObjectRef, Uid, Version};
+use ractor::{ActorRef, Message};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::actors::{bus, events, host, ledger, registry, reporter};
+use crate::ports::{FactsRef, FilesRef, HostInfo, HostRef, Identity, LedgerRef};
+
+/// What an agent is told at its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Labels that the node is registered with.
+    pub labels: BTreeMap<String, String>,
+    /// What all managed paths lie below; empty on a host.
+    pub root: String,
+    /// Folders of Ostler's own, where no managed file may lie.
+    pub own: Vec<String>,
+    /// Where originals of managed files are kept.
+    pub originals: String,
+    /// Whether processes may ask to run as root.
+    pub allow_root: bool,
+}
+
+/// Everything that an agent stands on.
+#[derive(Clone)]
+pub struct Deps {
+    /// The bus, as this node.
+    pub link: NodeLink,
+    /// Time.
+    pub clock: ClockRef,
+    /// Randomness.
+    pub entropy: EntropyRef,
+    /// Processes.
+    pub host: HostRef,
+    /// Files.
+    pub files: FilesRef,
+    /// What survives.
+    pub ledger: LedgerRef,
+    /// What the host is.
+    pub facts: FactsRef,
+    /// What it is told.
+    pub config: NodeConfig,
+}
+
+/// The address of an actor that may be replaced.
+pub(crate) struct Slot<M>(Mutex<Option<ActorRef<M>>>);
+
+impl<M> Default for Slot<M> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<M: Message> Slot<M> {
+    pub(crate) fn set(&self, actor: ActorRef<M>) {
+        *lock(&self.0) = Some(actor);
+    }
+
+    /// Sends, if anybody is there; a message to an actor that is being replaced is lost, and every actor begins by
+    /// looking at everything anew.
+    pub(crate) fn cast(&self, message: M) -> bool {
+        let actor = lock(&self.0).clone();
+        actor.is_some_and(|actor| actor.cast(message).is_ok())
+    }
+}
+
+/// At most one wake is queued in an unbounded mailbox.
+#[derive(Default)]
+pub(crate) struct Wake(AtomicBool);
+
+impl Wake {
+    pub(crate) fn ring<M: Message>(&self, slot: &Slot<M>, message: M) {
+        if !self.0.swap(true, Ordering::SeqCst) && !slot.cast(message) {
+            self.0.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// To be called before looking: what changes from here on rings again.
+    pub(crate) fn answered(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+/// A task that ends with whoever holds it.
+pub(crate) struct Task(JoinHandle<()>);
+
+impl Task {
+    pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(future))
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        !self.0.is_finished()
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is known of one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProcessView {
+    pub(crate) namespace: Namespace,
+    pub(crate) name: Name,
+    pub(crate) owner: Option<OwnerReference>,
+    pub(crate) report: ProcessReport,
+    pub(crate) exits: Vec<ExitReport>,
+    pub(crate) orphan: Option<OrphanReport>,
+    pub(crate) goal: Goal,
+    pub(crate) alive: bool,
+    pub(crate) ready: bool,
+    pub(crate) runs_as_meant: bool,
+    pub(crate) blocks_starts: bool,
+    pub(crate) retired: bool,
+}
+
+/// What is known of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileView {
+    pub(crate) named: Option<(Namespace, Name)>,
+    pub(crate) report: FileReport,
+    pub(crate) orphan: Option<OrphanReport>,
+    pub(crate) in_sync: Option<Version>,
+    pub(crate) written: bool,
+    pub(crate) retired: bool,
+}
+
+/// How the bus is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct BusView {
+    pub(crate) connected: bool,
+    pub(crate) server: Option<Name>,
+    /// When the connection was lost; none while connected or never connected.
+    pub(crate) alone_since: Option<Timestamp>,
+    /// Why this instance may not act under its name.
+    pub(crate) refused: Option<String>,
+    pub(crate) controllers: bool,
+}
+
+/// The present state of everything, for whoever reports or answers.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    pub(crate) processes: BTreeMap<Uid, ProcessView>,
+    pub(crate) files: BTreeMap<Uid, FileView>,
+    pub(crate) run: HeldDocument,
+    pub(crate) files_held: HeldDocument,
+    pub(crate) documents_at: Option<Timestamp>,
+    pub(crate) assigned: u32,
+    pub(crate) conditions: BTreeMap<String, Condition>,
+    pub(crate) host: Option<HostInfo>,
+    pub(crate) bus: BusView,
+    pub(crate) report_seq: u64,
+    pub(crate) exits_dropped: u64,
+    pub(crate) facts: Facts,
+}
+
+/// What all actors of one agent share.
+pub(crate) struct Context {
+    pub(crate) deps: Deps,
+    pub(crate) node: NodeName,
+    pub(crate) incarnation: u64,
+    pub(crate) identity: Identity,
+    pub(crate) board: Mutex<Board>,
+    pub(crate) memory: Mutex<Ledger>,
+    pub(crate) ledger: Slot<ledger::Msg>,
+    pub(crate) bus: Slot<bus::Msg>,
+    pub(crate) registry: Slot<registry::Msg>,
+    pub(crate) reporter: Slot<reporter::Msg>,
+    pub(crate) events: Slot<events::Msg>,
+    pub(crate) host: Slot<host::Msg>,
+    pub(crate) relay: Slot<crate::actors::relay::Msg>,
+    pub(crate) report_wake: Wake,
+    pub(crate) registry_wake: Wake,
+}
+
+impl Context {
+    pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
+        lock(&self.board)
+    }
+
+    /// Makes a change durable; an error says why it is not.
+    pub(crate) async fn persist(&self, change: Change) -> Result<(), String> {
+        let (done, result) = oneshot::channel();
+        if !self.ledger.cast(ledger::Msg::Change(Box::new(change), Some(done))) {
+            return Err("the ledger is being restarted".to_owned());
+        }
+        result.await.unwrap_or_else(|_| Err("the ledger is being restarted".to_owned()))
+    }
+
+    /// Makes a change durable soon.
+    pub(crate) fn note(&self, change: Change) {
+        self.ledger.cast(ledger::Msg::Change(Box::new(change), None));
+    }
+
+    /// Something that is reported changed.
+    pub(crate) fn changed(&self) {
+        self.report_wake.ring(&self.reporter, reporter::Msg::Wake);
+    }
+
+    /// Something that decisions of the registry depend on changed.
+    pub(crate) fn reassess(&self) {
+        self.registry_wake.ring(&self.registry, registry::Msg::Reassess);
+    }
+
+    /// Tells the story, best effort.
+    pub(crate) fn tell(&self, object: ObjectRef, uid: Option<Uid>, reason: Reason, message: String) {
+        tracing::info!(object = %object, %reason, "{message}");
+        self.events.cast(events::Msg::Tell(Box::new(events::Told { object, uid, reason, message })));
+    }
+
+    pub(crate) fn node_ref(&self) -> Option<ObjectRef> {
+        let name = self.node.as_str().parse().ok()?;
+        Some(ObjectRef { kind: Kind::Node, namespace: None, name })
+    }
+
+    /// Sets a condition of the node, and tells when it begins.
+    pub(crate) fn condition(&self, reason: Reason, message: Option<String>) {
+        let kind = reason.as_str().to_owned();
+        let begins = {
+            let mut board = self.board();
+            let before = board.conditions.get(&kind);
+            match &message {
+                None if before.is_none() => return,
+                Some(text) if before.is_some_and(|c| c.message == *text) => return,
+                None | Some(_) => {}
+            }
+            let begins = message.is_some() && before.is_none();
+            match &message {
+                None => {
+                    board.conditions.remove(&kind);
+                }
+                Some(text) => {
+                    let now = self.deps.clock.wall();
+                    let since = before.map_or(now, |c| c.last_transition_time);
+                    board.conditions.insert(
+                        kind.clone(),
+                        Condition {
+                            kind,
+                            status: ConditionStatus::True,
+                            reason: reason.as_str().to_owned(),
+                            message: text.clone(),
+                            last_transition_time: since,
+                            observed_generation: None,
+                        },
+                    );
+                }
+            }
+            begins
+        };
+        if begins && let (Some(text), Some(object)) = (message, self.node_ref()) {
+            self.tell(object, None, reason, text);
+        }
+        self.changed();
+    }
+
+    pub(crate) fn node_facts(&self) -> NodeFacts {
+        let facts = self.board().facts.clone();
+        let mut labels = self.deps.config.labels.clone();
+        labels.extend(fact_labels(&facts));
+        NodeFacts {
+            hostname: facts.hostname,
+            address: facts.address,
+            root: self.deps.config.root.clone(),
+            labels,
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Rules {
+        let config = &self.deps.config;
+        Rules { root: config.root.clone(), own: config.own.clone(), originals: config.originals.clone() }
+    }
+
+    pub(crate) fn dice(&self) -> u64 {
+        self.deps.entropy.number()
+    }
+}
+
+impl HostFacts for Context {
+    fn is_mounted(&self, path: &str) -> bool {
+        self.deps.files.is_mounted(&format!("{}{path}", self.deps.config.root))
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.deps.files.exists(&format!("{}{path}", self.deps.config.root))
+    }
+}
+
+/// The labels that a node's facts give it.
+pub(crate) fn fact_labels(facts: &Facts) -> BTreeMap<String, String> {
+    let os = facts.os.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+    [("ostler/arch", facts.arch.clone()), ("ostler/os", os), ("ostler/kernel", facts.kernel.clone())]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+pub(crate) type Shared = Arc<Context>;

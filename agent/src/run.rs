@@ -1,0 +1,134 @@
+//! An agent from its start to its end.
+
+use std::sync::{Arc, Mutex};
+
+use ostler_agent_core::ledger::{Change, Ledger};
+use ractor::{Actor, ActorRef, SpawnErr};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::actors::{reporter, root};
+use crate::context::{Board, BusView, Context, Deps, Shared, Slot, Wake};
+use crate::status::Status;
+
+/// How long the last report of a graceful end is waited for.
+const LAST_WORDS_MS: u64 = 2_000;
+/// How long the tree may take to say that it is alive.
+const ALIVE_MS: u64 = 2_000;
+
+/// Why an agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The ledger cannot be read: starting without it could start what was stopped.
+    #[error("the ledger cannot be read: {0}")]
+    Ledger(String),
+    /// The tree of actors did not come up.
+    #[error("the agent's actors did not start")]
+    Actors(#[source] Box<SpawnErr>),
+}
+
+/// A running agent. Dropping it does not end it.
+pub struct Handle {
+    context: Shared,
+    root: ActorRef<root::Msg>,
+    join: JoinHandle<()>,
+}
+
+/// Starts an agent.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn run(deps: Deps) -> Result<Handle, StartError> {
+    let stored = deps.ledger.load().await.map_err(StartError::Ledger)?;
+    let memory = match stored {
+        None => Ledger::default(),
+        Some(bytes) => Ledger::decode(&bytes).map_err(|error| StartError::Ledger(error.to_string()))?,
+    };
+    let identity = deps.facts.identity();
+    let facts = deps.facts.facts();
+    let context = Arc::new(Context {
+        node: deps.link.node().clone(),
+        incarnation: deps.entropy.number(),
+        identity: identity.clone(),
+        board: Mutex::new(Board { facts, bus: BusView::default(), ..Board::default() }),
+        memory: Mutex::new(memory),
+        ledger: Slot::default(),
+        bus: Slot::default(),
+        registry: Slot::default(),
+        reporter: Slot::default(),
+        events: Slot::default(),
+        host: Slot::default(),
+        relay: Slot::default(),
+        report_wake: Wake::default(),
+        registry_wake: Wake::default(),
+        deps,
+    });
+    let spawned = Actor::spawn(None, root::RootActor, context.clone()).await;
+    let (root, join) = spawned.map_err(|error| StartError::Actors(Box::new(error)))?;
+    context.note(Change::Boot(identity.boot));
+    Ok(Handle { context, root, join })
+}
+
+impl Handle {
+    /// Ends the agent in order: processes go on, a last report is tried.
+    pub async fn stop(self) {
+        let (done, stored) = oneshot::channel();
+        if self.context.reporter.cast(reporter::Msg::Final(done)) {
+            tokio::select! {
+                biased;
+                // Stored or given up: either way it is time to end.
+                _ = stored => {}
+                () = self.context.deps.clock.sleep_ms(LAST_WORDS_MS) => {}
+            }
+        }
+        self.kill();
+    }
+
+    /// Ends the agent at once, as a crash would.
+    pub fn kill(self) {
+        self.root.kill();
+    }
+
+    /// Whether the tree of actors answers; what feeds a watchdog.
+    pub async fn is_alive(&self) -> bool {
+        let (asked, answer) = oneshot::channel();
+        if self.root.cast(root::Msg::Alive(asked)).is_err() {
+            return false;
+        }
+        tokio::select! {
+            biased;
+            answer = answer => answer.is_ok(),
+            () = self.context.deps.clock.sleep_ms(ALIVE_MS) => false,
+        }
+    }
+
+    /// Whether the agent has ended by itself: an invariant is broken, and its supervisor should start it anew.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.join.is_finished()
+    }
+
+    /// How things stand, for people on the host and for tests.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status::of(&self.context)
+    }
+
+    /// What answers [`Self::status`] after this handle has moved on.
+    #[must_use]
+    pub fn viewer(&self) -> Viewer {
+        Viewer(self.context.clone())
+    }
+}
+
+/// Looks at a running agent.
+#[derive(Clone)]
+pub struct Viewer(Shared);
+
+impl Viewer {
+    /// How things stand.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status::of(&self.0)
+    }
+}

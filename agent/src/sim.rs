@@ -1,0 +1,14 @@
+//! A simulated host: processes that survive the agent, a file system in memory, a ledger with the semantics of a disk.
+//!
+//! Deterministic under tokio's paused clock: no threads, no real IO, no order that depends on hashing. The same agent
+//! runs on these as on a real host.
+
+mod facts;
+mod files;
+mod host;
+mod ledger;
+
+pub use facts::SimFacts;
+pub use files::SimFiles;
+pub use host::{Program, SimEvent, SimHost, SimRecord};
+pub use ledger::SimLedger;

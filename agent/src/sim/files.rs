@@ -1,0 +1,122 @@
+//! A file system in memory, with watches, crashes and losses of power.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use ostler_agent_core::file::model::ModelFs;
+use ostler_agent_core::file::{Content, Observed, Step, StepError};
+use ostler_schemas::hash::sha256;
+use tokio::sync::watch;
+
+use crate::context::lock;
+use crate::ports::Files;
+
+struct Inner {
+    fs: ModelFs,
+    /// Steps that may still be carried out; then every call hangs, as on a host whose agent just died.
+    steps_left: Option<u64>,
+    steps: u64,
+}
+
+/// A file system that outlives agents.
+pub struct SimFiles {
+    inner: Mutex<Inner>,
+    changes: watch::Sender<u64>,
+}
+
+impl SimFiles {
+    /// With the usual folders.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let fs = ModelFs::new(&["/etc", "/var/lib", "/tmp"]);
+        let inner = Inner { fs, steps_left: None, steps: 0 };
+        Arc::new(Self { inner: Mutex::new(inner), changes: watch::channel(0).0 })
+    }
+
+    /// Looks at or changes the files as another hand would; watches hear of it.
+    pub fn with<T>(&self, act: impl FnOnce(&mut ModelFs) -> T) -> T {
+        let result = act(&mut lock(&self.inner).fs);
+        self.changes.send_modify(|n| *n += 1);
+        result
+    }
+
+    /// The content of a file.
+    #[must_use]
+    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+        lock(&self.inner).fs.file(path).map(|f| f.bytes.clone())
+    }
+
+    /// After so many more steps every step hangs; none lifts that.
+    pub fn hang_after(&self, steps: Option<u64>) {
+        lock(&self.inner).steps_left = steps;
+    }
+
+    /// How many steps were carried out.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        lock(&self.inner).steps
+    }
+
+    /// What was not synced is lost.
+    pub fn power_loss(&self) {
+        self.with(ModelFs::power_loss);
+    }
+
+    fn try_apply(&self, step: &Step, content: Option<Bytes>) -> Option<Result<(), StepError>> {
+        let mut inner = lock(&self.inner);
+        match &mut inner.steps_left {
+            Some(0) => return None,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        inner.steps += 1;
+        let mut blobs = BTreeMap::new();
+        if let (Step::WriteTemp { content: Content::Blob(hash), .. }, Some(bytes)) = (step, content)
+            && sha256(&bytes) == *hash
+        {
+            blobs.insert(*hash, bytes.to_vec());
+        }
+        Some(inner.fs.apply(step, &blobs))
+    }
+}
+
+impl Files for SimFiles {
+    fn observe(&self, path: String, _: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>> {
+        std::future::ready(Ok(lock(&self.inner).fs.observe(&path))).boxed()
+    }
+
+    fn apply(&self, step: Step, content: Option<Bytes>) -> BoxFuture<'_, Result<(), StepError>> {
+        async move {
+            match self.try_apply(&step, content) {
+                Some(result) => {
+                    self.changes.send_modify(|n| *n += 1);
+                    result
+                }
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn watch(&self, _: String) -> BoxStream<'static, ()> {
+        let changes = self.changes.subscribe();
+        futures::stream::unfold(changes, |mut changes| async move {
+            changes.changed().await.ok()?;
+            Some(((), changes))
+        })
+        .boxed()
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        lock(&self.inner).fs.exists(path)
+    }
+
+    fn is_mounted(&self, _: &str) -> bool {
+        false
+    }
+}

@@ -1,0 +1,445 @@
+//! Simulated processes under a simulated holder: they live on when the agent dies, end as their program says, and
+//! everything that ever happened is written down for checkers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use ostler_agent_core::environment::UserFacts;
+use ostler_agent_core::file::Owner;
+use ostler_agent_core::holder::protocol::ProcKey;
+use ostler_agent_core::probe::Question;
+use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
+use ostler_bus::clock::ClockRef;
+use ostler_schemas::quantity::{Rlimit, Signal};
+use ostler_schemas::time::Timestamp;
+use ostler_schemas::v1::reason::Reason;
+use ostler_schemas::{Name, Namespace};
+use tokio::sync::mpsc;
+
+use crate::context::lock;
+use crate::ports::{
+    Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostSpawn, HostUser, Listed, LogPiece,
+    LogPlace, SpawnError,
+};
+
+/// How processes with a certain command behave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Ends by itself after so many milliseconds with this code.
+    pub exits: Option<(u64, i32)>,
+    /// How long it takes to end when asked; none = it must be killed.
+    pub stops_in_ms: Option<u64>,
+    /// When its readiness probe begins to succeed.
+    pub ready_after_ms: u64,
+    /// How long a start takes.
+    pub starts_in_ms: u64,
+    /// It cannot be started, for this reason.
+    pub broken: Option<String>,
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Self { exits: None, stops_in_ms: Some(10), ready_after_ms: 0, starts_in_ms: 1, broken: None }
+    }
+}
+
+/// What happened to an incarnation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SimEvent {
+    /// It started, with these words.
+    Started(Vec<String>),
+    /// It ended.
+    Ended(HowEnded),
+    /// The host went down under it.
+    PowerLost,
+}
+
+/// One line of a host's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimRecord {
+    /// When, by the host's clock.
+    pub at: Timestamp,
+    /// Which incarnation.
+    pub key: ProcKey,
+    /// Its process's name.
+    pub name: Name,
+    /// What.
+    pub event: SimEvent,
+}
+
+struct Living {
+    spawn: HostSpawn,
+    process: HostProcess,
+    stopping: bool,
+}
+
+struct Inner {
+    programs: BTreeMap<String, Program>,
+    living: BTreeMap<ProcKey, Living>,
+    exits: Vec<(ProcKey, HostExit)>,
+    listeners: Vec<mpsc::UnboundedSender<HostEvent>>,
+    history: Vec<SimRecord>,
+    logs: BTreeMap<(Namespace, Name), Vec<u8>>,
+    users: BTreeMap<String, Owner>,
+    seq: u64,
+    next_pid: u32,
+    boot: u64,
+    on: bool,
+    holder: bool,
+    unready_ports: BTreeMap<u16, ()>,
+}
+
+/// A host's processes. Outlives agents.
+pub struct SimHost {
+    clock: ClockRef,
+    me: Weak<SimHost>,
+    inner: Mutex<Inner>,
+}
+
+const SIGKILL: i32 = 9;
+
+impl SimHost {
+    /// A running host without processes. Its clock is that of the machine, not of one life of an agent.
+    #[must_use]
+    pub fn new(clock: ClockRef) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            clock,
+            me: me.clone(),
+            inner: Mutex::new(Inner {
+                programs: BTreeMap::new(),
+                living: BTreeMap::new(),
+                exits: Vec::new(),
+                listeners: Vec::new(),
+                history: Vec::new(),
+                logs: BTreeMap::new(),
+                users: BTreeMap::from([("root".to_owned(), Owner { uid: 0, gid: 0 })]),
+                seq: 0,
+                next_pid: 100,
+                boot: 1,
+                on: true,
+                holder: true,
+                unready_ports: BTreeMap::new(),
+            }),
+        })
+    }
+
+    /// How processes whose first word is `command` behave from now on.
+    pub fn program(&self, command: &str, program: Program) {
+        lock(&self.inner).programs.insert(command.to_owned(), program);
+    }
+
+    /// The present boot id.
+    #[must_use]
+    pub fn boot(&self) -> String {
+        format!("boot-{}", lock(&self.inner).boot)
+    }
+
+    /// Everything that ever happened to processes here.
+    #[must_use]
+    pub fn history(&self) -> Vec<SimRecord> {
+        lock(&self.inner).history.clone()
+    }
+
+    /// What lives, with its words.
+    #[must_use]
+    pub fn living(&self) -> Vec<(ProcKey, Name, Vec<String>)> {
+        let inner = lock(&self.inner);
+        inner.living.iter().map(|(k, l)| (*k, l.spawn.name.clone(), l.spawn.argv.clone())).collect()
+    }
+
+    /// Exits that no agent has acknowledged.
+    #[must_use]
+    pub fn unacknowledged(&self) -> usize {
+        lock(&self.inner).exits.len()
+    }
+
+    /// Ends an incarnation as if by itself.
+    pub fn end(&self, key: ProcKey, how: HowEnded) {
+        let wall = self.clock.wall();
+        let mut inner = lock(&self.inner);
+        let Some(living) = inner.living.remove(&key) else { return };
+        inner.seq += 1;
+        let exit =
+            HostExit { incarnation: key.incarnation, seq: inner.seq, how: how.clone(), oom: false, at: wall };
+        inner.exits.push((key, exit.clone()));
+        let event = SimEvent::Ended(how);
+        inner.history.push(SimRecord { at: wall, key, name: living.spawn.name, event });
+        inner.tell(HostEvent::Exited(key.uid, exit));
+        inner.tell(HostEvent::TreeEmpty(key));
+    }
+
+    /// A port on which readiness probes fail from now on, or succeed again.
+    pub fn set_port_ready(&self, port: u16, ready: bool) {
+        let mut inner = lock(&self.inner);
+        if ready {
+            inner.unready_ports.remove(&port);
+        } else {
+            inner.unready_ports.insert(port, ());
+        }
+    }
+
+    /// The power goes: nothing lives, nothing is remembered. The agent must be ended by the test.
+    pub fn power_off(&self) {
+        let wall = self.clock.wall();
+        let mut inner = lock(&self.inner);
+        for (key, living) in std::mem::take(&mut inner.living) {
+            let event = SimEvent::PowerLost;
+            inner.history.push(SimRecord { at: wall, key, name: living.spawn.name, event });
+        }
+        inner.exits.clear();
+        inner.listeners.clear();
+        inner.on = false;
+    }
+
+    /// The host boots.
+    pub fn power_on(&self) {
+        let mut inner = lock(&self.inner);
+        inner.boot += 1;
+        inner.on = true;
+        inner.holder = true;
+    }
+
+    /// The holder goes; what lives lives on.
+    pub fn holder_down(&self) {
+        let mut inner = lock(&self.inner);
+        inner.listeners.clear();
+        inner.holder = false;
+    }
+
+    /// The holder is back and has adopted everything.
+    pub fn holder_up(&self) {
+        lock(&self.inner).holder = true;
+    }
+
+    /// Puts lines into a process's log.
+    pub fn log(&self, namespace: &Namespace, name: &Name, text: &str) {
+        let key = (namespace.clone(), name.clone());
+        lock(&self.inner).logs.entry(key).or_default().extend_from_slice(text.as_bytes());
+    }
+
+    fn up(&self) -> Result<(), HostError> {
+        let inner = lock(&self.inner);
+        if inner.on && inner.holder { Ok(()) } else { Err(HostError("nobody listens".to_owned())) }
+    }
+
+    fn admit(&self, spawn: &HostSpawn) -> Result<Program, SpawnError> {
+        let inner = lock(&self.inner);
+        if !inner.on || !inner.holder {
+            return Err(SpawnError::Not(StartFailure::Refused("nobody listens".to_owned())));
+        }
+        if inner.living.keys().any(|k| k.uid == spawn.key.uid) {
+            return Err(SpawnError::Not(StartFailure::Busy));
+        }
+        let program =
+            spawn.argv.first().and_then(|command| inner.programs.get(command)).cloned().unwrap_or_default();
+        match &program.broken {
+            Some(why) => Err(SpawnError::Not(StartFailure::Failed(Reason::StartFailed, why.clone()))),
+            None => Ok(program),
+        }
+    }
+
+    fn begin(&self, spawn: HostSpawn, program: &Program) -> Result<HostProcess, SpawnError> {
+        let wall = self.clock.wall();
+        let key = spawn.key;
+        let process = {
+            let mut inner = lock(&self.inner);
+            if !inner.on || !inner.holder {
+                return Err(SpawnError::Unknown("the connection ended".to_owned()));
+            }
+            if inner.living.keys().any(|k| k.uid == key.uid) {
+                return Err(SpawnError::Not(StartFailure::Busy));
+            }
+            inner.next_pid += 1;
+            let process = HostProcess {
+                incarnation: key.incarnation,
+                pid: inner.next_pid,
+                started_at: wall,
+                cgroup: None,
+                log_path: None,
+            };
+            let event = SimEvent::Started(spawn.argv.clone());
+            inner.history.push(SimRecord { at: wall, key, name: spawn.name.clone(), event });
+            inner.living.insert(key, Living { spawn, process: process.clone(), stopping: false });
+            process
+        };
+        if let Some((ms, code)) = program.exits {
+            self.end_after(key, ms, HowEnded::Code(code));
+        }
+        Ok(process)
+    }
+
+    fn end_after(&self, key: ProcKey, ms: u64, how: HowEnded) {
+        let (me, clock) = (self.me.clone(), self.clock.clone());
+        tokio::spawn(async move {
+            clock.sleep_ms(ms).await;
+            if let Some(host) = me.upgrade() {
+                host.end(key, how);
+            }
+        });
+    }
+
+    fn begin_stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> Result<(), HostError> {
+        self.up()?;
+        let stops_in = {
+            let mut inner = lock(&self.inner);
+            let programs = inner.programs.clone();
+            let Some(living) = inner.living.get_mut(&key) else {
+                return Err(HostError(format!("{key} is not here")));
+            };
+            if living.stopping {
+                return Ok(());
+            }
+            living.stopping = true;
+            let program =
+                living.spawn.argv.first().and_then(|c| programs.get(c)).cloned().unwrap_or_default();
+            program.stops_in_ms
+        };
+        match stops_in.filter(|ms| *ms <= grace_ms) {
+            Some(ms) => self.end_after(key, ms, HowEnded::Signal(i32::from(signal.number()))),
+            None => self.end_after(key, grace_ms, HowEnded::Signal(SIGKILL)),
+        }
+        Ok(())
+    }
+
+    /// Whether a process listens on a port: it was given the port, and has run long enough.
+    fn answers(&self, port: u16) -> bool {
+        let wall = self.clock.wall();
+        let text = port.to_string();
+        let inner = lock(&self.inner);
+        !inner.unready_ports.contains_key(&port)
+            && inner.living.values().any(|l| {
+                let program = l.spawn.argv.first().and_then(|c| inner.programs.get(c));
+                let ready_after = program.map_or(0, |p| p.ready_after_ms);
+                let given = l.spawn.env.iter().any(|(n, v)| n.starts_with("OSTLER_PORT_") && *v == text);
+                given && wall.since_ms(l.process.started_at) >= ready_after
+            })
+    }
+
+    fn log_from(&self, namespace: &Namespace, name: &Name, from: usize) -> LogPiece {
+        let inner = lock(&self.inner);
+        let log = inner.logs.get(&(namespace.clone(), name.clone())).map(Vec::as_slice).unwrap_or_default();
+        let bytes = Bytes::copy_from_slice(log.get(from..).unwrap_or_default());
+        LogPiece { bytes, next: LogPlace { file: 1, offset: log.len() as u64 } }
+    }
+}
+
+impl Inner {
+    fn tell(&mut self, event: HostEvent) {
+        self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
+    }
+}
+
+impl Host for SimHost {
+    fn connect(&self) -> BoxFuture<'_, Result<HostConnection, HostError>> {
+        async move {
+            self.up()?;
+            let (sender, receiver) = mpsc::unbounded_channel();
+            lock(&self.inner).listeners.push(sender);
+            let events = futures::stream::unfold(receiver, |mut receiver| async move {
+                receiver.recv().await.map(|event| (event, receiver))
+            });
+            let info = HostInfo { version: "sim".to_owned(), boot: self.boot(), unenforced: Vec::new() };
+            Ok(HostConnection { info, events: events.boxed() })
+        }
+        .boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<HostListing, HostError>> {
+        async move {
+            self.up()?;
+            let inner = lock(&self.inner);
+            let processes = inner.living.iter().map(|(key, l)| Listed {
+                uid: key.uid,
+                namespace: l.spawn.namespace.clone(),
+                name: l.spawn.name.clone(),
+                process: l.process.clone(),
+            });
+            let exits = inner.exits.iter().map(|(key, exit)| (key.uid, exit.clone())).collect();
+            Ok(HostListing { processes: processes.collect(), exits })
+        }
+        .boxed()
+    }
+
+    fn spawn(&self, spawn: HostSpawn) -> BoxFuture<'_, Result<HostProcess, SpawnError>> {
+        async move {
+            let program = self.admit(&spawn)?;
+            if program.starts_in_ms > 0 {
+                self.clock.sleep_ms(program.starts_in_ms).await;
+            }
+            self.begin(spawn, &program)
+        }
+        .boxed()
+    }
+
+    fn stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> BoxFuture<'_, Result<(), HostError>> {
+        std::future::ready(self.begin_stop(key, signal, grace_ms)).boxed()
+    }
+
+    fn adjust(&self, _: ProcKey, _: Rlimit) -> BoxFuture<'_, Result<(), HostError>> {
+        std::future::ready(self.up()).boxed()
+    }
+
+    fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {
+        let up = self.up();
+        if up.is_ok() {
+            lock(&self.inner).exits.retain(|(k, exit)| *k != key || exit.seq != seq);
+        }
+        std::future::ready(up).boxed()
+    }
+
+    fn user(&self, user: Option<String>, _: Option<String>) -> BoxFuture<'_, Result<HostUser, String>> {
+        let inner = lock(&self.inner);
+        let found = match &user {
+            None => Ok(Owner { uid: 1000, gid: 1000 }),
+            Some(name) => {
+                inner.users.get(name).copied().ok_or(format!("user {name} is not known on this host"))
+            }
+        };
+        let name = user.clone().unwrap_or_else(|| "nobody".to_owned());
+        let result = found.map(|owner| HostUser {
+            facts: UserFacts { name, home: "/".to_owned(), shell: "/bin/sh".to_owned() },
+            owner,
+            groups: Vec::new(),
+            is_self: user.is_none(),
+        });
+        std::future::ready(result).boxed()
+    }
+
+    fn ask(&self, question: Question, _: u64) -> BoxFuture<'_, Result<(), String>> {
+        let port = match question {
+            Question::Http { port, .. } | Question::Tcp { port, .. } => port,
+        };
+        let result = if self.answers(port) { Ok(()) } else { Err("connection refused".to_owned()) };
+        std::future::ready(result).boxed()
+    }
+
+    fn log_tail(
+        &self,
+        namespace: Namespace,
+        name: Name,
+        lines: Option<u64>,
+    ) -> BoxFuture<'_, Result<LogPiece, String>> {
+        let mut piece = self.log_from(&namespace, &name, 0);
+        if let Some(lines) = lines {
+            let breaks: Vec<usize> =
+                piece.bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
+            let skip = breaks.len().saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
+            let from = skip.checked_sub(1).map_or(0, |at| breaks[at]);
+            piece.bytes = piece.bytes.slice(from..);
+        }
+        std::future::ready(Ok(piece)).boxed()
+    }
+
+    fn log_more(
+        &self,
+        namespace: Namespace,
+        name: Name,
+        from: LogPlace,
+    ) -> BoxFuture<'_, Result<LogPiece, String>> {
+        let from = usize::try_from(from.offset).unwrap_or(usize::MAX);
+        std::future::ready(Ok(self.log_from(&namespace, &name, from))).boxed()
+    }
+}
