@@ -67,8 +67,20 @@ impl Server {
     /// What clients connect to. Always TLS.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("tls://{}:{}", self.host, self.client_port)
+        format!("tls://{}", address(&self.host, self.client_port))
     }
+}
+
+/// Host and port as URLs and listeners want them: an IPv6 address in brackets.
+fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// What a host name or an address consists of. They go into files of three syntaxes, none of which gives these
+/// characters a meaning inside a string.
+fn is_host(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+    !text.is_empty() && text.bytes().all(fits)
 }
 
 /// What should be there.
@@ -111,6 +123,12 @@ pub enum SetupError {
     ServerTwice {
         /// The name.
         name: Name,
+    },
+    /// A host that can be none.
+    #[error("{host:?} is neither a host name nor an address")]
+    BadHost {
+        /// What was given.
+        host: String,
     },
     /// A file of an earlier run is not what this program writes.
     #[error("{path} is not readable as what setup writes: {reason}")]
@@ -202,6 +220,9 @@ fn merged(options: &Options, before: &State) -> Result<State, SetupError> {
         if !names.insert(server.name.as_str()) {
             return Err(SetupError::ServerTwice { name: server.name.clone() });
         }
+        if let Some(host) = [&server.host, &server.listen].into_iter().find(|h| !is_host(h)) {
+            return Err(SetupError::BadHost { host: host.clone() });
+        }
     }
     let nodes: BTreeSet<NodeName> = before.nodes.union(&options.nodes).cloned().collect();
     let operators: BTreeSet<Name> = before.operators.union(&options.operators).cloned().collect();
@@ -245,7 +266,7 @@ pub fn read(out: &Path) -> Result<Files, SetupError> {
     Ok(found)
 }
 
-/// Writes `files` below `out`, each whole (a new file, then renamed). Folders with secrets are their owner's alone.
+/// Writes `files` below `out`, each whole (a new file, then renamed).
 ///
 /// # Errors
 /// [`SetupError::Io`].

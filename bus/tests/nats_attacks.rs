@@ -272,7 +272,11 @@ async fn callers_cannot_be_forged(scene: &Scene) {
     let (answer, ()) =
         tokio::time::timeout(PATIENCE, async { tokio::join!(answer, serve) }).await.expect("in time");
     let info = String::from_utf8_lossy(&answer.payload).into_owned();
-    assert!(info.contains(r#""acc":"AG""#) && !info.contains("anna"), "{info}");
+    // The caller's account and key: what `identities.json` lists under the caller's name.
+    let seed = std::fs::read_to_string(scene.rig.local.config(Identity::Node(node("n1"))).credentials);
+    let key = nkeys::KeyPair::from_seed(seed.expect("a key").trim()).expect("a key").public_key();
+    let user = format!(r#""user":"{key}""#);
+    assert!(info.contains(r#""acc":"AG""#) && info.contains(&user) && !info.contains("anna"), "{info}");
 }
 
 async fn canaries_only_beat(scene: &Scene) {

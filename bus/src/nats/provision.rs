@@ -127,7 +127,11 @@ pub async fn provision(bus: &Bus, scale: Scale, patience: Duration) -> Result<Pr
     Ok(done)
 }
 
-fn check_version(found: &str) -> Result<(), ProvisionError> {
+/// Whether a server of this version (see [`Link::server_version`]) is new enough. Every daemon asks this at start.
+///
+/// # Errors
+/// [`ProvisionError::TooOld`], with the reason.
+pub fn check_version(found: &str) -> Result<(), ProvisionError> {
     let mut numbers = found.split(['.', '-']).map(|n| n.parse::<u64>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < OLDEST { Err(ProvisionError::TooOld { found: found.to_owned() }) } else { Ok(()) }

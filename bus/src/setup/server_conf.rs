@@ -1,6 +1,6 @@
 //! One server's configuration file.
 
-use super::Server;
+use super::{Server, address};
 use crate::layout::{AccountUser, Sizes, accounts_block, line};
 
 /// The largest message: a body of 1 MiB, which is the largest envelope, with its headers.
@@ -32,7 +32,7 @@ pub(super) fn render(server: &Server, all: &[Server], users: &[AccountUser]) -> 
          # Start nats-server in this file's folder: the certificates' paths are relative to it.\n",
     );
     line!(out, "server_name: {}", server.name);
-    line!(out, "listen: {}", quoted(&format!("{}:{}", server.listen, server.client_port)));
+    line!(out, "listen: {}", quoted(&address(&server.listen, server.client_port)));
     line!(out, "max_payload: {MAX_PAYLOAD}");
     // A half-open link is noticed within half a minute.
     out.push_str("ping_interval: \"10s\"\nping_max: 2\n");
@@ -47,12 +47,12 @@ pub(super) fn render(server: &Server, all: &[Server], users: &[AccountUser]) -> 
     out.push_str("  sync_interval: always\n}\n");
     if all.len() > 1 {
         line!(out, "cluster {{\n  name: ostler");
-        line!(out, "  listen: {}", quoted(&format!("{}:{}", server.listen, server.cluster_port)));
+        line!(out, "  listen: {}", quoted(&address(&server.listen, server.cluster_port)));
         out.push_str("  # Clients know every server from their settings.\n  no_advertise: true\n");
         let routes: Vec<String> = all
             .iter()
             .filter(|s| s.name != server.name)
-            .map(|s| quoted(&format!("tls://{}:{}", s.host, s.cluster_port)))
+            .map(|s| quoted(&format!("tls://{}", address(&s.host, s.cluster_port))))
             .collect();
         line!(out, "  routes: [{}]", routes.join(", "));
         tls(&mut out, server, "  ", true);

@@ -55,3 +55,19 @@ fn secrets_are_their_owners_alone() {
     let again = run(dir.path(), &options(&["n1"]), &SeededEntropy::from_number(9)).expect("written");
     assert_eq!(files, again);
 }
+
+#[test]
+fn hosts_are_hosts() {
+    let mut six = options(&[]);
+    six.servers[0].host = "fd00::1".to_owned();
+    let files =
+        generate(&six, Path::new("/out"), &Files::new(), &SeededEntropy::from_number(1)).expect("files");
+    let toml = String::from_utf8_lossy(&files["controller/controller.toml"].bytes).into_owned();
+    assert!(toml.contains("tls://[fd00::1]:4222"), "{toml}");
+    for bad in ["", "a b", "x\"\ny", "a/b"] {
+        let mut options = options(&[]);
+        options.servers[0].host = bad.to_owned();
+        let refused = generate(&options, Path::new("/out"), &Files::new(), &SeededEntropy::from_number(1));
+        assert!(matches!(refused, Err(SetupError::BadHost { .. })), "{bad:?}");
+    }
+}
