@@ -170,6 +170,32 @@ async fn without_an_answer_the_outcome_is_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_is_refused_for_good() {
+    let Some(rig) = rig(1).await else { return };
+    let store = store(&rig.controller);
+    let write = |n: u8, size: usize| Write {
+        key: template(n),
+        op: Op::Put(vec![0; size].into()),
+        guard: Guard::Own(Expect::Absent),
+        headers: Headers::new(),
+    };
+    let txn = |writes| Txn { id: rig.entropy.txn(), writes };
+    let many = (0..=ostler_bus::store::TXN_WRITES_MAX).map(|_| write(1, 1)).collect();
+    for transaction in [
+        txn(vec![write(1, 2 << 20)]),
+        txn(vec![write(1, 1), write(2, 2 << 20), write(3, 1)]),
+        // Beyond the stream's own limit, but not the server's.
+        txn(vec![write(1, (1 << 20) + (32 << 10))]),
+        txn(many),
+    ] {
+        let refused = store.commit(&transaction).await;
+        assert!(matches!(refused, Err(CommitError::Refused { retryable: false, .. })), "{refused:?}");
+    }
+    // The largest body of ours fits, and nothing of the refused ones is there.
+    store.commit(&txn(vec![write(1, 1 << 20), write(2, 1 << 20)])).await.expect("stored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_server_loses_no_watcher() {
     let Some(mut rig) = rig(3).await else { return };
     let store = store(&rig.controller);

@@ -4,6 +4,7 @@
 //! and everything silent after it is unknown.
 
 use async_nats::HeaderMap;
+use async_nats::client::PublishErrorKind;
 use bytes::Bytes;
 use ostler_schemas::headers as names;
 use serde::Deserialize;
@@ -147,7 +148,8 @@ async fn batch(link: &Link, txn: &Txn) -> Result<Committed, CommitError> {
                 return Err(refused(false, "the stream takes no batches"));
             }
         } else if let Err(error) = link.client().publish_with_headers(subject, headers, body).await {
-            return Err(refused(true, error.to_string()));
+            let too_large = error.kind() == PublishErrorKind::MaxPayloadExceeded;
+            return Err(refused(!too_large, error.to_string()));
         }
     }
     Err(refused(false, "an empty transaction"))

@@ -109,6 +109,11 @@ pub fn find_binary() -> Result<PathBuf, ServerError> {
         }
     }
     let mut found = Vec::new();
+    if let [named] = candidates.as_slice()
+        && !named.is_file()
+    {
+        found.push(format!("{} is no file", named.display()));
+    }
     for candidate in candidates.into_iter().filter(|c| c.is_file()) {
         match version_of(&candidate) {
             Some(version) if version >= OLDEST => return Ok(candidate),
