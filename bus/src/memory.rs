@@ -10,6 +10,12 @@
 //! hash maps, no random choice but from the seed, wakeups in order of waiting. It needs a current-thread runtime for
 //! that, and no time passes but by the configured delays.
 //!
+//! (The runtime's own `tokio::sync::watch` wakes several waiters of one channel in an order drawn from a generator that
+//! cannot be seeded: a simulated program in which two tasks wait on one such channel does not repeat.)
+//!
+//! A party that has crashed but was not dropped still looks connected, and its subscriptions still take their share of
+//! queue groups: so does a machine that died without a word. Dropping its handles and streams is what ends them.
+//!
 //! What it does not model: consumers' flow control, mirrors (account VIEW), clusters that disagree among themselves
 //! beyond stale reads and spurious conflicts.
 
