@@ -25,6 +25,8 @@ pub fn to_yaml(value: &Json) -> String {
 }
 
 const STEP: usize = 2;
+/// A key before a colon may have 1,024 characters in YAML; a longer one stands alone after a question mark.
+const LONGEST_KEY: usize = 1_000;
 
 fn indent(out: &mut String, by: usize) {
     out.extend(std::iter::repeat_n(' ', by));
@@ -35,7 +37,16 @@ fn write_map(out: &mut String, map: &Map<String, Json>, at: usize) {
         if index > 0 {
             indent(out, at);
         }
-        out.push_str(&one_line(key));
+        let key = one_line(key);
+        let is_long = key.len() > LONGEST_KEY;
+        if is_long {
+            out.push_str("? ");
+        }
+        out.push_str(&key);
+        if is_long {
+            out.push('\n');
+            indent(out, at);
+        }
         out.push(':');
         match value {
             Json::Object(inner) if !inner.is_empty() => {
@@ -44,9 +55,11 @@ fn write_map(out: &mut String, map: &Map<String, Json>, at: usize) {
                 write_map(out, inner, at + STEP);
             }
             Json::Array(items) if !items.is_empty() => {
+                // Where a key stands alone its value must stand further in.
+                let inside = if is_long { at + STEP } else { at };
                 out.push('\n');
-                indent(out, at);
-                write_list(out, items, at);
+                indent(out, inside);
+                write_list(out, items, inside);
             }
             Json::Null
             | Json::Bool(_)

@@ -142,6 +142,15 @@ fn hard_texts() {
     }
 }
 
+#[test]
+fn long_keys() {
+    let long = "k: ".repeat(700);
+    for value in [json!(1), json!("a\nb\n"), json!({}), json!({"a": [1]}), json!([]), json!([1, {"b": 2}])] {
+        let map = json!({ "a": 1, &long: value, "z": [{ &long: value, "y": 2 }] });
+        reads_back(&map).unwrap_or_else(|e| panic!("{value}: {e}"));
+    }
+}
+
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof!["[-a-z:#\\[\\]{},&*!|>'\"%@` \n\t0-9.]{0,16}", "\\PC{0,8}", "[a-z ]{0,4}(\n[ a-z]{0,5}){0,4}"]
 }
