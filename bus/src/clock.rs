@@ -67,7 +67,8 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since_epoch =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let mono = self.start.elapsed().as_millis();
         Now {
             mono: Mono(u64::try_from(mono).unwrap_or(u64::MAX)),

@@ -334,9 +334,20 @@ pub trait Store: Send + Sync + 'static {
     fn purge_marker<'a>(&'a self, key: &'a Key, revision: Revision) -> BoxFuture<'a, Result<(), ReadError>>;
 
     /// Appends to the stream that stores `subject` (events, audit), waiting for its acknowledgement.
-    fn append<'a>(&'a self, subject: &'a str, headers: Headers, body: Bytes) -> BoxFuture<'a, Result<u64, CommitError>>;
+    fn append<'a>(
+        &'a self,
+        subject: &'a str,
+        headers: Headers,
+        body: Bytes,
+    ) -> BoxFuture<'a, Result<u64, CommitError>>;
 
     /// Records of an append-only stream whose subject matches `filter`, from sequence `from` on, oldest first; the
     /// stream of results goes on with new records for ever if `follow`, else ends with the last stored one.
-    fn records(&self, stream: &'static str, filter: &str, from: u64, follow: bool) -> BoxStream<'static, Result<Record, ReadError>>;
+    fn records(
+        &self,
+        stream: &'static str,
+        filter: &str,
+        from: u64,
+        follow: bool,
+    ) -> BoxStream<'static, Result<Record, ReadError>>;
 }

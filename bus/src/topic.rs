@@ -146,7 +146,10 @@ pub trait Topic: Send + Sync + 'static {
 
     /// Sends a request whose answers are several messages. The stream never ends by itself: the caller stops at
     /// header `Ostler-End`, or after its own patience. A subject without responders yields one message of status 503.
-    fn request_many(&self, message: Outgoing) -> BoxFuture<'_, Result<BoxStream<'static, Message>, TopicError>>;
+    fn request_many(
+        &self,
+        message: Outgoing,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Message>, TopicError>>;
 
     /// Serves: one stream of the requests of all endpoints.
     fn serve(&self, service: ServiceSpec) -> BoxFuture<'_, Result<BoxStream<'static, Message>, TopicError>>;
