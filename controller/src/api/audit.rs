@@ -1,0 +1,138 @@
+//! Audit: what was asked of the API and what came of it. Intents are stored before anything is committed, outcomes
+//! after; refused identities are told together, so that a flood of them cannot fill the stream.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use ostler_bus::store::Headers;
+use ostler_controller_core::admission::unavailable;
+use ostler_schemas::codec::{self, Wire};
+use ostler_schemas::subject::{Verb, audit as subject};
+use ostler_schemas::v1::api::ApiError;
+use ostler_schemas::v1::event::AuditRecord;
+use ostler_schemas::{Actor, Name, ObjectRef, TxnId, headers};
+
+use super::server::Shared;
+
+/// Refusals of one caller and verb are told together so often.
+const REFUSALS_MS: u64 = 10_000;
+/// Callers and verbs whose refusals are told apart. Names come from strangers and cost nothing to make up: what is
+/// beyond is counted under the first one's name of `others`.
+const REFUSALS_KEPT: usize = 256;
+/// Objects that one record names.
+const OBJECTS: usize = 50;
+
+/// What is to be recorded of a request.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) caller: Name,
+    pub(super) actor: Actor,
+    pub(super) verb: Verb,
+    pub(super) objects: Vec<ObjectRef>,
+    pub(super) reason: Option<String>,
+    pub(super) message: String,
+    pub(super) txn: TxnId,
+}
+
+impl Entry {
+    fn record(&self, shared: &Shared, phase: &str, message: &str, count: u64) -> AuditRecord {
+        let more = self.objects.len().saturating_sub(OBJECTS);
+        AuditRecord {
+            actor: self.actor.clone(),
+            verb: self.verb.as_str().to_owned(),
+            objects: self.objects.iter().take(OBJECTS).cloned().collect(),
+            objects_more: more as u64,
+            phase: phase.to_owned(),
+            message: message.chars().take(500).collect(),
+            reason: self.reason.as_ref().map(|r| r.chars().take(1_000).collect()),
+            count,
+            at: shared.deps.clock.wall(),
+            txn: self.txn,
+        }
+    }
+
+    /// Stores the intent.
+    ///
+    /// # Errors
+    /// If it is not certainly stored: then nothing may be committed.
+    pub(super) async fn intent(&self, shared: &Shared) -> Result<(), ApiError> {
+        let record = self.record(shared, "intent", &self.message, 1);
+        for attempt in 0..2 {
+            match append(shared, &self.caller, self.verb, &record).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(attempt, error, "an audit record was not stored"),
+            }
+        }
+        Err(unavailable("nothing was done: the audit record cannot be stored now; try again"))
+    }
+
+    /// Stores what came of it; a record that cannot be stored is logged instead.
+    pub(super) async fn outcome(&self, shared: &Shared, phase: &str, message: &str) {
+        let record = self.record(shared, phase, message, 1);
+        if let Err(error) = append(shared, &self.caller, self.verb, &record).await {
+            tracing::warn!(txn = %self.txn, phase, message, error, "an outcome was not audited");
+        }
+    }
+}
+
+async fn append(shared: &Shared, caller: &Name, verb: Verb, record: &AuditRecord) -> Result<(), String> {
+    let body = codec::encode(record).map_err(|e| e.to_string())?;
+    let phase = if record.phase == "intent" { "intent" } else { "outcome" };
+    let mut head = Headers::new()
+        .with(headers::CONTENT_TYPE, headers::MSGPACK)
+        .with(headers::SCHEMA, AuditRecord::SCHEMA.to_string())
+        .with(headers::KIND, AuditRecord::KIND)
+        .with(headers::ACTOR, record.actor.to_string())
+        .with(headers::REASON, record.phase.clone())
+        .with(headers::MESSAGE, record.message.clone());
+    if let Some(object) = record.objects.first() {
+        head.set(headers::OBJECT, object.to_string());
+    }
+    if record.count > 1 {
+        head.set(headers::COUNT, record.count.to_string());
+    }
+    let stored = shared.deps.store.append(&subject(caller, verb, phase), head, Bytes::from(body)).await;
+    stored.map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// Requests refused for want of identity or permission, by caller and verb.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<BTreeMap<(Name, Verb), (u64, &'static str)>>);
+
+impl Refusals {
+    pub(super) fn note(&self, caller: &Name, verb: Verb, why: &'static str) {
+        let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (caller.clone(), verb);
+        let full = refusals.len() >= REFUSALS_KEPT && !refusals.contains_key(&key);
+        let others = "others".parse().ok().filter(|_| full).map(|name: Name| (name, verb));
+        let entry = refusals.entry(others.unwrap_or(key)).or_insert((0, why));
+        entry.0 += 1;
+    }
+
+    fn take(&self) -> BTreeMap<(Name, Verb), (u64, &'static str)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Tells refusals together, for ever.
+pub(super) async fn run(shared: Arc<Shared>) {
+    loop {
+        shared.deps.clock.sleep_ms(REFUSALS_MS).await;
+        for ((caller, verb), (count, why)) in shared.refusals.take() {
+            let entry = Entry {
+                actor: Actor::User(caller.clone()),
+                caller: caller.clone(),
+                verb,
+                objects: Vec::new(),
+                reason: None,
+                message: why.to_owned(),
+                txn: shared.deps.entropy.txn(),
+            };
+            let record = entry.record(&shared, "refused", why, count);
+            if let Err(error) = append(&shared, &caller, verb, &record).await {
+                tracing::warn!(%caller, count, why, error, "refusals were not audited");
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! `config`: versions of a file's content.
+
+use ostler_controller_core::admission::{self, Verdict, unavailable};
+use ostler_controller_core::status::{Lens, holds};
+use ostler_schemas::v1::api::{ApiError, ConfigOp, ConfigPush, ConfigReply, ConfigRequest, LabelRequirement};
+use ostler_schemas::{Kind, Namespace, ObjectRef, Version};
+use serde_bytes::ByteBuf;
+
+use crate::api::commit::{Asking, Changed, change};
+use crate::api::reply::Responder;
+use crate::api::server::{Call, Shared};
+use crate::api::{blobs, lines};
+
+/// Bytes of content in one part of an answer.
+const PART: usize = 256 << 10;
+/// Rows of `config status` in one part: diffs in them may be long.
+const ROWS: usize = 100;
+
+pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
+    let ConfigRequest { name, namespace, op } = call.decode(shared)?;
+    let object = ObjectRef { kind: Kind::ConfigFile, namespace: Some(namespace), name };
+    match op {
+        ConfigOp::Push(push) => changed(shared, call, &object, Wish::Push(push), to).await,
+        ConfigOp::Rollback { to_version, reason } => {
+            changed(shared, call, &object, Wish::Rollback(to_version, reason), to).await
+        }
+        ConfigOp::Status { version, labels } => status(shared, call, (&object, version, &labels), to).await,
+        ConfigOp::History => history(shared, call, &object, to).await,
+        ConfigOp::Content { version } => content(shared, call, &object, version, to).await,
+    }
+}
+
+enum Wish {
+    Push(Box<ConfigPush>),
+    Rollback(Option<Version>, Option<String>),
+}
+
+async fn changed(
+    shared: &Shared,
+    call: &Call,
+    object: &ObjectRef,
+    wish: Wish,
+    to: &mut Responder,
+) -> Result<u64, ApiError> {
+    let reason = match &wish {
+        Wish::Push(push) => push.reason.clone(),
+        Wish::Rollback(_, reason) => reason.clone(),
+    };
+    let changed =
+        change(shared, Asking::of(call, reason), |world, ids| -> Result<Verdict<ConfigReply>, ApiError> {
+            match &wish {
+                Wish::Push(push) => admission::push(world, object, push, ids),
+                Wish::Rollback(version, reason) => {
+                    admission::rollback(world, object, *version, reason.clone())
+                }
+            }
+        });
+    let Changed { reply, revision, .. } = changed.await?;
+    let reply = match reply {
+        ConfigReply::Changed { version, before, changed, created, nodes, .. } => {
+            let lines = if changed { lines_between(shared, object, before, version).await } else { None };
+            ConfigReply::Changed { version, before, changed, created, nodes, lines, revision }
+        }
+        other @ (ConfigReply::Status(_) | ConfigReply::History(_) | ConfigReply::Content(_)) => other,
+    };
+    to.last(&reply).await?;
+    Ok(0)
+}
+
+/// For people only: where it cannot be told, nothing is.
+async fn lines_between(
+    shared: &Shared,
+    object: &ObjectRef,
+    before: Version,
+    after: Version,
+) -> Option<(u32, u32)> {
+    let fleet = shared.deps.snapshot.fleet();
+    let content = |version| admission::content(&fleet, object, Some(version)).ok().map(|at| at.content);
+    let (old, new) = (content(before)?, content(after)?);
+    let old = blobs::read(shared, old).await.ok()??;
+    let new = blobs::read(shared, new).await.ok()??;
+    lines::changed(&old, &new)
+}
+
+async fn status(
+    shared: &Shared,
+    call: &Call,
+    (object, version, labels): (&ObjectRef, Option<Version>, &[LabelRequirement]),
+    to: &mut Responder,
+) -> Result<u64, ApiError> {
+    let fleet = shared.fleet(call).await?;
+    exists(&fleet, object)?;
+    let signals = shared.signals();
+    let rows = Lens::new(&fleet, &signals, shared.deps.clock.wall()).config_rows(object);
+    let wanted = rows.into_iter().filter(|row| {
+        version.is_none_or(|v| row.version == v)
+            && (labels.is_empty() || holds(labels, &fleet.node_labels(&row.node)))
+    });
+    let rows: Vec<_> = wanted.collect();
+    to.revision = Some(fleet.revision);
+    for part in rows.chunks(ROWS) {
+        to.part(&ConfigReply::Status(part.to_vec())).await?;
+    }
+    if rows.is_empty() {
+        to.part(&ConfigReply::Status(Vec::new())).await?;
+    }
+    Ok(0)
+}
+
+fn exists(fleet: &ostler_controller_core::fleet::Fleet, object: &ObjectRef) -> Result<(), ApiError> {
+    if fleet.objects.contains_key(object) {
+        return Ok(());
+    }
+    let namespace = object.namespace.clone().unwrap_or_else(Namespace::default_namespace);
+    Err(admission::not_found(fleet, object.kind, &namespace, object.name.as_str()))
+}
+
+async fn history(
+    shared: &Shared,
+    call: &Call,
+    object: &ObjectRef,
+    to: &mut Responder,
+) -> Result<u64, ApiError> {
+    let fleet = shared.fleet(call).await?;
+    let signals = shared.signals();
+    let lens = Lens::new(&fleet, &signals, shared.deps.clock.wall());
+    let versions = admission::history(&lens, &fleet, object)?;
+    to.revision = Some(fleet.revision);
+    to.last(&ConfigReply::History(versions)).await?;
+    Ok(0)
+}
+
+async fn content(
+    shared: &Shared,
+    call: &Call,
+    object: &ObjectRef,
+    version: Option<Version>,
+    to: &mut Responder,
+) -> Result<u64, ApiError> {
+    let fleet = shared.fleet(call).await?;
+    let at = admission::content(&fleet, object, version)?;
+    let Some(bytes) = blobs::read(shared, at.content).await? else {
+        return Err(unavailable(format!(
+            "the content of version {} is not in the store any more",
+            at.version
+        )));
+    };
+    to.revision = Some(fleet.revision);
+    for part in bytes.chunks(PART) {
+        to.part(&ConfigReply::Content(ByteBuf::from(part))).await?;
+    }
+    if bytes.is_empty() {
+        to.part(&ConfigReply::Content(ByteBuf::new())).await?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,273 @@
+//! The accept loop: from messages to handlers, each caller within its share.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{FutureExt, StreamExt};
+use ostler_bus::topic::{Endpoint, Message, ServiceSpec};
+use ostler_controller_core::admission::{forbidden, invalid, unavailable};
+use ostler_controller_core::fleet::Fleet;
+use ostler_controller_core::liveness::Signals;
+use ostler_schemas::codec::{self, Wire};
+use ostler_schemas::subject::{ApiSubject, Verb};
+use ostler_schemas::time::Mono;
+use ostler_schemas::v1::api::{ApiError, ApiErrorCode};
+use ostler_schemas::{Name, Revision, headers};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::asks::Asks;
+use super::audit::Refusals;
+use super::identity::{Caller, Role, may, prove};
+use super::reply::Responder;
+use super::{ApiDeps, handlers};
+
+/// What every handler may use.
+pub(super) struct Shared {
+    pub(super) deps: ApiDeps,
+    pub(super) asks: Asks,
+    pub(super) refusals: Refusals,
+    shares: Mutex<BTreeMap<Name, Share>>,
+    at_once: Arc<Semaphore>,
+}
+
+/// What one caller has going on.
+#[derive(Debug, Default)]
+struct Share {
+    requests: usize,
+    streams: usize,
+}
+
+/// A request on its way.
+pub(super) struct Call {
+    pub(super) caller: Caller,
+    pub(super) verb: Verb,
+    pub(super) message: Message,
+}
+
+impl Call {
+    /// The body, if it is an envelope of `T`.
+    pub(super) fn decode<T: Wire>(&self, shared: &Shared) -> Result<T, ApiError> {
+        codec::decode(&self.message.body).map_err(|error| {
+            shared.deps.metrics.garbage.inc();
+            invalid(format!("the request cannot be read: {error}; are client and server of one version?"))
+        })
+    }
+
+    /// What the caller has seen already: nothing older may be answered.
+    fn seen(&self) -> Revision {
+        let seen = self.message.headers.get(headers::MIN_REVISION).and_then(|text| text.parse().ok());
+        Revision(seen.unwrap_or(0))
+    }
+}
+
+impl Shared {
+    pub(super) fn new(deps: ApiDeps) -> Self {
+        let at_once = Arc::new(Semaphore::new(deps.limits.at_once));
+        let (asks, refusals) = (Asks::default(), Refusals::default());
+        Self { deps, asks, refusals, shares: Mutex::new(BTreeMap::new()), at_once }
+    }
+
+    /// The snapshot, not older than what the caller has seen.
+    pub(super) async fn fleet(&self, call: &Call) -> Result<Arc<Fleet>, ApiError> {
+        self.fleet_at(call.seen()).await
+    }
+
+    pub(super) async fn fleet_at(&self, revision: Revision) -> Result<Arc<Fleet>, ApiError> {
+        let behind = |error: crate::snapshot::Behind| unavailable(format!("{error}; try again"));
+        self.deps.snapshot.at_least(revision, self.deps.limits.catch_up_ms).await.map_err(behind)
+    }
+
+    pub(super) fn signals(&self) -> Arc<Signals> {
+        Arc::clone(&self.deps.signals.borrow())
+    }
+
+    fn share<T>(&self, caller: &Name, change: impl FnOnce(&mut Share) -> T) -> T {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = shares.entry(caller.clone()).or_default();
+        let out = change(share);
+        if share.requests == 0 && share.streams == 0 {
+            shares.remove(caller);
+        }
+        out
+    }
+
+    /// Takes part of the caller's share, if there is any left.
+    fn admit(self: &Arc<Self>, caller: &Name, streams: bool) -> Option<Ticket> {
+        let limits = self.deps.limits;
+        let admitted = self.share(caller, |share| {
+            let (count, limit) = if streams {
+                (&mut share.streams, limits.streams_per_caller)
+            } else {
+                (&mut share.requests, limits.per_caller)
+            };
+            let free = *count < limit;
+            *count += usize::from(free);
+            free
+        });
+        if !admitted {
+            return None;
+        }
+        let gauge = if streams { &self.deps.metrics.streams } else { &self.deps.metrics.in_flight };
+        gauge.inc();
+        Some(Ticket { shared: Arc::clone(self), caller: caller.clone(), streams })
+    }
+}
+
+/// Part of a caller's share; given back when dropped.
+struct Ticket {
+    shared: Arc<Shared>,
+    caller: Name,
+    streams: bool,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let metrics = &self.shared.deps.metrics;
+        if self.streams {
+            self.shared.share(&self.caller, |share| share.streams -= 1);
+            metrics.streams.dec();
+        } else {
+            self.shared.share(&self.caller, |share| share.requests -= 1);
+            metrics.in_flight.dec();
+        }
+    }
+}
+
+/// The micro service as `nats service info ostler-api` shows it.
+fn service() -> ServiceSpec {
+    let endpoint = |verb: Verb| Endpoint {
+        name: verb.as_str().to_owned(),
+        subject: verb.endpoint(),
+        shared: verb.is_shared(),
+    };
+    ServiceSpec {
+        name: "ostler-api".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        description: "Ostler: what operators and agents ask the control plane for".to_owned(),
+        endpoints: Verb::ALL.into_iter().map(endpoint).collect(),
+    }
+}
+
+/// Serves until the subscription ends; returns why.
+pub(super) async fn run(shared: Arc<Shared>) -> String {
+    let mut requests = match shared.deps.topic.serve(service()).await {
+        Ok(requests) => requests,
+        Err(error) => return error.to_string(),
+    };
+    let mut running: JoinSet<()> = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(_) = running.join_next(), if !running.is_empty() => {}
+            message = requests.next() => match message {
+                Some(message) => accept(&shared, message, &mut running).await,
+                None => return "the subscription ended".to_owned(),
+            },
+        }
+    }
+}
+
+async fn accept(shared: &Arc<Shared>, message: Message, running: &mut JoinSet<()>) {
+    let Some(subject) = ApiSubject::parse(&message.subject) else {
+        shared.deps.metrics.garbage.inc();
+        return;
+    };
+    let mut responder = Responder::to(&shared.deps.topic, &message);
+    let verb = subject.verb;
+    let caller = match check(shared, &subject, &message) {
+        Ok(caller) => caller,
+        Err(error) => {
+            shared.deps.metrics.answered(verb, outcome(&Err(error.clone())), 0);
+            if let Some(responder) = &mut responder {
+                responder.fail(&error).await;
+            }
+            return;
+        }
+    };
+    if verb == Verb::Relay {
+        // In order, here: chunks of one relay must not overtake each other.
+        let id = subject.rest.as_deref().unwrap_or_default();
+        shared.asks.relay(&caller, id, &message, responder);
+        return;
+    }
+    // A request that wants no answer gets nothing done: nobody could tell what became of it.
+    let Some(mut responder) = responder else { return };
+    let streams = matches!(verb, Verb::Watch | Verb::Logs | Verb::Events);
+    let Some(ticket) = shared.admit(&caller.name, streams) else {
+        shared.deps.metrics.throttled.inc();
+        let error = unavailable("too many requests of this caller at once: wait for some to end");
+        shared.deps.metrics.answered(verb, "throttled", 0);
+        responder.fail(&error).await;
+        return;
+    };
+    let call = Call { caller, verb, message };
+    running.spawn(work(Arc::clone(shared), call, responder, ticket));
+}
+
+/// Identity first, then the verb, then the size: a stranger learns nothing else.
+fn check(shared: &Shared, subject: &ApiSubject, message: &Message) -> Result<Caller, ApiError> {
+    let (deps, verb) = (&shared.deps, subject.verb);
+    let caller = prove(&deps.identities, subject, message).map_err(|mismatch| {
+        deps.metrics.refused_identity.inc();
+        shared.refusals.note(&subject.caller, verb, mismatch.message());
+        forbidden(format!("{} may not call as {}: {}", "this connection", subject.caller, mismatch.message()))
+    })?;
+    if !may(caller.role, verb) {
+        let allowed = match caller.role {
+            Role::Node => "nodes may use asks, relay and register",
+            Role::Operator => "asks, relay and register are for nodes",
+        };
+        shared.refusals.note(&subject.caller, verb, allowed);
+        return Err(forbidden(format!("{} may not use {}: {allowed}", caller.actor(), verb.as_str())));
+    }
+    let (found, limit) = (message.body.len(), deps.limits.request_bytes);
+    if found > limit {
+        deps.metrics.garbage.inc();
+        return Err(invalid(format!("the request has {found} bytes, the limit is {limit}")));
+    }
+    Ok(caller)
+}
+
+async fn work(shared: Arc<Shared>, call: Call, mut responder: Responder, ticket: Ticket) {
+    let verb = call.verb;
+    let start = shared.deps.clock.mono();
+    // A stream lasts; if it held a place, a few watchers would keep everybody else out.
+    let place = if ticket.streams { None } else { Arc::clone(&shared.at_once).acquire_owned().await.ok() };
+    let handled = AssertUnwindSafe(handlers::handle(&shared, &call, &mut responder)).catch_unwind().await;
+    let result = handled.unwrap_or_else(|_| {
+        shared.deps.metrics.panics.inc();
+        tracing::error!(verb = verb.as_str(), caller = %call.caller.name, "a handler panicked");
+        Err(ApiError {
+            code: ApiErrorCode::Unknown,
+            ..unavailable("the server failed while it worked on this")
+        })
+    });
+    drop(place);
+    shared.deps.metrics.answered(verb, outcome(&result), elapsed(&shared, start));
+    match result {
+        Ok(lost) => responder.end(lost).await,
+        Err(error) => responder.fail(&error).await,
+    }
+}
+
+fn elapsed(shared: &Shared, start: Mono) -> u64 {
+    shared.deps.clock.mono().since_ms(start)
+}
+
+fn outcome(result: &Result<u64, ApiError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(error) => match error.code {
+            ApiErrorCode::Refused => "refused",
+            ApiErrorCode::NotFound => "not_found",
+            ApiErrorCode::Conflict => "conflict",
+            ApiErrorCode::Forbidden => "forbidden",
+            ApiErrorCode::Invalid => "invalid",
+            ApiErrorCode::Unavailable => "unavailable",
+            ApiErrorCode::Unknown => "unknown",
+            ApiErrorCode::Other => "other",
+        },
+    }
+}

@@ -1,0 +1,110 @@
+//! `watch`: the objects as they are, then every change of object or status.
+
+use std::collections::BTreeMap;
+
+use ostler_controller_core::status::{Lens, labels_of};
+use ostler_schemas::ObjectRef;
+use ostler_schemas::v1::api::{ApiError, ListRequest, WatchChange, WatchMessage, WatchRequest};
+use ostler_schemas::v1::status::View;
+
+use super::reply::Responder;
+use super::server::{Call, Shared};
+
+/// Pictures are compared no more often than this: a person sees no difference, and a burst of writes becomes one.
+const PAUSE_MS: u64 = 100;
+
+/// Serves a watch until its caller is gone.
+pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
+    let WatchRequest { list } = call.decode(shared)?;
+    let deps = &shared.deps;
+    shared.fleet(call).await?;
+    let (mut views, mut signals) = (deps.snapshot.subscribe(), deps.signals.clone());
+    let mut shown = BTreeMap::new();
+    let mut synced = false;
+    let mut spoken = deps.clock.mono();
+    loop {
+        views.mark_unchanged();
+        signals.mark_unchanged();
+        let now = picture(shared, &list);
+        for (change, view) in differences(&shown, &now) {
+            to.part(&WatchMessage { change: Some(change), view: Some(view) }).await?;
+            spoken = deps.clock.mono();
+        }
+        shown = now;
+        if !synced {
+            to.part(&WatchMessage { change: None, view: None }).await?;
+            synced = true;
+        }
+        deps.clock.sleep_ms(PAUSE_MS).await;
+        let due = spoken.plus_ms(deps.limits.keep_alive_ms);
+        tokio::select! {
+            biased;
+            () = deps.clock.sleep_until(due) => {
+                to.keep_alive().await?;
+                spoken = deps.clock.mono();
+            }
+            changed = views.changed() => if changed.is_err() { return Ok(0) },
+            changed = signals.changed() => if changed.is_err() { return Ok(0) },
+        }
+    }
+}
+
+fn picture(shared: &Shared, list: &ListRequest) -> BTreeMap<ObjectRef, View> {
+    let (fleet, signals) = (shared.deps.snapshot.fleet(), shared.signals());
+    let views = Lens::for_many(&fleet, &signals, shared.deps.clock.wall()).list(list);
+    views.into_iter().map(|view| (view.object().object_ref(), view)).collect()
+}
+
+/// From one picture to the next. An object remade under its name was deleted and added.
+fn differences(
+    before: &BTreeMap<ObjectRef, View>,
+    now: &BTreeMap<ObjectRef, View>,
+) -> Vec<(WatchChange, View)> {
+    let mut out = Vec::new();
+    for (name, view) in before {
+        if now.get(name).is_none_or(|n| n.metadata.uid != view.metadata.uid) {
+            out.push((WatchChange::Deleted, view.clone()));
+        }
+    }
+    for (name, view) in now {
+        match before.get(name).filter(|b| b.metadata.uid == view.metadata.uid) {
+            None => out.push((WatchChange::Added, view.clone())),
+            Some(known) if !is_same(known, view) => out.push((WatchChange::Modified, view.clone())),
+            Some(_) => {}
+        }
+    }
+    out
+}
+
+/// Whether two views tell a reader the same. Times that only move on, and what a beat tells each second of use, are no
+/// news: else every watch of nodes would send all of them each second.
+fn is_same(a: &View, b: &View) -> bool {
+    a.metadata == b.metadata && a.spec == b.spec && labels_of(a) == labels_of(b) && quiet(a) == quiet(b)
+}
+
+fn quiet(view: &View) -> ostler_schemas::v1::status::Status {
+    use ostler_schemas::v1::status::Status;
+    let mut status = view.status.clone();
+    match &mut status {
+        Status::Node(node) => {
+            node.last_beat = None;
+            node.clock_offset = None;
+            node.usage = None;
+            node.conditions.iter_mut().for_each(hush);
+        }
+        Status::Process(process) => {
+            process.conditions.iter_mut().for_each(hush);
+            if process.phase != ostler_schemas::v1::report::ProcessPhase::Pending {
+                process.message = None;
+            }
+        }
+        Status::Namespace(_) | Status::Deployment(_) | Status::ConfigFile(_) => {}
+    }
+    status
+}
+
+/// Messages of conditions tell how long ago something was.
+fn hush(condition: &mut ostler_schemas::v1::report::Condition) {
+    condition.message.clear();
+    condition.last_transition_time = ostler_schemas::time::Timestamp(0);
+}
