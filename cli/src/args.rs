@@ -72,6 +72,18 @@ pub enum Command {
     Completion(local::Completion),
     Setup(local::Setup),
     Dev(local::Dev),
+    /// Becomes a child of `dev`.
+    #[command(name = "dev-child", hide = true)]
+    DevChild {
+        /// The parent's process.
+        parent: u32,
+        /// Program and arguments.
+        #[arg(last = true, required = true)]
+        words: Vec<std::ffi::OsString>,
+    },
+    /// Waits for the end of `dev`.
+    #[command(name = "dev-watch", hide = true)]
+    DevWatch,
     /// Commands of other versions.
     #[command(external_subcommand)]
     Other(Vec<String>),

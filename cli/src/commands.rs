@@ -57,6 +57,7 @@ pub async fn run(cli: Cli, out: &mut Out) -> Result<(), Failure> {
         Command::Completion(args) => local::completion(&args, out),
         Command::Setup(args) => setup::run(&args, out),
         Command::Dev(args) => crate::dev::run(&args, out).await,
+        Command::DevChild { .. } | Command::DevWatch => Err(Failure::message("this is a part of ostler dev")),
         Command::Other(words) => Err(other(&words)),
     }
 }

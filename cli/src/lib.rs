@@ -81,6 +81,12 @@ fn is_comparison(arguments: &[OsString]) -> bool {
 }
 
 fn start(cli: Cli, out: &mut Out) -> Result<(), Failure> {
+    // Parts of `dev` that must have no threads of their own.
+    match &cli.command {
+        Command::DevChild { parent, words } => return dev::guard::child(*parent, words),
+        Command::DevWatch => return dev::guard::watch(),
+        _ => {}
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -215,6 +215,20 @@ fn status_text(
     colour: bool,
 ) -> String {
     let mut text = if with_headers { head(view, moments) } else { String::new() };
+    rows_text(rows, moments, with_headers, colour, &mut text);
+    if with_headers {
+        text.push_str(&sum(rows));
+    }
+    text
+}
+
+fn rows_text(
+    rows: &[ConfigFileNode],
+    moments: &Moments,
+    with_headers: bool,
+    colour: bool,
+    text: &mut String,
+) {
     let mut table = Table::new(vec!["NODE", "VERSION", "HASH", "STATE", "CHANGED", "MESSAGE"]);
     for row in rows {
         let message = match (row.reason, &row.message) {
@@ -234,10 +248,6 @@ fn status_text(
     if !table.is_empty() {
         text.push_str(&table.text(with_headers, colour));
     }
-    if with_headers {
-        text.push_str(&sum(rows));
-    }
-    text
 }
 
 /// `configfile/app-conf  /etc/app.conf  version 8, RolledBack from 9 at 14:03:41: why`.
