@@ -39,7 +39,7 @@ pub enum ServerError {
     /// None is installed.
     #[error(
         "no nats-server 2.15 or newer: looked at $OSTLER_NATS_SERVER, on PATH and in target/nats-server ({found}); \
-         run `make nats-server`, or install one and put it on PATH"
+         run `make nats`, or install one and put it on PATH"
     )]
     NotFound {
         /// What was found instead.
