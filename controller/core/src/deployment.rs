@@ -166,6 +166,9 @@ impl Look<'_> {
             self.enact(plan, &moves, ids);
         }
         settle_all(plan, self.fleet, &uid, self.now);
+        if !plan.is_idle() {
+            process::guard_object(plan, self.fleet, self.object);
+        }
         self.wake_for_replacements(plan);
     }
 

@@ -28,3 +28,5 @@ pub mod references;
 pub mod rollout;
 pub mod scheduler;
 pub mod status;
+#[cfg(test)]
+pub(crate) mod testing;

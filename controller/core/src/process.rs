@@ -87,6 +87,15 @@ fn follow(plan: &mut Plan, fleet: &Fleet, object: &Object, records: &ProcessReco
         plan.put(fleet, Key::ProcessSpec(uid), Body::ProcessSpec(spec));
     }
     plan.put(fleet, Key::ProcessTemplate(uid), Body::ProcessTemplate(wanted));
+    guard_object(plan, fleet, object);
+}
+
+/// Makes a plan depend on the object as it was seen: what was asked must not have changed when the plan takes effect,
+/// and nothing may be made for an object that is gone.
+pub fn guard_object(plan: &mut Plan, fleet: &Fleet, object: &Object) {
+    let key = Key::Object(object.object_ref());
+    let expect = fleet.revision_of(&key);
+    plan.reads.push((key, expect));
 }
 
 fn was_never_written(fleet: &Fleet, uid: &Uid) -> bool {

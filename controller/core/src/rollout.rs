@@ -161,6 +161,8 @@ pub fn advance(state: RolloutState, sight: &Sight, rules: &Rollout, can_revert: 
         // Nothing better is there to be held, so what has failed may still come right by itself.
         RolloutPhase::Failed => {
             if sight.healthy {
+                next.state.failed = Version(0);
+                next.state.finished_at = None;
                 start_bake(&mut next, sight, rules, now);
             }
         }
@@ -225,6 +227,7 @@ fn bake(next: &mut Advance, sight: &Sight, rules: &Rollout, can_revert: bool, no
 fn complete(next: &mut Advance, now: Now) {
     next.state.phase = RolloutPhase::Complete;
     next.state.last_good = next.state.target;
+    next.state.failed = Version(0);
     next.state.bake_ends_at = None;
     next.state.finished_at = Some(now.wall);
     next.state.reason = String::new();
@@ -236,6 +239,7 @@ fn fail(next: &mut Advance, failure: &str, rules: &Rollout, can_revert: bool, no
     let bad = next.state.target;
     let good = next.state.last_good;
     next.tell.push((Reason::WaveFailed, format!("version {bad}: {failure}")));
+    next.state.failed = bad;
     next.state.bake_ends_at = None;
     next.state.finished_at = Some(now.wall);
     next.state.reason = failure.to_owned();
@@ -256,7 +260,6 @@ fn fail(next: &mut Advance, failure: &str, rules: &Rollout, can_revert: bool, no
         OnFailure::Rollback => {
             next.state.phase = RolloutPhase::RollingBack;
             next.state.current = bad;
-            next.state.failed = bad;
             next.state.target = good;
             next.state.finished_at = None;
             next.tell.push((

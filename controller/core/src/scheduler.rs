@@ -29,8 +29,8 @@ use crate::plan::{Body, Plan, Telling};
 use self::place::{Choice, Wanted};
 use self::room::Rooms;
 
-/// Most placements of one plan: with a binding each and at most as many documents they fit one batch.
-const PLACEMENTS_PER_PLAN: usize = 400;
+/// Most placements of one plan: with a binding and a guard each, and at most as many documents, they fit one batch.
+const PLACEMENTS_PER_PLAN: usize = 300;
 
 /// Binds what has no node and brings every document up to date.
 #[must_use]
@@ -88,6 +88,9 @@ fn place_pending(plan: &mut Plan, fleet: &Fleet, rooms: &mut Rooms, now: Now) ->
                 rooms.take(&node, &wanted, &ports);
                 let bind = BindRecord { node: node.clone(), token: Default::default(), ports, at: now.wall };
                 plan.put(fleet, Key::ProcessBind(*uid), Body::Bind(bind.clone()));
+                // Its controller, in another lane, may just be giving it up, and then nobody would end what is bound.
+                let goal = Key::ProcessGoal(*uid);
+                plan.reads.push((goal.clone(), fleet.revision_of(&goal)));
                 tell(plan, uid, records, Some(&node), Reason::Scheduled, format!("placed on {node}"));
                 placements.entry(node).or_default().insert(*uid, bind);
             }

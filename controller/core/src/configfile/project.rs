@@ -13,7 +13,7 @@ use ostler_schemas::{DocumentKind, Key, NodeName, Sha256, Uid};
 
 use crate::fleet::{Fleet, Stored, StoredTemplate};
 use crate::plan::{Body, Plan, Telling};
-use crate::process::holds;
+use crate::process::{guard_object, holds};
 use crate::references;
 
 use super::{InForce, configfiles, in_force, selects_node, seniority};
@@ -68,6 +68,7 @@ impl Draft<'_> {
             let uid = object.metadata.uid;
             match self.refer(&force.file) {
                 Ok(d) => {
+                    self.guard_newcomer(object);
                     self.paths.insert(force.file.path.clone(), uid);
                     let entry = FileEntry { u: uid, v: force.version, d, w: None, g: FileGoal::Hold };
                     self.entries.insert(uid, entry);
@@ -76,6 +77,14 @@ impl Draft<'_> {
                     self.plan.why.push(format!("{}: cannot be stored: {error}", object.object_ref()))
                 }
             }
+        }
+    }
+
+    /// A file that comes to this node must still stand when it does: once its object is gone nobody would release it.
+    fn guard_newcomer(&mut self, object: &Object) {
+        let document = self.fleet.files_documents.get(self.node);
+        if !document.is_some_and(|d| d.entries.iter().any(|e| e.u == object.metadata.uid)) {
+            guard_object(&mut self.plan, self.fleet, object);
         }
     }
 
@@ -171,6 +180,7 @@ impl Draft<'_> {
         if up_to_date {
             // Said when it came about; the reasons stay in `why`.
             self.plan.steps.clear();
+            self.plan.reads.clear();
             self.plan.tell.clear();
             return self.plan;
         }
