@@ -4,7 +4,7 @@
 //! # controller.toml
 //! name = "ctl-1"                # optional; the host's name and a random part if left out
 //! http = "127.0.0.1:9310"       # health and metrics; "" switches them off
-//! replicas = 1                  # copies of each stream: 1, 3 or 5
+//! replicas = 3                  # optional; copies of each stream: 1, 3 or 5; as many as the servers carry if left out
 //!
 //! [bus]
 //! servers = ["tls://10.0.0.1:4222"]
@@ -31,19 +31,15 @@ pub struct Settings {
     /// Address of health and metrics; empty = none.
     #[serde(default = "default_http")]
     pub http: String,
-    /// Copies of each stream.
-    #[serde(default = "default_replicas")]
-    pub replicas: usize,
+    /// Copies of each stream; none = as many as the named servers carry.
+    #[serde(default)]
+    pub replicas: Option<u8>,
     /// The bus.
     pub bus: BusFile,
 }
 
 fn default_http() -> String {
     "127.0.0.1:9310".to_owned()
-}
-
-fn default_replicas() -> usize {
-    1
 }
 
 /// Why settings cannot be used.
@@ -110,8 +106,8 @@ fn known_variables() -> config::Map<String, String> {
 
 fn check(path: &Path, settings: &Settings) -> Result<(), SettingsError> {
     let wrong = |key, message: String| Err(SettingsError::Value { path: path.to_owned(), key, message });
-    if ![1, 3, 5].contains(&settings.replicas) {
-        return wrong("replicas", format!("must be 1, 3 or 5, found {}", settings.replicas));
+    if let Some(found) = settings.replicas.filter(|r| ![1, 3, 5].contains(r)) {
+        return wrong("replicas", format!("must be 1, 3 or 5, found {found}"));
     }
     if settings.bus.servers.is_empty() {
         return wrong("bus.servers", "name at least one server, for example tls://10.0.0.1:4222".to_owned());

@@ -51,6 +51,18 @@ impl Snapshot {
         Arc::clone(&self.views.borrow().fleet)
     }
 
+    /// Forgets keys whose markers have been purged: a purge leaves no trace that an informer could tell.
+    pub fn purged(&self, keys: &[(Key, Revision)]) {
+        self.views.send_modify(|view| {
+            let fleet = Arc::make_mut(&mut view.fleet);
+            for (key, revision) in keys {
+                if fleet.revision_of(key) == Some(*revision) {
+                    fleet.forget(key);
+                }
+            }
+        });
+    }
+
     /// A receiver of every later view; intermediate ones may be skipped.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<View> {

@@ -104,6 +104,15 @@ pub enum StatusWrite {
     ConfigFile(ObjectRef, Box<ConfigFileStatus>),
 }
 
+/// Work that is no decision: deletions of what nobody reads any more, each guarded or conditional by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// Keys of the observed bucket to delete, if their last write is still this one. A batch cannot span two streams.
+    pub observed: Vec<(Key, Revision)>,
+    /// Markers of deletions to purge, if they are still the last write.
+    pub purges: Vec<(Key, Revision)>,
+}
+
 /// A decision.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
@@ -115,6 +124,8 @@ pub struct Plan {
     pub tell: Vec<Telling>,
     /// Status to publish.
     pub status: Vec<StatusWrite>,
+    /// Tidying outside the lane; nothing depends on it.
+    pub aside: Aside,
     /// Look again after so many milliseconds, even if nothing changes.
     pub wake_in_ms: Option<u64>,
     /// Why this, or why nothing: for the log and for people.

@@ -1,7 +1,7 @@
 //! The controllers: thin adapters between the loop and the cores.
 
 use ostler_controller_core::fleet::Fleet;
-use ostler_controller_core::plan::{Ids, Plan};
+use ostler_controller_core::plan::{Aside, Ids, Plan};
 use ostler_controller_core::{configfile, deployment, garbage, node, process, scheduler};
 use ostler_schemas::{ControllerName, Key, NodeName, Uid};
 
@@ -109,7 +109,7 @@ impl Controller for DeploymentController {
 pub struct ConfigFileController;
 
 impl Controller for ConfigFileController {
-    type Key = configfile::ReconcilerKey;
+    type Key = configfile::Subject;
     const NAME: ControllerName = ControllerName::ConfigFile;
 
     fn affected(&self, fleet: &Fleet, changed: &Key) -> Vec<Self::Key> {
@@ -136,8 +136,8 @@ impl Controller for GarbageController {
     type Key = ();
     const NAME: ControllerName = ControllerName::Garbage;
 
-    fn affected(&self, fleet: &Fleet, changed: &Key) -> Vec<()> {
-        if garbage::is_affected(fleet, changed) { vec![()] } else { Vec::new() }
+    fn affected(&self, _: &Fleet, changed: &Key) -> Vec<()> {
+        if garbage::is_affected(changed) { vec![()] } else { Vec::new() }
     }
 
     fn heard(&self, _: &Fleet, _: &NodeName) -> Vec<()> {
@@ -149,6 +149,7 @@ impl Controller for GarbageController {
     }
 
     fn reconcile(&self, world: &World<'_>, (): &(), _: &mut dyn Ids) -> Plan {
-        garbage::reconcile(world.fleet, world.now)
+        let sweep = garbage::reconcile(world.fleet, world.now);
+        Plan { aside: Aside { observed: sweep.observed, purges: sweep.purges }, ..sweep.plan }
     }
 }

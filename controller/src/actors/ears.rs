@@ -139,7 +139,9 @@ impl State {
                 }
                 Err(error) => self.garbage(&message.subject, &error),
             },
-            None => self.context.metrics.garbage.inc(),
+            None => {
+                self.context.metrics.garbage.inc();
+            }
         }
     }
 

@@ -47,6 +47,12 @@ impl Lanes {
         self.0[&c].borrow().is_some()
     }
 
+    /// The term under which this replica leads the controller.
+    #[must_use]
+    pub fn term(&self, c: ControllerName) -> Option<Revision> {
+        self.0[&c].borrow().as_ref().map(|l| l.term)
+    }
+
     /// Ends a lane from inside: its holder has seen that its term is over, or an outcome that it cannot know.
     pub fn give_up(&self, c: ControllerName, term: Revision) {
         self.0[&c].send_if_modified(|lane| {
@@ -318,7 +324,8 @@ async fn whose(context: &Context, renewals: &[(ControllerName, Lease, Revision)]
         let Ok(entry) = context.store.get(&Key::Lease(*c), Read::Leader).await else { return Renewal::Again };
         let held = entry.as_ref().and_then(|e| codec::decode::<Lease>(e.value()?).ok());
         let still = held.and_then(|l| l.replica).as_ref() == Some(&context.replica);
-        let same_term = context.lanes.of(*c).borrow().as_ref().map(|l| l.term) == term_now(context, *c).await;
+        let ours_term = context.lanes.term(*c);
+        let same_term = ours_term.is_some() && ours_term == term_now(context, *c).await;
         match entry {
             Some(entry) if still && same_term => {
                 ours.insert(*c, entry.revision);

@@ -20,6 +20,8 @@ pub mod leader;
 pub mod observer;
 pub mod reconciler;
 pub mod root;
+pub mod tidy;
+pub mod warden;
 
 use std::sync::Arc;
 

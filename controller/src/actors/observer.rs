@@ -115,6 +115,10 @@ impl State {
                 self.inboxes.changed(&keys, now);
                 self.metrics.changes.inc_by(keys.len() as u64);
             }
+            InformerEvent::Vanished { keys } => {
+                self.writer.forget(&keys);
+                self.inboxes.changed(&keys, now);
+            }
             InformerEvent::Synced => {
                 self.lost.remove(&bucket);
                 self.writer.synced(bucket);

@@ -20,6 +20,7 @@ use ostler_schemas::{ControllerName, Key, NodeName, Revision, TxnId};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::commit::{commit, term_now, transaction};
+use super::tidy::tidy;
 use super::{Context, FreshIds, Task, task};
 
 /// Everything is looked at again so often, whatever was missed: the safety net of level-triggering.
@@ -104,6 +105,7 @@ pub struct State<C: Controller> {
     /// Plans that may share a batch; one after an unexplained conflict, so that the culprit shows.
     together: usize,
     in_flight: Option<Task>,
+    tidying: Option<Task>,
     /// The snapshot of the last turn: what a deleted key belonged to.
     before: Arc<Fleet>,
     resync_due: Mono,
@@ -136,6 +138,7 @@ impl<C: Controller> Actor for Reconciler<C> {
             waiting: VecDeque::new(),
             together: usize::MAX,
             in_flight: None,
+            tidying: None,
             before,
             resync_due,
             timer: None,
@@ -267,6 +270,7 @@ impl<C: Controller> State<C> {
         if !plan.why.is_empty() {
             tracing::debug!(controller = %C::NAME, ?key, why = plan.why.join("; "), "decided");
         }
+        self.tidy(&plan);
         if plan.is_idle() {
             self.done(&key, Done::Well);
             return;
@@ -274,6 +278,13 @@ impl<C: Controller> State<C> {
         self.next_ticket += 1;
         self.tickets.insert(self.next_ticket, key);
         self.waiting.push_back(Submission { ticket: self.next_ticket, plan });
+    }
+
+    fn tidy(&mut self, plan: &Plan) {
+        let idle = self.tidying.as_ref().is_none_or(Task::is_finished);
+        if idle && plan.aside != Default::default() {
+            self.tidying = Some(task(tidy(self.context.clone(), plan.aside.clone())));
+        }
     }
 
     fn done(&mut self, key: &C::Key, how: Done) {
@@ -291,6 +302,9 @@ impl<C: Controller> State<C> {
     async fn launch(&mut self, me: &ActorRef<Msg>, fleet: &Fleet) {
         let Some(lane) = self.lane.clone() else { return };
         if self.in_flight.as_ref().is_some_and(|t| !t.is_finished()) || self.waiting.is_empty() {
+            return;
+        }
+        if self.is_behind_agents(fleet) {
             return;
         }
         let batch = lane::fill(&mut self.waiting, self.together);
@@ -323,6 +337,14 @@ impl<C: Controller> State<C> {
             let decided = Decided { lane, number, txn, batch, outcome, term };
             let _ = me.cast(Msg::Committed(Box::new(decided)));
         }));
+    }
+
+    /// While an agent has seen a higher store incarnation than ours nothing is written: it would refuse it, and be
+    /// right. [`super::warden`] raises the incarnation; the next turn goes on.
+    fn is_behind_agents(&self, fleet: &Fleet) -> bool {
+        let signals = self.context.signals.borrow();
+        let only_incarnations = Revision(u64::MAX);
+        ostler_controller_core::node::regression(fleet, &signals, only_incarnations).is_some()
     }
 
     async fn committed(&mut self, decided: Decided) {

@@ -107,6 +107,7 @@ impl Actor for Root {
         let context = &args.context;
         let mut tasks: Vec<Task> =
             args.canaries.iter().map(|topic| canary::spawn(topic.clone(), context.clock.clone())).collect();
+        tasks.push(super::warden::spawn(context.clone()));
         tasks.push(super::every(context.clock.clone(), METRICS_MS, move || me.cast(Msg::Metrics).is_ok()));
         Ok(State { args, alive: BTreeMap::new(), lives: BTreeMap::new(), leader: None, tasks })
     }
@@ -153,15 +154,16 @@ fn pid(id: ActorId) -> u64 {
 
 impl State {
     async fn start(&mut self, me: &ActorRef<Msg>, child: Child) -> Result<(), ActorProcessingErr> {
-        let cell = self.spawn(me.get_cell(), child).await?;
+        let cell = self.spawn(me, child).await?;
         self.alive.insert(pid(cell.get_id()), child);
         let started = self.args.context.clock.mono();
         self.lives.entry(child).or_insert(Life { failures: 0, started }).started = started;
         Ok(())
     }
 
-    async fn spawn(&mut self, me: ActorCell, child: Child) -> Result<ActorCell, ActorProcessingErr> {
+    async fn spawn(&mut self, root: &ActorRef<Msg>, child: Child) -> Result<ActorCell, ActorProcessingErr> {
         let context = self.args.context.clone();
+        let me = root.get_cell();
         let cell = match child {
             Child::Observer => {
                 let args = observer::Args {
@@ -185,7 +187,7 @@ impl State {
                 actor.get_cell()
             }
             Child::Reconciler(c) => spawn_reconciler(c, context, me).await?,
-            Child::Api => api::spawn(self.args.api.clone(), me).await?.get_cell(),
+            Child::Api => api::spawn(self.args.api.clone(), root).await?.get_cell(),
         };
         Ok(cell)
     }
