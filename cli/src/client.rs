@@ -221,13 +221,7 @@ impl Client {
     /// # Errors
     /// A refusal, or silence.
     pub async fn logs(&self, request: &LogsRequest) -> Result<Replies, Failure> {
-        let replies = self.open(Verb::Logs, request).await?;
-        // Only a process that writes is heard while it is followed: silence there means nothing.
-        Ok(if request.follow {
-            replies.with_endless_patience()
-        } else {
-            replies.with_patience(WATCH_PATIENCE)
-        })
+        Ok(self.open(Verb::Logs, request).await?.with_patience(WATCH_PATIENCE))
     }
 
     /// Sends a content ahead, chunk by chunk.

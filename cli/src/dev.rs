@@ -41,6 +41,10 @@ use part::{Part, Role, Seen};
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a child may take to end when it was asked to.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// A server that does not listen by then has a reason.
+const SERVERS_PATIENCE: Duration = Duration::from_secs(15);
+/// How often a starting server is tried.
+const SERVERS_POLL: Duration = Duration::from_millis(10);
 /// A child that ended so often before anything was ready will not get ready.
 const HOPELESS: u32 = 3;
 
@@ -148,7 +152,8 @@ impl Running {
         let listen = |kind| signal(kind).map_err(|error| Failure::local("cannot listen for signals", error));
         let (mut interrupt, mut terminate) =
             (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-        for part in &mut self.parts {
+        self.start_servers().await?;
+        for part in self.parts.iter_mut().filter(|part| !part.runs()) {
             part.start()?;
         }
         if !args.no_context {
@@ -183,6 +188,29 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// The bus first: whoever finds it at once need not try again.
+    async fn start_servers(&mut self) -> Result<(), Failure> {
+        let ports: Vec<u16> = self.fleet.servers.iter().map(|server| server.port).collect();
+        for part in self.parts.iter_mut().filter(|part| part.plan.role == Role::Server) {
+            part.start()?;
+        }
+        let deadline = Instant::now() + SERVERS_PATIENCE;
+        for port in ports {
+            while tokio::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).await.is_err() {
+                let mut servers = self.parts.iter_mut().filter(|part| part.plan.role == Role::Server);
+                let ended = servers.find_map(|part| matches!(part.look(), Seen::Ended(_)).then_some(part));
+                if let Some(part) = ended {
+                    return Err(hopeless(part));
+                }
+                if Instant::now() >= deadline {
+                    return Err(Failure::message(format!("nats-server does not listen on port {port}")));
+                }
+                tokio::time::sleep(SERVERS_POLL).await;
+            }
+        }
+        Ok(())
     }
 
     fn global(&self, args: &Dev) -> Global {

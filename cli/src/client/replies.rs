@@ -51,13 +51,6 @@ impl Replies {
         self
     }
 
-    /// Silence means nothing.
-    #[must_use]
-    pub fn with_endless_patience(mut self) -> Self {
-        self.patience = None;
-        self
-    }
-
     /// Whether the bus says that nobody serves the subject; else the first message is kept for [`Replies::next`].
     ///
     /// The bus says so at once; whoever is silent for longer listens, and has its own time to answer.

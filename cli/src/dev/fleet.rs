@@ -157,14 +157,13 @@ impl Fleet {
         self.dir.join("hosts").join(node).join("run/holder")
     }
 
-    fn plan(&mut self, name: &str, role: Role, words: Vec<OsString>, env: Vec<(&'static str, String)>) {
+    fn plan(&mut self, name: &str, role: Role, words: Vec<OsString>) {
         let tied = !matches!(role, Role::Holder(_));
         let log = self.dir.join("log").join(format!("{name}.log"));
         self.plans.push(Plan {
             name: name.to_owned(),
             role,
             words,
-            env,
             folder: self.setup().join("nats"),
             log,
             tied,
@@ -175,7 +174,7 @@ impl Fleet {
         for server in self.servers.clone() {
             let conf = self.setup().join(format!("nats/{}.conf", server.name));
             let words = vec![self.programs.server.clone().into(), "-c".into(), conf.into()];
-            self.plan(&server.name, Role::Server, words, Vec::new());
+            self.plan(&server.name, Role::Server, words);
         }
     }
 
@@ -185,9 +184,16 @@ impl Fleet {
             let name = format!("controller-{index}");
             let address = format!("{}:{port}", Ipv4Addr::LOCALHOST);
             let settings = self.setup().join("controller/controller.toml");
-            let words = vec![self.programs.controller.clone().into(), "--config".into(), settings.into()];
-            let env = vec![("OSTLER_NAME", name.clone()), ("OSTLER_HTTP", address.clone())];
-            self.plan(&name, Role::Controller, words, env);
+            let words: Vec<OsString> = vec![
+                self.programs.controller.clone().into(),
+                "--config".into(),
+                settings.into(),
+                "--name".into(),
+                name.clone().into(),
+                "--http".into(),
+                address.clone().into(),
+            ];
+            self.plan(&name, Role::Controller, words);
             self.http.push((name, address));
         }
         Ok(())
@@ -218,10 +224,10 @@ impl Fleet {
                 "--boot-id".into(),
                 boot.into(),
             ];
-            self.plan(&format!("{node}-holder"), Role::Holder(node.clone()), holder, Vec::new());
+            self.plan(&format!("{node}-holder"), Role::Holder(node.clone()), holder);
             let ports = (PORTS_FROM + first, PORTS_FROM + first + PORTS_EACH - 1);
             first = (first + PORTS_EACH) % PORTS_IN_ALL;
-            self.plan(&node, Role::Agent(node.clone()), self.agent_words(&node, &host, ports), Vec::new());
+            self.plan(&node, Role::Agent(node.clone()), self.agent_words(&node, &host, ports));
         }
         Ok(())
     }

@@ -86,17 +86,19 @@ pub fn watch() -> Result<(), Failure> {
 }
 
 fn execute(will: &Will) {
-    let stops: Vec<_> = will
+    let mut stops: Vec<_> = will
         .holders
         .iter()
         .map(|holder| (holder, stop_command(&will.agent, &holder.dir).spawn().ok()))
         .collect();
-    for (holder, stop) in stops {
-        if let Some(mut stop) = stop {
+    for (_, stop) in &mut stops {
+        if let Some(stop) = stop {
             stop.wait().ok();
         }
-        end(holder.pid);
     }
+    let pids: Vec<Pid> =
+        stops.iter().filter_map(|(holder, _)| i32::try_from(holder.pid).ok()).map(Pid::from_raw).collect();
+    end(&pids);
     if let Some(saved) = &will.contexts {
         saved.restore().ok();
     }
@@ -121,19 +123,27 @@ pub fn stop_command(agent: &Path, dir: &Path) -> Command {
     command
 }
 
-/// SIGTERM, and SIGKILL if that is not enough. The process is no child of ours, so its end is seen by asking.
-fn end(pid: u32) {
-    let Ok(raw) = i32::try_from(pid) else { return };
-    let pid = Pid::from_raw(raw);
-    if kill(pid, Signal::SIGTERM).is_err() {
-        return;
+/// SIGTERM, and SIGKILL if that is not enough. The processes are no children of ours, so their end is seen by asking.
+fn end(pids: &[Pid]) {
+    for pid in pids {
+        // It fails only if the process is gone already.
+        kill(*pid, Signal::SIGTERM).ok();
     }
     let deadline = Instant::now() + Duration::from_secs(2);
-    while kill(pid, None).is_ok() {
+    while pids.iter().any(|pid| lives(*pid)) {
         if Instant::now() >= deadline {
-            kill(pid, Signal::SIGKILL).ok();
+            pids.iter().filter(|pid| lives(**pid)).for_each(|pid| {
+                kill(*pid, Signal::SIGKILL).ok();
+            });
             return;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Whether a process runs; one that has ended and is only not reaped yet does not.
+fn lives(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
 }

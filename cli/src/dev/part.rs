@@ -41,8 +41,6 @@ pub struct Plan {
     pub role: Role,
     /// Program and arguments.
     pub words: Vec<OsString>,
-    /// Variables.
-    pub env: Vec<(&'static str, String)>,
     /// Its folder.
     pub folder: PathBuf,
     /// Where its output goes.
@@ -111,7 +109,6 @@ impl Part {
             command
         };
         command
-            .envs(plan.env.iter().map(|(name, value)| (*name, value)))
             .current_dir(&plan.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::from(log))
