@@ -113,6 +113,10 @@ pub fn check_quiet(fleet: &Fleet) -> Vec<Violation> {
             let owner = format!("its owner {} {} does not exist", spec.owner.kind, spec.owner.name);
             found.push(Violation::new(Rule::Ownerless, process(fleet, uid), owner));
         }
+        if records.spec.is_none() && !fleet.unreadable.contains_key(&Key::ProcessSpec(*uid)) {
+            let detail = "it has records, and no spec".to_owned();
+            found.push(Violation::new(Rule::Ownerless, uid, detail));
+        }
         if let Some(node) = records.node().filter(|_| records.goal() != Goal::Gone)
             && is_unregistered(fleet, node)
         {
@@ -135,7 +139,8 @@ fn run_documents(found: &mut Vec<Violation>, fleet: &Fleet) {
         for entry in &document.entries {
             let records = fleet.processes.get(&entry.u);
             match records.and_then(|r| r.node()) {
-                None if entry.g != Goal::Gone => {
+                // The document of a deleted node is read by nobody and goes soon.
+                None if entry.g != Goal::Gone && !is_unregistered(fleet, node) => {
                     let detail = "an entry, and no binding".to_owned();
                     found.push(Violation::new(Rule::EntryWithoutBind, subject(&entry.u), detail));
                 }
@@ -146,7 +151,7 @@ fn run_documents(found: &mut Vec<Violation>, fleet: &Fleet) {
                 Some(_) | None => {}
             }
             let goal = records.map_or(Goal::Gone, |r| r.goal());
-            if entry.g > goal {
+            if entry.g > goal && !is_unregistered(fleet, node) {
                 let detail = format!("the entry says {:?}, the goal {goal:?}", entry.g);
                 found.push(Violation::new(Rule::EntryTighterThanGoal, subject(&entry.u), detail));
             }

@@ -125,7 +125,8 @@ impl World {
 
     /// Commits a plan as one batch: all of it, or nothing when a guard does not hold. Audits the step.
     pub(crate) fn commit(&mut self, plan: &Plan) -> bool {
-        let guards = plan.steps.iter().map(|s| (&s.key, s.expect)).chain(plan.reads.iter().map(|(k, r)| (k, *r)));
+        let guards =
+            plan.steps.iter().map(|s| (&s.key, s.expect)).chain(plan.reads.iter().map(|(k, r)| (k, *r)));
         for (key, expect) in guards {
             if self.fleet.revision_of(key) != expect {
                 return false;
@@ -195,6 +196,7 @@ impl World {
         }
         busy |= self.agents_act();
         self.reap();
+        self.tidy();
         self.pass_ms(1000);
         busy
     }
@@ -217,6 +219,20 @@ impl World {
         panic!("still busy after {most} seconds: {:#?}", self.told.iter().rev().take(20).collect::<Vec<_>>());
     }
 
+    /// What a sweep wants outside the lane.
+    pub(crate) fn tidy(&mut self) {
+        let sweep = garbage::reconcile(&self.fleet, self.now());
+        for (key, revision) in sweep.observed {
+            if self.fleet.revision_of(&key) == Some(revision) {
+                self.delete(&key);
+            }
+        }
+        for (key, revision) in sweep.purges {
+            assert_eq!(self.fleet.revision_of(&key), Some(revision), "{key}");
+            self.fleet.forget(&key);
+        }
+    }
+
     /// What the API does at the end of deletions.
     fn reap(&mut self) {
         for decision in crate::admission::reap(&self.fleet) {
@@ -228,7 +244,7 @@ impl World {
 
     pub(crate) fn agents_act(&mut self) -> bool {
         let names: Vec<String> = self.agents.keys().cloned().collect();
-        names.into_iter().fold(false, |busy, name| self.agent_acts(&name) || busy)
+        names.iter().filter(|name| self.agent_acts(name)).count() > 0
     }
 
     /// One agent reads its documents, moves its processes and files on, and reports what changed.
@@ -296,10 +312,10 @@ impl World {
         let mut metadata = known.unwrap_or_else(|| fresh_metadata(&name, uid, Timestamp(self.wall)));
         metadata.generation = Generation(metadata.generation.0 + 1);
         metadata.version = Version(metadata.version.0 + u64::from(rises));
-        self.store_object(name, Object { metadata, spec });
+        self.store_object(name, &Object { metadata, spec });
     }
 
-    fn store_object(&mut self, name: ObjectRef, object: Object) {
+    fn store_object(&mut self, name: ObjectRef, object: &Object) {
         let metadata = &object.metadata;
         let revision = SpecRevision {
             generation: metadata.generation,
@@ -308,7 +324,7 @@ impl World {
             spec: object.spec.clone(),
         };
         self.put(&Key::SpecRevision(name.clone(), metadata.uid, metadata.generation), &revision);
-        self.put(&Key::Object(name), &object);
+        self.put(&Key::Object(name), object);
     }
 
     pub(crate) fn edit_object(&mut self, name: &ObjectRef, edit: impl FnOnce(&mut Object)) {
@@ -332,7 +348,8 @@ impl World {
 
     pub(crate) fn edit_deployment(&mut self, name: &str, edit: impl FnOnce(&mut DeploymentSpec)) {
         let object = rig::object(Kind::Deployment, name);
-        let Some(Spec::Deployment(spec)) = self.fleet.objects.get(&object).map(|o| o.value.spec.clone()) else {
+        let Some(Spec::Deployment(spec)) = self.fleet.objects.get(&object).map(|o| o.value.spec.clone())
+        else {
             panic!("no Deployment {name}")
         };
         let mut spec = *spec;

@@ -74,7 +74,7 @@ impl Draft<'_> {
                     self.entries.insert(uid, entry);
                 }
                 Err(error) => {
-                    self.plan.why.push(format!("{}: cannot be stored: {error}", object.object_ref()))
+                    self.plan.why.push(format!("{}: cannot be stored: {error}", object.object_ref()));
                 }
             }
         }

@@ -1,7 +1,7 @@
+use ostler_schemas::ObjectRef;
+use ostler_schemas::spec::{OnFailure, OnRemove};
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::state::RolloutPhase;
-use ostler_schemas::spec::{OnFailure, OnRemove};
-use ostler_schemas::ObjectRef;
 
 use super::*;
 use crate::status::rig;
@@ -78,7 +78,10 @@ fn a_push_reaches_every_selected_node_and_bakes() {
     world.settle(60);
     assert_eq!(held(&world, uid), [2, 2, 2]);
     let state = state(&world, uid);
-    assert_eq!((state.phase, state.current, state.last_good), (RolloutPhase::Complete, Version(1), Version(2)));
+    assert_eq!(
+        (state.phase, state.current, state.last_good),
+        (RolloutPhase::Complete, Version(1), Version(2))
+    );
     assert_eq!(world.was_told(Reason::RolloutComplete), 2);
 }
 
@@ -193,7 +196,11 @@ fn of_two_with_one_path_the_older_keeps_it_and_the_other_never_undoes_it() {
     world.settle(60);
     assert_eq!((held(&world, old), held(&world, young)), (vec![1], vec![1]));
     assert_eq!(nodes_of(&world.fleet, &world.fleet.objects[&name("young")]), [rig::node_name("n2")]);
-    assert_eq!(state(&world, young).phase, RolloutPhase::Complete, "what it may not hold does not hold it up");
+    assert_eq!(
+        state(&world, young).phase,
+        RolloutPhase::Complete,
+        "what it may not hold does not hold it up"
+    );
     // Labels make the older one come to a node where the younger one is.
     label(&mut world, "n2", "role", "web");
     let node = rig::node_name("n2");
@@ -204,7 +211,11 @@ fn of_two_with_one_path_the_older_keeps_it_and_the_other_never_undoes_it() {
     let crate::fleet::StoredTemplate::File(file) = world.fleet.templates[&tombstone.d].clone() else {
         panic!("a file spec")
     };
-    assert_eq!((tombstone.g, file.on_remove), (FileGoal::Release, OnRemove::Keep), "the path is the other's by now");
+    assert_eq!(
+        (tombstone.g, file.on_remove),
+        (FileGoal::Release, OnRemove::Keep),
+        "the path is the other's by now"
+    );
     world.settle(60);
     assert_eq!((held(&world, old), held(&world, young)), (vec![1, 1], vec![]));
 }

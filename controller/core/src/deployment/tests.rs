@@ -1,6 +1,6 @@
+use ostler_schemas::Kind;
 use ostler_schemas::quantity::CountOrPercent;
 use ostler_schemas::spec::{OnFailure, RollingUpdate, Spec};
-use ostler_schemas::Kind;
 
 use super::*;
 use crate::status::rig;
@@ -42,7 +42,10 @@ fn a_new_deployment_comes_up_and_its_version_is_good_after_the_bake() {
     let (world, uid) = up(3);
     assert_eq!((world.running(uid).len(), world.ready(uid)), (3, 3));
     let state = state(&world, uid);
-    assert_eq!((state.phase, state.target, state.last_good), (RolloutPhase::Complete, Version(1), Version(1)));
+    assert_eq!(
+        (state.phase, state.target, state.last_good),
+        (RolloutPhase::Complete, Version(1), Version(1))
+    );
     let told: Vec<Reason> = [Reason::RolloutStarted, Reason::WaveHealthy, Reason::RolloutComplete].into();
     assert!(told.iter().all(|reason| world.was_told(*reason) == 1), "{:?}", world.told);
     for (_, records) in world.running(uid) {
@@ -181,10 +184,13 @@ fn recreate_ends_all_before_it_begins() {
 fn what_a_lost_node_ran_is_replaced_at_once() {
     let (mut world, uid) = up(3);
     world.lose("n2");
-    for look in [Look::Node("n2".to_owned()), Look::Node("n2".to_owned()), Look::Deployment(uid), Look::Scheduler] {
+    for look in
+        [Look::Node("n2".to_owned()), Look::Node("n2".to_owned()), Look::Deployment(uid), Look::Scheduler]
+    {
         world.look(&look);
     }
-    let placed = world.running(uid).iter().filter(|(_, p)| p.node().is_some_and(|n| n.as_str() != "n2")).count();
+    let placed =
+        world.running(uid).iter().filter(|(_, p)| p.node().is_some_and(|n| n.as_str() != "n2")).count();
     assert_eq!(placed, 3);
     world.settle(200);
     world.bring_back("n2");
@@ -298,6 +304,4 @@ fn the_keys_that_matter_lead_to_the_deployment() {
         assert_eq!(affected(&world.fleet, &key), [uid], "{key}");
     }
     assert!(affected(&world.fleet, &Key::MetaIncarnation).is_empty());
-
-
 }

@@ -92,11 +92,10 @@ fn what_has_no_node_is_gone_at_once_unless_it_is_bound_meanwhile() {
 fn an_end_counts_only_from_a_node_that_knows_of_the_stop() {
     let (mut world, uid) = up("x");
     let node = world.fleet.processes[&uid].node().cloned().expect("bound");
-    let before = ostler_schemas::v1::report::Report::clone(&world.fleet.reports[&node].value);
+    let mut early = ostler_schemas::v1::report::Report::clone(&world.fleet.reports[&node].value);
     world.ask_deletion(&name());
     world.look(&Look::Process(uid));
     // The node's word from before: it failed for good, under the old document, from which it may have been restarted.
-    let mut early = before.clone();
     early.processes[0].phase = ProcessPhase::Failed;
     world.put(&Key::Report(node.clone()), &early);
     world.look(&Look::Scheduler);

@@ -73,7 +73,8 @@ impl Agent {
             self.run = HeldDocument { epoch: document.epoch, revision: document.revision };
             self.follow_run(fleet, &document.value);
         }
-        if let Some(document) = fleet.files_documents.get(node).filter(|d| d.revision != self.files.revision) {
+        if let Some(document) = fleet.files_documents.get(node).filter(|d| d.revision != self.files.revision)
+        {
             self.files = HeldDocument { epoch: document.epoch, revision: document.revision };
             self.follow_files(fleet, &document.value, at);
         }
@@ -194,7 +195,7 @@ impl Running {
                 self.report.phase = ProcessPhase::Running;
                 self.report.ready = !word.starts_with("slow");
             }
-            ProcessPhase::Running if word.starts_with("crash") && self.steps % CRASH_STEPS == 0 => {
+            ProcessPhase::Running if word.starts_with("crash") && self.steps.is_multiple_of(CRASH_STEPS) => {
                 self.report.exits += 1;
                 self.report.restarts += 1;
             }

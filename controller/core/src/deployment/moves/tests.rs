@@ -152,7 +152,13 @@ fn unknown_readiness_is_no_reason_to_end_anything_while_too_few_are_known_to_be_
         at: Timestamp(1),
         replace: false,
     };
-    let s = Situation { replicas: 3, surge: 1, unavailable: 1, members: vec![of(1), of(2), of(3)], ..Situation::default() };
+    let s = Situation {
+        replicas: 3,
+        surge: 1,
+        unavailable: 1,
+        members: vec![of(1), of(2), of(3)],
+        ..Situation::default()
+    };
     let moves = next_moves(&s);
     assert_eq!((moves.end.len(), moves.create), (0, 1), "all reports were lost: only the surge is made");
 }

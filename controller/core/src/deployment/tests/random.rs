@@ -81,7 +81,9 @@ fn happen(world: &mut World, history: &mut Vec<Fleet>, happening: &Happening) {
         Happening::Scale(n) => world.edit_deployment("web", |spec| spec.replicas = *n),
         Happening::Word(word) => set_word(world, word),
         Happening::Bounds(surge, unavailable) => bounds(world, *surge, *unavailable),
-        Happening::Recreate => world.edit_deployment("web", |spec| spec.strategy.kind = StrategyType::Recreate),
+        Happening::Recreate => {
+            world.edit_deployment("web", |spec| spec.strategy.kind = StrategyType::Recreate);
+        }
         Happening::Limit(n) => world.edit_deployment("web", |spec| {
             spec.template.spec.limit_nofile = n.to_string().parse().expect("a limit");
         }),
