@@ -43,6 +43,9 @@ pub struct NodeConfig {
     pub originals: String,
     /// Whether processes may ask to run as root.
     pub allow_root: bool,
+    /// Whether the agent has root's rights. Without them a file of root's (the default) becomes the agent's own, and
+    /// one of anybody else's is refused.
+    pub privileged: bool,
 }
 
 /// Everything that an agent stands on.

@@ -1,1 +1,15 @@
-//! In work.
+//! The real host: processes through the holder, files through the kernel, facts from it, the ledger on disk.
+
+mod facts;
+mod files;
+mod host;
+mod ledger;
+mod log;
+mod probe;
+mod users;
+mod watch;
+
+pub use facts::LinuxFacts;
+pub use files::LinuxFiles;
+pub use host::LinuxHost;
+pub use ledger::FileLedger;

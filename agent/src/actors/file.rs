@@ -195,11 +195,12 @@ impl State {
     /// Looks owner and group up; users can be made later, so an unknown one is asked for again.
     fn look_up(&mut self, me: &ActorRef<Msg>, spec: &FileSpec) {
         let (context, me) = (self.context.clone(), me.clone());
-        let (owner, group) = (spec.owner.clone(), spec.group.clone());
+        let is_own = !self.context.deps.config.privileged && spec.owner == "root";
+        let (owner, group) = ((!is_own).then(|| spec.owner.clone()), spec.group.clone());
         self.owning = Some(Task::spawn(async move {
             let mut wait = FETCH_FIRST_MS;
             loop {
-                let found = context.deps.host.user(Some(owner.clone()), group.clone()).await;
+                let found = context.deps.host.user(owner.clone(), group.clone()).await;
                 let done = found.is_ok();
                 cast(&me, Msg::Owner(found.map(|user| user.owner)));
                 if done {

@@ -23,6 +23,9 @@ pub(crate) struct ProcessActor;
 /// A request to the holder that must not be lost to a slow answer: a stop, an acknowledgement.
 type Errands = Vec<Task>;
 
+/// How long after a failed write of the ledger the holder is asked for its exits again.
+const TELL_AGAIN_MS: u64 = 5_000;
+
 pub(crate) enum Msg {
     Event(Box<Event>),
     Owner(Option<OwnerReference>),
@@ -139,8 +142,14 @@ impl State {
                     }
                 },
                 Effect::Acknowledge { incarnation, seq } => {
-                    // An exit that is not durable stays with the holder, which tells it again.
-                    if durable.is_ok() {
+                    // An exit that is not durable stays with the holder, which is asked to tell it again.
+                    if durable.is_err() {
+                        let context = self.context.clone();
+                        self.errand(async move {
+                            context.deps.clock.sleep_ms(TELL_AGAIN_MS).await;
+                            context.host.cast(host::Msg::Relist);
+                        });
+                    } else {
                         let (host, key) = (self.context.deps.host.clone(), self.key(incarnation));
                         self.errand(async move {
                             if let Err(error) = host.acknowledge(key, seq).await {

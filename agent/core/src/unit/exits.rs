@@ -145,7 +145,8 @@ impl Unit {
         let acknowledge = Effect::Acknowledge { incarnation: exit.incarnation, seq: exit.seq };
         let current = self.record.current.clone().filter(|c| c.incarnation == exit.incarnation);
         if current.is_none() && exit.incarnation <= self.record.exited_through {
-            effects.push(acknowledge);
+            // Recorded, but perhaps not durable yet: making it so again costs nothing when it is.
+            effects.extend([Effect::Persist, acknowledge]);
             return;
         }
         let report = self.exit_report(exit);

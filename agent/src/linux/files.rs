@@ -1,0 +1,321 @@
+//! Managed files on the kernel's file system.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{
+    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use ostler_agent_core::file::{
+    Content, Found, Observed, Owner, Step, StepError, StepErrorKind, parent, temp_path,
+};
+use ostler_schemas::Sha256;
+use ostler_schemas::quantity::Mode;
+use sha2::{Digest, Sha256 as Hasher};
+
+use super::ledger::blocking;
+use super::watch::Watcher;
+use crate::ports::Files;
+
+/// Contents up to this size are compared line by line for the report of a drift.
+const DIFF_MAX: u64 = 64 << 10;
+/// Most bytes of such a comparison in a report.
+const DIFF_SHOWN: usize = 2048;
+
+/// The file system.
+pub struct LinuxFiles {
+    watcher: Watcher,
+}
+
+impl LinuxFiles {
+    /// With watches, where the kernel gives any; without them the slow rescan still finds every drift.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { watcher: Watcher::start() })
+    }
+}
+
+impl Files for LinuxFiles {
+    fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>> {
+        blocking(move || observe(&path, wanted.as_deref()).map_err(|error| format!("{path}: {error}"))).boxed()
+    }
+
+    fn apply(&self, step: Step, content: Option<Bytes>) -> BoxFuture<'_, Result<(), StepError>> {
+        async move {
+            let done = tokio::task::spawn_blocking(move || apply(&step, content.as_deref())).await;
+            done.unwrap_or_else(|error| {
+                Err(StepError { kind: StepErrorKind::Failed, message: error.to_string() })
+            })
+        }
+        .boxed()
+    }
+
+    fn watch(&self, path: String) -> BoxStream<'static, ()> {
+        self.watcher.watch(Path::new(&path))
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        Path::new(path).exists()
+    }
+
+    fn is_mounted(&self, path: &str) -> bool {
+        let own = fs::metadata(path);
+        let above = fs::metadata(parent(path));
+        matches!((own, above), (Ok(own), Ok(above)) if own.dev() != above.dev() || own.ino() == above.ino())
+    }
+}
+
+fn not_regular(kind: fs::FileType) -> Option<&'static str> {
+    if kind.is_file() {
+        None
+    } else if kind.is_symlink() {
+        Some("a symbolic link")
+    } else if kind.is_dir() {
+        Some("a directory")
+    } else if kind.is_block_device() || kind.is_char_device() {
+        Some("a device")
+    } else if kind.is_fifo() {
+        Some("a named pipe")
+    } else {
+        Some("a socket")
+    }
+}
+
+/// Opens a regular file, never through a symbolic link at its end, and without waiting for a writer of a pipe.
+fn open_regular(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc_flags()).open(path)
+}
+
+fn libc_flags() -> i32 {
+    (nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC).bits()
+}
+
+fn observe(path: &str, wanted: Option<&[u8]>) -> io::Result<Observed> {
+    let real_dir = match fs::canonicalize(parent(path)) {
+        Ok(dir) => Some(dir.to_string_lossy().into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let temp = fs::symlink_metadata(temp_path(path)).is_ok();
+    let (found, diff) = look(Path::new(path), wanted)?;
+    Ok(Observed { found, real_dir, temp, diff })
+}
+
+fn look(path: &Path, wanted: Option<&[u8]>) -> io::Result<(Found, Option<String>)> {
+    let meta = match fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Found::Missing, None)),
+        // A part of the way is a file.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Ok((Found::NotRegular("below something that is no directory"), None));
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(what) = not_regular(meta.file_type()) {
+        return Ok((Found::NotRegular(what), None));
+    }
+    let mut file = open_regular(path)?;
+    // What was opened counts, not what was there a moment ago.
+    let meta = file.metadata()?;
+    if let Some(what) = not_regular(meta.file_type()) {
+        return Ok((Found::NotRegular(what), None));
+    }
+    let mut hasher = Hasher::new();
+    let mut kept = Vec::new();
+    let mut part = vec![0; 64 << 10];
+    loop {
+        let n = file.read(&mut part)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&part[..n]);
+        if meta.len() <= DIFF_MAX && wanted.is_some() {
+            kept.extend_from_slice(&part[..n]);
+        }
+    }
+    let sha256 = Sha256::from_bytes(hasher.finalize().into());
+    let mode = Mode::from_bits(meta.mode());
+    let owner = Owner { uid: meta.uid(), gid: meta.gid() };
+    let diff = wanted.filter(|w| w.len() as u64 <= DIFF_MAX && meta.len() <= DIFF_MAX).and_then(|w| diff(w, &kept));
+    Ok((Found::Regular { sha256, mode, owner }, diff))
+}
+
+/// The lines that went (`-`) and came (`+`), without what both begin and end with; none if either is no text.
+fn diff(wanted: &[u8], found: &[u8]) -> Option<String> {
+    let (wanted, found) = (std::str::from_utf8(wanted).ok()?, std::str::from_utf8(found).ok()?);
+    if wanted == found {
+        return None;
+    }
+    let (mut old, mut new): (Vec<&str>, Vec<&str>) = (wanted.lines().collect(), found.lines().collect());
+    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    old.drain(..same);
+    new.drain(..same);
+    while old.last().is_some_and(|line| Some(line) == new.last()) {
+        old.pop();
+        new.pop();
+    }
+    let mut text = format!("@@ line {} @@\n", same + 1);
+    for (sign, line) in old.iter().map(|l| ('-', l)).chain(new.iter().map(|l| ('+', l))) {
+        if text.len() + line.len() > DIFF_SHOWN {
+            text.push_str("… (cut)\n");
+            break;
+        }
+        text.push_str(&format!("{sign}{line}\n"));
+    }
+    Some(text)
+}
+
+fn step_error(what: &str, error: &io::Error) -> StepError {
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StepErrorKind::DiskFull,
+        _ => StepErrorKind::Failed,
+    };
+    StepError { kind, message: format!("{what}: {error}") }
+}
+
+fn apply(step: &Step, content: Option<&[u8]>) -> Result<(), StepError> {
+    match step {
+        // The ledger's business, not the file system's.
+        Step::Record(_) => Ok(()),
+        Step::MakeDirs { dir } => make_dirs(Path::new(dir)).map_err(|e| step_error(&format!("make {dir}"), &e)),
+        Step::Keep { from, to } => {
+            keep(Path::new(from), Path::new(to)).map_err(|e| step_error(&format!("keep {from}"), &e))
+        }
+        Step::WriteTemp { temp, content: Content::Blob(_) } => {
+            let bytes = content.unwrap_or_default();
+            write_new(Path::new(temp), bytes).map_err(|e| step_error(&format!("write {temp}"), &e))
+        }
+        Step::WriteTemp { temp, content: Content::Kept(from) } => fs::read(from)
+            .and_then(|bytes| write_new(Path::new(temp), &bytes))
+            .map_err(|e| step_error(&format!("write {temp}"), &e)),
+        Step::Own { path, owner } => own(path, *owner),
+        Step::SetMode { path, mode } => fs::set_permissions(path, Permissions::from_mode(mode.bits()))
+            .map_err(|e| step_error(&format!("chmod {path}"), &e)),
+        Step::Sync { path } => {
+            File::open(path).and_then(|f| f.sync_all()).map_err(|e| step_error(&format!("sync {path}"), &e))
+        }
+        Step::Rename { from, to } => rename(from, to),
+        Step::SyncDir { dir } => {
+            File::open(dir).and_then(|f| f.sync_all()).map_err(|e| step_error(&format!("sync {dir}"), &e))
+        }
+        Step::Remove { path } => remove(Path::new(path)).map_err(|e| step_error(&format!("remove {path}"), &e)),
+    }
+}
+
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    // Each folder above may be new: its entry must survive too.
+    for made in dir.ancestors().take_while(|d| !d.as_os_str().is_empty()) {
+        File::open(made)?.sync_all()?;
+        if made.parent().is_none_or(|above| above == Path::new("/")) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn keep(from: &Path, to: &Path) -> io::Result<()> {
+    let dir = to.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mut source = open_regular(from)?;
+    let temp: PathBuf = to.with_extension("new");
+    remove(&temp)?;
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp)?;
+    io::copy(&mut source, &mut copy)?;
+    copy.sync_all()?;
+    fs::rename(&temp, to)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Never follows what somebody may have put there: it is removed first and then made exclusively.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    remove(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
+
+fn own(path: &str, owner: Owner) -> Result<(), StepError> {
+    let meta = fs::symlink_metadata(path).map_err(|e| step_error(&format!("chown {path}"), &e))?;
+    if (meta.uid(), meta.gid()) == (owner.uid, owner.gid) {
+        return Ok(());
+    }
+    chown(path, Some(owner.uid), Some(owner.gid)).map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied => StepErrorKind::OwnerRefused,
+            _ => StepErrorKind::Failed,
+        };
+        StepError { kind, message: format!("chown {path} to {}:{}: {error}", owner.uid, owner.gid) }
+    })
+}
+
+fn rename(from: &str, to: &str) -> Result<(), StepError> {
+    // Somebody may have put a link or folder there since it was looked at. What wins the race between this look and
+    // the rename is replaced by a regular file, which is what a rename does; nothing is written through it.
+    if let Ok(meta) = fs::symlink_metadata(to)
+        && let Some(what) = not_regular(meta.file_type())
+    {
+        return Err(StepError { kind: StepErrorKind::NotRegular, message: format!("{to} is {what}") });
+    }
+    fs::rename(from, to).map_err(|e| step_error(&format!("rename {from}"), &e))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ostler_schemas::hash::sha256;
+
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_seen_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.conf");
+        let text = path.to_str().expect("text");
+        assert_eq!(observe(text, None).expect("looks").found, Found::Missing);
+        fs::write(&path, "one\n").expect("writes");
+        let seen = observe(text, Some(b"two\n")).expect("looks");
+        assert!(matches!(seen.found, Found::Regular { sha256: h, .. } if h == sha256(b"one\n")));
+        assert_eq!(seen.diff.as_deref(), Some("@@ line 1 @@\n-two\n+one\n"));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("links");
+        let seen = observe(link.to_str().expect("text"), None).expect("looks");
+        assert_eq!(seen.found, Found::NotRegular("a symbolic link"));
+    }
+
+    #[test]
+    fn steps_write_replace_keep_and_remove() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+        let (path, temp, kept) = (at("etc/x/a.conf"), at("etc/x/.a.conf.ostler"), at("kept/1"));
+        let go = |step: Step| apply(&step, Some(b"content"));
+        go(Step::MakeDirs { dir: at("etc/x") }).expect("makes");
+        std::os::unix::fs::symlink("/etc/passwd", &temp).expect("a trap");
+        go(Step::WriteTemp { temp: temp.clone(), content: Content::Blob(sha256(b"content")) }).expect("writes");
+        go(Step::SetMode { path: temp.clone(), mode: Mode::from_bits(0o640) }).expect("chmod");
+        go(Step::Sync { path: temp.clone() }).expect("sync");
+        go(Step::Rename { from: temp.clone(), to: path.clone() }).expect("rename");
+        go(Step::SyncDir { dir: at("etc/x") }).expect("sync");
+        go(Step::Keep { from: path.clone(), to: kept.clone() }).expect("keep");
+        assert_eq!(fs::read(&kept).expect("reads"), b"content");
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o7777, 0o640);
+        fs::create_dir(at("etc/dir")).expect("a folder");
+        fs::write(&temp, "x").expect("writes");
+        let refused = go(Step::Rename { from: temp, to: at("etc/dir") }).expect_err("refused");
+        assert_eq!(refused.kind, StepErrorKind::NotRegular);
+        go(Step::Remove { path: path.clone() }).expect("removes");
+        go(Step::Remove { path }).expect("twice is fine");
+    }
+}

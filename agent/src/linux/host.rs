@@ -1,0 +1,277 @@
+//! The host's processes through the holder's socket.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use ostler_agent_core::holder::protocol::{
+    Event, Exit, ExitRecord, KillMode, LogSpec, Phase, ProcKey, ProcessInfo, RefusalCode, Rlimit as HolderRlimit, Spawn,
+};
+use ostler_agent_core::probe::Question;
+use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
+use ostler_schemas::quantity::{Rlimit, Signal};
+use ostler_schemas::time::Timestamp;
+use ostler_schemas::v1::reason::Reason;
+use ostler_schemas::{Name, Namespace, Uid};
+
+use super::ledger::blocking;
+use super::log::Log;
+use super::{probe, users};
+use crate::context::lock;
+use crate::holder_client::{Events, HolderClient, HolderError};
+use crate::ports::{
+    Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostSpawn, HostUser, Listed, LogPiece, LogPlace,
+    SpawnError,
+};
+
+/// The mask of files that processes make.
+const UMASK: u32 = 0o022;
+
+/// The host's processes.
+pub struct LinuxHost {
+    dir: PathBuf,
+    log_dir: PathBuf,
+    default_user: Option<String>,
+    client: Mutex<Option<Arc<HolderClient>>>,
+}
+
+impl LinuxHost {
+    /// Through the holder of folder `dir`, with logs below `log_dir`; processes that name no user run as
+    /// `default_user`, or without one as the agent's own.
+    #[must_use]
+    pub fn new(dir: PathBuf, log_dir: PathBuf, default_user: Option<String>) -> Arc<Self> {
+        Arc::new(Self { dir, log_dir, default_user, client: Mutex::new(None) })
+    }
+
+    fn client(&self) -> Result<Arc<HolderClient>, HostError> {
+        lock(&self.client).clone().ok_or_else(|| HostError("there is no connection to the holder".to_owned()))
+    }
+
+    fn log(&self, namespace: &Namespace, name: &Name) -> Log {
+        Log::new(&self.log_dir, namespace.as_str(), name.as_str())
+    }
+
+    fn to_spawn(&self, spawn: HostSpawn) -> Spawn {
+        Spawn {
+            key: spawn.key,
+            name: spawn.name.to_string(),
+            namespace: spawn.namespace.to_string(),
+            argv: spawn.argv,
+            env: spawn.env,
+            user: spawn.user,
+            cwd: spawn.cwd,
+            umask: UMASK,
+            rlimits: vec![nofile_limit(within_reach(spawn.nofile))],
+            oom_score_adjust: 0,
+            allow_new_privileges: false,
+            limits: spawn.limits,
+            own_cgroup: true,
+            log: LogSpec::below(self.log_dir.to_string_lossy()),
+            kill_mode: KillMode::Mixed,
+            stop_signal: i32::from(spawn.stop_signal.number()),
+            grace_ms: spawn.grace_ms,
+        }
+    }
+}
+
+fn nofile_limit(limit: Rlimit) -> HolderRlimit {
+    HolderRlimit { resource: "nofile".to_owned(), soft: limit.soft(), hard: limit.hard() }
+}
+
+/// The default limit of open files is a wish, not a demand: on a host that gives less, that is what there is, as
+/// systemd does it. A limit that somebody asked for is passed on as it is, and refused where it cannot be had.
+fn within_reach(limit: Rlimit) -> Rlimit {
+    if limit != Rlimit::NOFILE {
+        return limit;
+    }
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let hard = limit.hard().min(most);
+    Rlimit::new(limit.soft().min(hard), hard).unwrap_or(limit)
+}
+
+fn host_error(error: &HolderError) -> HostError {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(next) = source {
+        let more = next.to_string();
+        if !text.contains(&more) {
+            text.push_str(&format!(": {more}"));
+        }
+        source = next.source();
+    }
+    HostError(text)
+}
+
+fn exit_of(record: ExitRecord) -> (Uid, HostExit) {
+    let how = match record.exit {
+        Exit::Code(code) => HowEnded::Code(code),
+        Exit::Signal(signal) => HowEnded::Signal(signal),
+        Exit::Unknown(why) => HowEnded::Unknown(why),
+        Exit::Unrecognised => HowEnded::Unknown("told by a holder of another version".to_owned()),
+    };
+    let exit = HostExit {
+        incarnation: record.key.incarnation,
+        seq: record.seq,
+        how,
+        oom: record.oom,
+        at: Timestamp(record.at),
+    };
+    (record.key.uid, exit)
+}
+
+fn listed(info: ProcessInfo) -> Option<Listed> {
+    match info.phase {
+        Phase::Starting | Phase::Running | Phase::Stopping => {}
+        // The main process has ended; its exit is among the exits.
+        Phase::Leftovers => return None,
+    }
+    Some(Listed {
+        uid: info.key.uid,
+        namespace: info.namespace.parse().ok()?,
+        name: info.name.parse().ok()?,
+        process: HostProcess {
+            incarnation: info.key.incarnation,
+            pid: u32::try_from(info.pid).ok()?,
+            started_at: Timestamp(info.started_at),
+            cgroup: info.cgroup,
+            log_path: Some(info.log_path).filter(|path| !path.is_empty()),
+        },
+    })
+}
+
+fn event_of(event: Event) -> Option<HostEvent> {
+    match event {
+        Event::Exited(record) => {
+            let (uid, exit) = exit_of(record);
+            Some(HostEvent::Exited(uid, exit))
+        }
+        Event::TreeEmpty(key) => Some(HostEvent::TreeEmpty(key)),
+        // Whoever asked for the start has the answer to it.
+        Event::Started(_) | Event::Unrecognised => None,
+    }
+}
+
+fn events(receiver: Events) -> futures::stream::BoxStream<'static, HostEvent> {
+    let stream = futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|event| (event, receiver))
+    });
+    stream.filter_map(|event| std::future::ready(event_of(event))).boxed()
+}
+
+fn spawn_error(error: &HolderError) -> SpawnError {
+    let text = host_error(error).0;
+    let HolderError::Refused(refusal) = error else {
+        return match error {
+            HolderError::Encode(_) => SpawnError::Not(StartFailure::Failed(Reason::StartFailed, text)),
+            HolderError::Connect { .. } => SpawnError::Not(StartFailure::Refused(text)),
+            HolderError::Refused(_) | HolderError::Gone | HolderError::Late { .. } | HolderError::Mismatch => {
+                SpawnError::Unknown(text)
+            }
+        };
+    };
+    let message = refusal.message.clone();
+    match refusal.code {
+        RefusalCode::StartFailed if message.contains("limit") => {
+            SpawnError::Not(StartFailure::Failed(Reason::LimitRefused, message))
+        }
+        RefusalCode::StartFailed | RefusalCode::Invalid => {
+            SpawnError::Not(StartFailure::Failed(Reason::StartFailed, message))
+        }
+        RefusalCode::Busy => SpawnError::Not(StartFailure::Busy),
+        RefusalCode::AlreadyExists => SpawnError::Unknown(message),
+        RefusalCode::Closing | RefusalCode::Failed | RefusalCode::NotFound | RefusalCode::Unsupported => {
+            SpawnError::Not(StartFailure::Refused(message))
+        }
+    }
+}
+
+impl Host for LinuxHost {
+    fn connect(&self) -> BoxFuture<'_, Result<HostConnection, HostError>> {
+        async move {
+            *lock(&self.client) = None;
+            let (client, receiver) =
+                HolderClient::connect(&self.dir, "agent").await.map_err(|error| host_error(&error))?;
+            let welcome = client.welcome();
+            let missing = [("cpu", "cpu"), ("memory", "memory")]
+                .into_iter()
+                .filter(|(controller, _)| !welcome.controllers.iter().any(|c| c == controller))
+                .map(|(_, name)| name.to_owned());
+            let info = HostInfo {
+                version: welcome.version.clone(),
+                boot: welcome.boot_id.clone(),
+                unenforced: missing.collect(),
+            };
+            *lock(&self.client) = Some(Arc::new(client));
+            Ok(HostConnection { info, events: events(receiver) })
+        }
+        .boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<HostListing, HostError>> {
+        async move {
+            let all = self.client()?.list().await.map_err(|error| host_error(&error))?;
+            Ok(HostListing {
+                processes: all.processes.into_iter().filter_map(listed).collect(),
+                exits: all.exits.into_iter().map(exit_of).collect(),
+            })
+        }
+        .boxed()
+    }
+
+    fn spawn(&self, spawn: HostSpawn) -> BoxFuture<'_, Result<HostProcess, SpawnError>> {
+        async move {
+            let client = self.client().map_err(|error| SpawnError::Not(StartFailure::Refused(error.0)))?;
+            let key = spawn.key;
+            let spawned = client.spawn(self.to_spawn(spawn)).await.map_err(|error| spawn_error(&error))?;
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            Ok(HostProcess {
+                incarnation: key.incarnation,
+                pid: u32::try_from(spawned.pid).unwrap_or_default(),
+                started_at: Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
+                cgroup: None,
+                log_path: Some(spawned.log_path).filter(|path| !path.is_empty()),
+            })
+        }
+        .boxed()
+    }
+
+    fn stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> BoxFuture<'_, Result<(), HostError>> {
+        async move {
+            let signal = i32::from(signal.number());
+            self.client()?.stop(key, Some(signal), Some(grace_ms)).await.map_err(|error| host_error(&error))
+        }
+        .boxed()
+    }
+
+    fn adjust(&self, key: ProcKey, nofile: Rlimit) -> BoxFuture<'_, Result<(), HostError>> {
+        async move {
+            let limits = vec![nofile_limit(within_reach(nofile))];
+            self.client()?.set_rlimit(key, limits).await.map_err(|error| host_error(&error))
+        }
+        .boxed()
+    }
+
+    fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {
+        async move { self.client()?.ack_exit(key, seq).await.map_err(|error| host_error(&error)) }.boxed()
+    }
+
+    fn user(&self, user: Option<String>, group: Option<String>) -> BoxFuture<'_, Result<HostUser, String>> {
+        let default = self.default_user.clone();
+        blocking(move || users::look_up(user.as_deref(), group.as_deref(), default.as_deref())).boxed()
+    }
+
+    fn ask(&self, question: Question, timeout_ms: u64) -> BoxFuture<'_, Result<(), String>> {
+        probe::ask(question, timeout_ms).boxed()
+    }
+
+    fn log_tail(&self, namespace: Namespace, name: Name, lines: Option<u64>) -> BoxFuture<'_, Result<LogPiece, String>> {
+        let log = self.log(&namespace, &name);
+        blocking(move || log.tail(lines).map_err(|error| format!("the log cannot be read: {error}"))).boxed()
+    }
+
+    fn log_more(&self, namespace: Namespace, name: Name, from: LogPlace) -> BoxFuture<'_, Result<LogPiece, String>> {
+        let log = self.log(&namespace, &name);
+        blocking(move || log.more(from).map_err(|error| format!("the log cannot be read: {error}"))).boxed()
+    }
+}

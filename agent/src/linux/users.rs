@@ -1,0 +1,80 @@
+//! Users and groups of the host.
+
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use ostler_agent_core::environment::UserFacts;
+use ostler_agent_core::file::Owner;
+
+use crate::ports::HostUser;
+
+/// Looks up a user, by name or number, and a group. Without a user: `default`, else whoever the agent runs as. Asks
+/// the host's name service, which may block.
+pub(super) fn look_up(user: Option<&str>, group: Option<&str>, default: Option<&str>) -> Result<HostUser, String> {
+    let own = Uid::effective();
+    let found = match user.or(default) {
+        Some(text) => find_user(text)?,
+        None => by_uid(own)?,
+    };
+    let gid = match group {
+        Some(text) => find_group(text)?,
+        None => found.gid,
+    };
+    let is_self = found.uid == own && gid == Gid::effective();
+    if !own.is_root() && found.uid != own {
+        return Err(format!("{} is another user, and the agent runs without root", found.name));
+    }
+    let groups = supplementary(&found, gid);
+    Ok(HostUser {
+        facts: UserFacts {
+            name: found.name,
+            home: found.dir.to_string_lossy().into_owned(),
+            shell: found.shell.to_string_lossy().into_owned(),
+        },
+        owner: Owner { uid: found.uid.as_raw(), gid: gid.as_raw() },
+        groups,
+        is_self,
+    })
+}
+
+fn supplementary(user: &User, gid: Gid) -> Vec<u32> {
+    let groups = std::ffi::CString::new(user.name.as_str()).ok().and_then(|name| getgrouplist(&name, gid).ok());
+    groups.unwrap_or_default().into_iter().map(Gid::as_raw).collect()
+}
+
+fn find_user(text: &str) -> Result<User, String> {
+    if let Ok(number) = text.parse::<u32>() {
+        return by_uid(Uid::from_raw(number));
+    }
+    match User::from_name(text) {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Err(format!("user {text} is not known on this host")),
+        Err(error) => Err(format!("user {text} could not be looked up: {error}")),
+    }
+}
+
+/// A number without a name is a user too.
+fn by_uid(uid: Uid) -> Result<User, String> {
+    match User::from_uid(uid) {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Ok(User {
+            name: uid.to_string(),
+            passwd: std::ffi::CString::default(),
+            uid,
+            gid: if uid == Uid::effective() { Gid::effective() } else { Gid::from_raw(uid.as_raw()) },
+            gecos: std::ffi::CString::default(),
+            dir: "/".into(),
+            shell: "/bin/sh".into(),
+        }),
+        Err(error) => Err(format!("user {uid} could not be looked up: {error}")),
+    }
+}
+
+fn find_group(text: &str) -> Result<Gid, String> {
+    if let Ok(number) = text.parse::<u32>() {
+        return Ok(Gid::from_raw(number));
+    }
+    match Group::from_name(text) {
+        Ok(Some(group)) => Ok(group.gid),
+        Ok(None) => Err(format!("group {text} is not known on this host")),
+        Err(error) => Err(format!("group {text} could not be looked up: {error}")),
+    }
+}
