@@ -63,12 +63,20 @@ pub fn reconcile(fleet: &Fleet, now: Now) -> Sweep {
     sweep
 }
 
-/// Whether a change of this key can make garbage that should not wait for the next sweep: a deletion waits for it.
+/// Whether a change of this key made garbage that should not wait for the next sweep: deletions wait for it. A sweep
+/// covers everything, so the many reports that change nothing here must not each call for one.
 #[must_use]
-pub fn is_affected(key: &Key) -> bool {
+pub fn is_affected(fleet: &Fleet, key: &Key) -> bool {
     match key {
-        Key::ProcessGoal(_) | Key::NodeDocument(_, DocumentKind::Run) | Key::Report(_) => true,
-        Key::Object(object) => object.kind == Kind::Node || object.kind == Kind::Process,
+        Key::ProcessGoal(uid) => is_gone(fleet, uid),
+        Key::NodeDocument(node, DocumentKind::Run) | Key::Report(node) => {
+            let mut bound = fleet.by_node.get(node).into_iter().flat_map(imbl::OrdSet::iter);
+            bound.any(|uid| is_gone(fleet, uid)) || is_unregistered(fleet, node)
+        }
+        Key::Object(object) if object.kind == Kind::Process => {
+            fleet.objects.get(object).is_none_or(|o| o.value.is_deleting())
+        }
+        Key::Object(object) => object.kind == Kind::Node && !fleet.objects.contains_key(object),
         Key::SpecRevision(..)
         | Key::Template(_)
         | Key::ProcessSpec(_)
@@ -85,6 +93,10 @@ pub fn is_affected(key: &Key) -> bool {
         | Key::Grant(_)
         | Key::BlobChunk(..) => false,
     }
+}
+
+fn is_gone(fleet: &Fleet, uid: &Uid) -> bool {
+    fleet.processes.get(uid).is_some_and(|p| p.goal() == Goal::Gone)
 }
 
 fn is_full(plan: &Plan) -> bool {

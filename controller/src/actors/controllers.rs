@@ -136,8 +136,8 @@ impl Controller for GarbageController {
     type Key = ();
     const NAME: ControllerName = ControllerName::Garbage;
 
-    fn affected(&self, _: &Fleet, changed: &Key) -> Vec<()> {
-        if garbage::is_affected(changed) { vec![()] } else { Vec::new() }
+    fn affected(&self, fleet: &Fleet, changed: &Key) -> Vec<()> {
+        if garbage::is_affected(fleet, changed) { vec![()] } else { Vec::new() }
     }
 
     fn heard(&self, _: &Fleet, _: &NodeName) -> Vec<()> {

@@ -105,15 +105,16 @@ impl Draft<'_> {
         });
     }
 
-    /// Hash of a file spec; stored only if the document does not refer to it already.
+    /// Hash of a file spec; stored only if the document does not refer to it already. What it refers to is compared
+    /// and not hashed: most looks at most nodes find nothing new.
     fn refer(&mut self, file: &FileSpec) -> Result<Sha256, EncodeError> {
-        let hash = Plan::nothing().file_spec(self.fleet, file)?;
-        let document = self.fleet.files_documents.get(self.node);
-        let known = document.is_some_and(|d| d.entries.iter().any(|e| e.d == hash));
-        if known && self.fleet.templates.contains_key(&hash) {
-            return Ok(hash);
+        let fleet = self.fleet;
+        let is_same = |entry: &&FileEntry| matches!(fleet.templates.get(&entry.d), Some(StoredTemplate::File(held)) if **held == *file);
+        let document = fleet.files_documents.get(self.node);
+        match document.and_then(|d| d.entries.iter().find(is_same)) {
+            Some(entry) => Ok(entry.d),
+            None => references::file_spec(&mut self.plan, fleet, file, self.now),
         }
-        references::file_spec(&mut self.plan, self.fleet, file, self.now)
     }
 
     /// What the document has and is not to be here any more becomes a tombstone, or goes when the node has reported

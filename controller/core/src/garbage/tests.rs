@@ -234,3 +234,18 @@ fn reasons_of_what_is_gone_go_too() {
     }
     assert!(deleted(&sweep(&world).plan).contains(&format!("s.scheduler.{uid}")));
 }
+
+#[test]
+fn only_what_made_garbage_calls_for_a_sweep() {
+    let (mut world, owner) = up(1);
+    let (uid, records) = world.running(owner)[0].clone();
+    let report = Key::Report(records.node().cloned().expect("bound"));
+    let goal = Key::ProcessGoal(uid);
+    assert!(!is_affected(&world.fleet, &report) && !is_affected(&world.fleet, &goal));
+    set_goal(&mut world, uid, Goal::Gone);
+    assert!(is_affected(&world.fleet, &report) && is_affected(&world.fleet, &goal));
+    let n2 = Key::Object(rig::object(Kind::Node, "n2"));
+    assert!(!is_affected(&world.fleet, &n2));
+    world.delete(&n2);
+    assert!(is_affected(&world.fleet, &n2) && is_affected(&world.fleet, &Key::Report(rig::node_name("n2"))));
+}
