@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{FutureExt, StreamExt};
 use ostler_bus::topic::{Endpoint, Message, ServiceSpec};
-use ostler_controller_core::admission::{forbidden, invalid, unavailable};
+use ostler_controller_core::admission::{conflict, forbidden, invalid, unavailable};
 use ostler_controller_core::fleet::Fleet;
 use ostler_controller_core::liveness::Signals;
 use ostler_schemas::codec::{self, Wire};
@@ -189,7 +189,9 @@ async fn accept(shared: &Arc<Shared>, message: Message, running: &mut JoinSet<()
     if verb == Verb::Relay {
         // In order, here: chunks of one relay must not overtake each other.
         let id = subject.rest.as_deref().unwrap_or_default();
-        shared.asks.relay(&caller, id, &message, responder);
+        if let Some(mut unwanted) = shared.asks.relay(&caller, id, &message, responder) {
+            unwanted.fail(&conflict("the caller is gone")).await;
+        }
         return;
     }
     // A request that wants no answer gets nothing done: nobody could tell what became of it.

@@ -1,5 +1,7 @@
 //! `logs` of one process: an order to its node, and a relay back to the caller.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use ostler_bus::topic::Outgoing;
 use ostler_controller_core::admission::{conflict, unavailable};
@@ -18,9 +20,11 @@ use crate::api::server::{Call, Shared};
 
 /// A hint may be lost: it is repeated until the node has begun.
 const HINT_MS: u64 = 1_000;
+/// A chunk that has not come so long after a later one was lost.
+const GAP_MS: u64 = 2_000;
 /// A node that has not begun by then will not.
 const BEGIN_MS: u64 = 10_000;
-/// A relay that should end by itself and is silent for so long has died.
+/// A relay that is silent for so long has died: a node says something at least every five seconds.
 const SILENCE_MS: u64 = 15_000;
 
 /// Where a process is, and who it is.
@@ -35,8 +39,7 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
     let op = AskOp::Logs { uid: place.uid, follow: request.follow, tail: request.tail };
     let ask = Ask { id: shared.deps.entropy.txn(), op, caller: call.caller.name.clone() };
     let (order, chunks) = shared.asks.hold(place.node.clone(), ask);
-    let mut relay =
-        Relay { shared, node: place.node, order, chunks, follow: request.follow, next: 1, lost: 0 };
+    let mut relay = Relay { shared, node: place.node, order, chunks, line: InOrder::new() };
     relay.run(to).await
 }
 
@@ -63,9 +66,7 @@ struct Relay<'a> {
     node: NodeName,
     order: Order<'a>,
     chunks: Receiver<Chunk>,
-    follow: bool,
-    next: u64,
-    lost: u64,
+    line: InOrder,
 }
 
 impl Relay<'_> {
@@ -77,24 +78,32 @@ impl Relay<'_> {
         let mut told = start;
         self.hint().await;
         loop {
-            let wait = if self.order.has_begun() { keep_alive_ms } else { HINT_MS };
+            let wait = if self.order.has_begun() { GAP_MS } else { HINT_MS };
             let next = tokio::select! {
                 biased;
                 chunk = self.chunks.recv() => chunk,
                 () = clock.sleep_ms(wait) => None,
             };
             let now = clock.mono();
-            if let Some(chunk) = next {
-                heard = now;
+            match next {
+                Some(chunk) => {
+                    heard = now;
+                    self.line.take(chunk);
+                }
+                None => {
+                    // What has not come by now was lost on the way.
+                    self.line.skip_gap();
+                    self.check_node(start, heard, now)?;
+                    if !self.order.has_begun() {
+                        self.hint().await;
+                    }
+                }
+            }
+            while let Some(chunk) = self.line.ready() {
                 told = now;
                 if self.pass_on(chunk, to).await? {
-                    return Ok(self.lost);
+                    return Ok(self.line.lost);
                 }
-                continue;
-            }
-            self.check_node(start, heard, now)?;
-            if !self.order.has_begun() {
-                self.hint().await;
             }
             if now.since_ms(told) >= keep_alive_ms {
                 to.keep_alive().await?;
@@ -124,7 +133,7 @@ impl Relay<'_> {
                 format!("node {node} ({}) did not answer within {}s", phase.as_str(), BEGIN_MS / 1000);
             return Err(definite(unavailable(message)));
         }
-        if !self.follow && now.since_ms(heard) >= SILENCE_MS {
+        if now.since_ms(heard) >= SILENCE_MS {
             return Err(definite(unavailable(format!(
                 "node {node} stopped in the middle of the logs; try again"
             ))));
@@ -134,33 +143,98 @@ impl Relay<'_> {
 
     /// Passes a chunk on; says whether it was the last.
     async fn pass_on(&mut self, chunk: Chunk, to: &mut Responder) -> Result<bool, ApiError> {
-        let Chunk { seq, bytes, end, credit } = chunk;
-        // A resent chunk was passed on already; it only wants its credit.
-        let known = seq > 0 && seq < self.next;
-        if seq > self.next {
-            self.lost += seq - self.next;
-        }
-        self.next = self.next.max(seq.saturating_add(1));
-        if let (Some("error"), false) = (end.as_deref(), known) {
-            let why = String::from_utf8_lossy(&bytes).chars().take(500).collect::<String>();
+        let Chunk { bytes, end, message, credit, .. } = chunk;
+        if end.as_deref() == Some("error") {
+            let why = message.unwrap_or_else(|| String::from_utf8_lossy(&bytes).chars().take(500).collect());
+            if let Some(mut credit) = credit {
+                credit.credit(RELAY_WINDOW).await;
+            }
             return Err(conflict(format!("node {}: {why}", self.node)));
         }
-        if !bytes.is_empty() && !known {
+        if !bytes.is_empty() {
             to.raw(bytes).await?;
         }
         if let Some(mut credit) = credit {
             credit.credit(RELAY_WINDOW).await;
         }
-        if let Some(lost) =
-            end.as_deref().and_then(|e| e.strip_prefix("lost=")).and_then(|n| n.parse::<u64>().ok())
-        {
-            self.lost = self.lost.saturating_add(lost);
-        }
+        let lost = end.as_deref().and_then(|e| e.strip_prefix("lost=")).and_then(|n| n.parse::<u64>().ok());
+        self.line.lost = self.line.lost.saturating_add(lost.unwrap_or(0));
         Ok(end.is_some())
+    }
+}
+
+/// Chunks in the order of their numbers: they travel as requests of their own and may overtake each other.
+struct InOrder {
+    next: u64,
+    waiting: BTreeMap<u64, Chunk>,
+    lost: u64,
+}
+
+impl InOrder {
+    fn new() -> Self {
+        Self { next: 1, waiting: BTreeMap::new(), lost: 0 }
+    }
+
+    /// A chunk that was passed on already is dropped; one too many means that an earlier one will not come.
+    fn take(&mut self, chunk: Chunk) {
+        if chunk.seq < self.next {
+            return;
+        }
+        self.waiting.insert(chunk.seq, chunk);
+        if self.waiting.len() > RELAY_WINDOW {
+            self.skip_gap();
+        }
+    }
+
+    fn ready(&mut self) -> Option<Chunk> {
+        let chunk = self.waiting.remove(&self.next)?;
+        self.next += 1;
+        Some(chunk)
+    }
+
+    /// Gives up what has not come before the first chunk that waits, and counts it.
+    fn skip_gap(&mut self) {
+        if let Some(first) = self.waiting.keys().next().copied() {
+            self.lost = self.lost.saturating_add(first.saturating_sub(self.next));
+            self.next = first;
+        }
     }
 }
 
 /// Repeating it by itself would only wait as long again: the client tells it to its user at once.
 fn definite(error: ApiError) -> ApiError {
     ApiError { code: ostler_schemas::v1::api::ApiErrorCode::Conflict, ..error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(seq: u64) -> Chunk {
+        Chunk { seq, bytes: Bytes::new(), end: None, message: None, credit: None }
+    }
+
+    fn drain(line: &mut InOrder) -> Vec<u64> {
+        std::iter::from_fn(|| line.ready()).map(|c| c.seq).collect()
+    }
+
+    #[test]
+    fn chunks_are_put_in_order_and_losses_counted() {
+        let mut line = InOrder::new();
+        for seq in [2, 1, 1, 4] {
+            line.take(chunk(seq));
+        }
+        assert_eq!(drain(&mut line), [1, 2]);
+        line.skip_gap();
+        assert_eq!((drain(&mut line), line.lost), (vec![4], 1));
+        line.take(chunk(3));
+        assert_eq!(drain(&mut line), Vec::<u64>::new(), "too late: it was counted as lost");
+        for seq in 6..6 + 17 {
+            line.take(chunk(seq));
+        }
+        assert_eq!((drain(&mut line).len(), line.lost), (17, 2), "a full window waits for nothing");
+        line.take(chunk(u64::MAX));
+        line.skip_gap();
+        assert_eq!(line.lost, u64::MAX - 23 + 2);
+    }
 }
