@@ -106,6 +106,33 @@ impl Default for MemoryOptions {
     }
 }
 
+/// A message as it was stored, see [`MemoryBus::take_log`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logged {
+    /// The stream.
+    pub stream: &'static str,
+    /// Its sequence there.
+    pub sequence: u64,
+    /// Its subject.
+    pub subject: String,
+    /// When, by the servers' clock.
+    pub at: Timestamp,
+    /// Headers.
+    pub headers: Headers,
+    /// Body.
+    pub body: Bytes,
+    /// Whether it ends its transaction: messages up to here took effect as one.
+    pub ends: bool,
+}
+
+impl Logged {
+    /// The deletion marker's mark.
+    #[must_use]
+    pub fn is_marker(&self) -> bool {
+        matches!(self.headers.get(ostler_schemas::headers::KV_OPERATION), Some("DEL" | "PURGE"))
+    }
+}
+
 /// The servers.
 #[derive(Clone)]
 pub struct MemoryBus {
@@ -183,6 +210,17 @@ impl MemoryBus {
     #[must_use]
     pub fn journal(&self) -> Vec<String> {
         self.shared.state().journal.clone().unwrap_or_default()
+    }
+
+    /// Logs every message stored from now on, in the order of storing, for those who check what was written by whom.
+    pub fn keep_log(&self) {
+        self.shared.change(|s| s.log = Some(Vec::new()));
+    }
+
+    /// What was stored since the last call; nothing unless [`Self::keep_log`] was called.
+    #[must_use]
+    pub fn take_log(&self) -> Vec<Logged> {
+        self.shared.state().log.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Publishes as a node with a reply subject of its own choosing, as an attacker with the node's credentials can.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use ostler_schemas::headers as names;
 use tokio::time::Instant;
 
+use super::Logged;
 use super::router::Packet;
 use super::state::State;
 use super::stream::{BATCH_DISABLED, Draft, ROLLUP_DENIED, Refusal, Stored, TTL_DENIED};
@@ -101,6 +102,7 @@ impl State {
             drafts.iter().map(|d| stream.last_of(&d.subject).map_or(0, |m| m.seq)).collect();
         let txns: Vec<String> =
             drafts.iter().filter_map(|d| d.headers.get(names::TXN)).map(str::to_owned).collect();
+        let kept = self.log.is_some().then(|| drafts.clone()).unwrap_or_default();
         let last = stream.store(drafts, batch, moment)?;
         let name = stream.spec.name;
         let hints: Vec<Packet> = before
@@ -110,6 +112,18 @@ impl State {
             .collect();
         if let Some(journal) = &mut self.journal {
             journal.extend(txns);
+        }
+        if let Some(log) = &mut self.log {
+            let numbered = kept.into_iter().zip(last + 1 - count..);
+            log.extend(numbered.map(|(draft, sequence)| Logged {
+                stream: name,
+                sequence,
+                subject: draft.subject,
+                at: moment.0,
+                headers: draft.headers,
+                body: draft.body,
+                ends: sequence == last,
+            }));
         }
         for hint in &hints {
             self.route(hint);

@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) faults: Misbehaviour,
     /// Transaction headers of everything ever stored, if asked for.
     pub(super) journal: Option<Vec<String>>,
+    /// Everything stored that nobody has taken yet, if asked for.
+    pub(super) log: Option<Vec<super::Logged>>,
     last_id: u64,
     consumers: u64,
 }
@@ -69,6 +71,7 @@ impl State {
             imports: Account::ALL.into_iter().map(|a| (a, imports(a))).collect(),
             exports: stream_exports(),
             journal: None,
+            log: None,
             last_id: 0,
             consumers: 0,
         };

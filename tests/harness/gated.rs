@@ -1,0 +1,178 @@
+//! The ports of an agent's host behind the agent's gate: a paused agent does not act on its host, and one that has
+//! crashed never sees the answer to what it asked last.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use ostler_agent::ports::{
+    Files, Host, HostConnection, HostError, HostListing, HostSpawn, HostUser, LedgerStore, LogPiece, LogPlace,
+    SpawnError,
+};
+use ostler_agent::sim::{SimFiles, SimHost, SimLedger};
+use ostler_agent_core::file::{Observed, Step, StepError};
+use ostler_agent_core::holder::protocol::ProcKey;
+use ostler_agent_core::probe::Question;
+use ostler_agent_core::unit::HostProcess;
+use ostler_bus::sim_clock::Gate;
+use ostler_schemas::quantity::{Rlimit, Signal};
+use ostler_schemas::{Name, Namespace, NodeName, Sha256};
+
+use crate::checks::files::FileWatch;
+
+async fn through<T>(gate: &Gate, work: impl Future<Output = T>) -> T {
+    gate.ports().await;
+    let answer = work.await;
+    gate.ports().await;
+    answer
+}
+
+fn gated<T: Send + 'static>(gate: &Gate, stream: BoxStream<'static, T>) -> BoxStream<'static, T> {
+    let gate = gate.clone();
+    stream
+        .then(move |item| {
+            let gate = gate.clone();
+            async move {
+                gate.ports().await;
+                item
+            }
+        })
+        .boxed()
+}
+
+/// A host behind a gate.
+pub struct GatedHost {
+    /// The host.
+    pub inner: Arc<SimHost>,
+    /// The agent's gate.
+    pub gate: Gate,
+}
+
+impl Host for GatedHost {
+    fn connect(&self) -> BoxFuture<'_, Result<HostConnection, HostError>> {
+        async move {
+            let connection = through(&self.gate, self.inner.connect()).await?;
+            Ok(HostConnection { info: connection.info, events: gated(&self.gate, connection.events) })
+        }
+        .boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<HostListing, HostError>> {
+        through(&self.gate, self.inner.list()).boxed()
+    }
+
+    fn spawn(&self, spawn: HostSpawn) -> BoxFuture<'_, Result<HostProcess, SpawnError>> {
+        through(&self.gate, self.inner.spawn(spawn)).boxed()
+    }
+
+    fn stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> BoxFuture<'_, Result<(), HostError>> {
+        // The simulated host acts when it is called, not when its answer is waited for.
+        through(&self.gate, async move { self.inner.stop(key, signal, grace_ms).await }).boxed()
+    }
+
+    fn adjust(&self, key: ProcKey, nofile: Rlimit) -> BoxFuture<'_, Result<(), HostError>> {
+        through(&self.gate, async move { self.inner.adjust(key, nofile).await }).boxed()
+    }
+
+    fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {
+        through(&self.gate, async move { self.inner.acknowledge(key, seq).await }).boxed()
+    }
+
+    fn user(&self, user: Option<String>, group: Option<String>) -> BoxFuture<'_, Result<HostUser, String>> {
+        through(&self.gate, async move { self.inner.user(user, group).await }).boxed()
+    }
+
+    fn ask(&self, question: Question, timeout_ms: u64) -> BoxFuture<'_, Result<(), String>> {
+        through(&self.gate, async move { self.inner.ask(question, timeout_ms).await }).boxed()
+    }
+
+    fn log_tail(
+        &self,
+        namespace: Namespace,
+        name: Name,
+        lines: Option<u64>,
+    ) -> BoxFuture<'_, Result<LogPiece, String>> {
+        through(&self.gate, async move { self.inner.log_tail(namespace, name, lines).await }).boxed()
+    }
+
+    fn log_more(
+        &self,
+        namespace: Namespace,
+        name: Name,
+        from: LogPlace,
+    ) -> BoxFuture<'_, Result<LogPiece, String>> {
+        through(&self.gate, async move { self.inner.log_more(namespace, name, from).await }).boxed()
+    }
+}
+
+/// Files behind a gate, looked at by a checker after each step.
+pub struct GatedFiles {
+    /// The files.
+    pub inner: Arc<SimFiles>,
+    /// The agent's gate.
+    pub gate: Gate,
+    /// Whose they are.
+    pub node: NodeName,
+    /// The checker.
+    pub watch: Arc<FileWatch>,
+}
+
+impl Files for GatedFiles {
+    fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>> {
+        through(&self.gate, async move { self.inner.observe(path, wanted).await }).boxed()
+    }
+
+    fn apply(&self, step: Step, content: Option<Bytes>) -> BoxFuture<'_, Result<(), StepError>> {
+        through(&self.gate, async move {
+            let done = self.inner.apply(step, content).await;
+            self.watch.look(&self.node, &self.inner);
+            done
+        })
+        .boxed()
+    }
+
+    fn watch(&self, path: String) -> BoxStream<'static, ()> {
+        gated(&self.gate, self.inner.watch(path))
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.inner.exists(path)
+    }
+
+    fn is_mounted(&self, path: &str) -> bool {
+        self.inner.is_mounted(path)
+    }
+}
+
+/// A ledger behind a gate.
+pub struct GatedLedger {
+    /// The ledger.
+    pub inner: Arc<SimLedger>,
+    /// The agent's gate.
+    pub gate: Gate,
+}
+
+impl LedgerStore for GatedLedger {
+    fn load(&self) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
+        through(&self.gate, async move { self.inner.load().await }).boxed()
+    }
+
+    fn save(&self, record: Bytes) -> BoxFuture<'_, Result<(), String>> {
+        through(&self.gate, async move { self.inner.save(record).await }).boxed()
+    }
+
+    fn put(&self, hash: Sha256, bytes: Bytes) -> BoxFuture<'_, Result<(), String>> {
+        through(&self.gate, async move { self.inner.put(hash, bytes).await }).boxed()
+    }
+
+    fn get(&self, hash: Sha256) -> BoxFuture<'_, Option<Bytes>> {
+        through(&self.gate, async move { self.inner.get(hash).await }).boxed()
+    }
+
+    fn retain(&self, used: BTreeSet<Sha256>) -> BoxFuture<'_, Result<(), String>> {
+        through(&self.gate, async move { self.inner.retain(used).await }).boxed()
+    }
+}

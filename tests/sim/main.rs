@@ -1,0 +1,3 @@
+//! The whole control plane in virtual time.
+
+mod scenarios;
