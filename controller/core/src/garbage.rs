@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `p.<uid>.*` | the goal is `gone`, and the process never had a node, its node is deleted, or its node has retired it; never while a bare Process's object stands |
 //! | `s.*` | the object, process or node is gone |
-//! | `n.<node>.*`, `r.<node>` | the node is deleted and nothing is bound there |
+//! | `n.<node>.*`, `r.<node>` | the node is deleted and all that was bound there is given up |
 //! | `t.*` | nothing refers to it and it is an hour old (see [`crate::references`]) |
 //! | `rev.*` | beyond what is kept, or the object is gone for an hour |
 //! | markers of deletions | older than 24 h |
@@ -50,9 +50,11 @@ pub struct Sweep {
 #[must_use]
 pub fn reconcile(fleet: &Fleet, now: Now) -> Sweep {
     let mut sweep = Sweep::default();
+    // Documents of deleted nodes go before, or with, the records of what they list: a host that registers anew under
+    // the name must not find an entry to run whose goal is not known any more.
+    nodes(&mut sweep, fleet);
     processes(&mut sweep.plan, fleet);
     states(&mut sweep.plan, fleet);
-    nodes(&mut sweep, fleet);
     templates(&mut sweep.plan, fleet, now);
     revisions(&mut sweep.plan, fleet, now);
     let old = fleet.markers.iter().filter(|(_, at)| now.wall.since_ms(**at) >= MARKER_AGE_MS);
@@ -114,7 +116,7 @@ fn processes(plan: &mut Plan, fleet: &Fleet) {
             return;
         }
         let keys = process_keys(uid);
-        if keys.iter().any(|k| fleet.unreadable.contains_key(k)) || !is_over(fleet, uid, records) {
+        if keys.iter().any(|k| fleet.unreadable.contains_key(k)) || !is_over(plan, fleet, (uid, records)) {
             continue;
         }
         for key in keys {
@@ -135,13 +137,18 @@ fn process_keys(uid: &Uid) -> [Key; 4] {
 }
 
 /// Whether nothing of a process is left or can come.
-fn is_over(fleet: &Fleet, uid: &Uid, records: &ProcessRecords) -> bool {
+fn is_over(plan: &Plan, fleet: &Fleet, (uid, records): (&Uid, &ProcessRecords)) -> bool {
     let Some(node) = records.node() else {
         return records.spec.is_none() || (records.goal() == Goal::Gone && !is_shown(fleet, uid, records));
     };
     records.goal() == Goal::Gone
         && !is_shown(fleet, uid, records)
-        && (is_unregistered(fleet, node) || is_retired(fleet, uid, node))
+        && if is_unregistered(fleet, node) {
+            let document = Key::NodeDocument(node.clone(), DocumentKind::Run);
+            !fleet.has_entry(node, uid) || plan.steps.iter().any(|s| s.key == document)
+        } else {
+            is_retired(fleet, uid, node)
+        }
 }
 
 /// The object of a bare Process shows what became of it, until it is deleted; without its records it would be remade.
@@ -152,12 +159,12 @@ fn is_shown(fleet: &Fleet, uid: &Uid, records: &ProcessRecords) -> bool {
 
 /// Whether the node's document has no entry of the process any more, and the node, knowing so, does not speak of it.
 fn is_retired(fleet: &Fleet, uid: &Uid, node: &NodeName) -> bool {
-    let (Some(document), Some(report)) = (fleet.run_documents.get(node), fleet.reports.get(node)) else {
-        return false;
-    };
-    let entered = document.entries.iter().any(|e| e.u == *uid);
+    let Some(report) = fleet.reports.get(node) else { return false };
     let listed = report.process(uid).is_some() || report.orphans.iter().any(|o| o.u == *uid);
-    !entered && !listed && holds(&report.run, &document.epoch, document.revision)
+    let document = fleet.run_documents.get(node);
+    let unreadable = fleet.unreadable.contains_key(&Key::NodeDocument(node.clone(), DocumentKind::Run));
+    let knows = document.is_none_or(|d| holds(&report.run, &d.epoch, d.revision));
+    !unreadable && !fleet.has_entry(node, uid) && !listed && knows
 }
 
 fn states(plan: &mut Plan, fleet: &Fleet) {
@@ -182,10 +189,13 @@ fn states(plan: &mut Plan, fleet: &Fleet) {
     }
 }
 
-/// Whether a node is deleted and nothing is bound there.
+/// Whether a node is deleted and everything that was bound there is given up.
 fn is_deserted(fleet: &Fleet, node: &NodeName) -> bool {
-    let unreadable_bind = fleet.unreadable.keys().any(|k| matches!(k, Key::ProcessBind(_)));
-    is_unregistered(fleet, node) && !fleet.by_node.contains_key(node) && !unreadable_bind
+    let hidden = |k: &Key| matches!(k, Key::ProcessBind(_) | Key::ProcessGoal(_));
+    let mut bound = fleet.by_node.get(node).into_iter().flat_map(imbl::OrdSet::iter);
+    is_unregistered(fleet, node)
+        && bound.all(|uid| is_gone(fleet, uid))
+        && !fleet.unreadable.keys().any(hidden)
 }
 
 fn nodes(sweep: &mut Sweep, fleet: &Fleet) {

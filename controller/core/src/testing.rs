@@ -268,6 +268,14 @@ impl World {
         self.agent_acts(name);
     }
 
+    /// The host is gone for good, and somebody deletes its node.
+    pub(crate) fn remove_node(&mut self, name: &str) {
+        if self.agents.remove(name).is_some() {
+            self.signals.nodes.remove(&rig::node_name(name));
+            self.delete(&Key::Object(rig::object(Kind::Node, name)));
+        }
+    }
+
     pub(crate) fn heard(&mut self, name: &str, phase: NodePhase) {
         let incarnation = self.agents.get(name).map_or(0, |a| a.incarnation);
         let beat = Beat { holder: true, incarnation, ..Beat::default() };

@@ -19,6 +19,9 @@ enum Happening {
     AgentRestart(usize),
     Lose(usize),
     Return(usize),
+    /// The host is gone for good and its node deleted.
+    DeleteNode(usize),
+    AddNode(usize),
     Scale(u32),
     Word(&'static str),
     Bounds(u32, u32),
@@ -39,6 +42,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0_usize..4).prop_map(AgentRestart),
         1 => (0_usize..4).prop_map(Lose),
         2 => (0_usize..4).prop_map(Return),
+        1 => (0_usize..4).prop_map(DeleteNode),
+        1 => (0_usize..4).prop_map(AddNode),
         2 => (0_u32..6).prop_map(Scale),
         2 => word.prop_map(Word),
         1 => (0_u32..3, 0_u32..3).prop_map(|(a, b)| Bounds(a, b.max(u32::from(a == 0)))),
@@ -50,6 +55,13 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
+
+/// A new host under the name of an old one.
+fn add_again(world: &mut World, name: &str) {
+    if !world.agents.contains_key(name) {
+        world.add_node(name);
+    }
+}
 
 fn happen(world: &mut World, history: &mut Vec<Fleet>, happening: &Happening) {
     match happening {
@@ -78,6 +90,8 @@ fn happen(world: &mut World, history: &mut Vec<Fleet>, happening: &Happening) {
         }
         Happening::Lose(n) => world.lose(NODES[*n]),
         Happening::Return(n) => world.bring_back(NODES[*n]),
+        Happening::DeleteNode(n) => world.remove_node(NODES[*n]),
+        Happening::AddNode(n) => add_again(world, NODES[*n]),
         Happening::Scale(n) => world.edit_deployment("web", |spec| spec.replicas = *n),
         Happening::Word(word) => set_word(world, word),
         Happening::Bounds(surge, unavailable) => bounds(world, *surge, *unavailable),
@@ -114,6 +128,7 @@ proptest! {
             happen(&mut world, &mut history, happening);
         }
         for name in NODES {
+            add_again(&mut world, name);
             world.bring_back(name);
         }
         // A last good version ends every history, so that it can be said what it must come to.
