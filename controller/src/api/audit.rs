@@ -58,13 +58,12 @@ impl Entry {
     /// If it is not certainly stored: then nothing may be committed.
     pub(super) async fn intent(&self, shared: &Shared) -> Result<(), ApiError> {
         let record = self.record(shared, "intent", &self.message, 1);
-        for attempt in 0..2 {
-            match append(shared, &self.caller, self.verb, &record).await {
-                Ok(()) => return Ok(()),
-                Err(error) => tracing::warn!(attempt, error, "an audit record was not stored"),
-            }
-        }
-        Err(unavailable("nothing was done: the audit record cannot be stored now; try again"))
+        // Once: an answer that was lost may mean that the intent stands without an outcome, which does no harm, and a
+        // caller does not wait twice.
+        append(shared, &self.caller, self.verb, &record).await.map_err(|error| {
+            tracing::warn!(txn = %self.txn, error, "an intent was not audited");
+            unavailable("nothing was done: the audit record cannot be stored now; try again")
+        })
     }
 
     /// Stores what came of it; a record that cannot be stored is logged instead.
@@ -98,7 +97,10 @@ async fn append(shared: &Shared, caller: &Name, verb: Verb, record: &AuditRecord
 
 /// Requests refused for want of identity or permission, by caller and verb.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<BTreeMap<(Name, Verb), (u64, &'static str)>>);
+pub(super) struct Refusals(Mutex<Counted>);
+
+/// How often a caller's verb was refused, and why the first time.
+type Counted = BTreeMap<(Name, Verb), (u64, &'static str)>;
 
 impl Refusals {
     pub(super) fn note(&self, caller: &Name, verb: Verb, why: &'static str) {
@@ -110,7 +112,7 @@ impl Refusals {
         entry.0 += 1;
     }
 
-    fn take(&self) -> BTreeMap<(Name, Verb), (u64, &'static str)> {
+    fn take(&self) -> Counted {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

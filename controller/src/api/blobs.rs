@@ -64,7 +64,7 @@ async fn store(shared: &Shared, content: ContentRef, chunk: u32, bytes: &[u8]) -
     let deps = &shared.deps;
     let key = Key::BlobChunk(content.sha256, chunk);
     for _ in 0..ATTEMPTS {
-        let present = deps.store.get(&key, Read::Leader).await.map_err(unreadable)?;
+        let present = deps.store.get(&key, Read::Leader).await.map_err(|e| unreadable(&e))?;
         if present.as_ref().and_then(|e| e.value()).is_some_and(|known| known.as_ref() == bytes) {
             return Ok(());
         }
@@ -92,7 +92,7 @@ async fn store(shared: &Shared, content: ContentRef, chunk: u32, bytes: &[u8]) -
     Err(unavailable("the content could not be stored; try again"))
 }
 
-fn unreadable(error: ostler_bus::store::ReadError) -> ApiError {
+fn unreadable(error: &ostler_bus::store::ReadError) -> ApiError {
     unavailable(format!("{error}; try again"))
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn read(shared: &Shared, content: ContentRef) -> Result<Option<
     let mut whole = Vec::with_capacity(usize::try_from(content.size).unwrap_or(0));
     for chunk in 0..chunks(content) {
         let key = Key::BlobChunk(content.sha256, chunk);
-        match shared.deps.store.get(&key, Read::Leader).await.map_err(unreadable)? {
+        match shared.deps.store.get(&key, Read::Leader).await.map_err(|e| unreadable(&e))? {
             Some(entry) => match entry.value() {
                 Some(bytes) if whole.len() + bytes.len() <= MAX_CONTENT => whole.extend_from_slice(bytes),
                 Some(_) | None => return Ok(None),

@@ -50,6 +50,13 @@ impl Responder {
         Outgoing::new(self.to.clone(), body).with_headers(head)
     }
 
+    /// Sends what nobody may be there to hear any more.
+    async fn try_send(&mut self, body: Bytes, kind: &str, end: Option<String>) {
+        if self.send(body, kind, end).await.is_err() {
+            tracing::debug!(to = self.to, "nobody was told");
+        }
+    }
+
     async fn send(&mut self, body: Bytes, kind: &str, end: Option<String>) -> Result<(), Gone> {
         let message = self.message(body, kind, end);
         self.topic.publish(message).await.map_err(|error| {
@@ -78,7 +85,7 @@ impl Responder {
     /// The answer to a relay's chunk: how many may follow unanswered.
     pub(super) async fn credit(&mut self, chunks: usize) {
         // A node that does not hear of its credit sends the chunk again.
-        let _: Result<(), Gone> = self.send(Bytes::from(chunks.to_string()), "", Some("ok".to_owned())).await;
+        self.try_send(Bytes::from(chunks.to_string()), "", Some("ok".to_owned())).await;
     }
 
     /// The end, if it has not been told yet. `lost` parts are said.
@@ -86,7 +93,7 @@ impl Responder {
         if !self.ended {
             let end = if lost > 0 { format!("lost={lost}") } else { "ok".to_owned() };
             // A caller that is gone needs no end.
-            let _: Result<(), Gone> = self.send(Bytes::new(), "", Some(end)).await;
+            self.try_send(Bytes::new(), "", Some(end)).await;
         }
     }
 
@@ -97,7 +104,7 @@ impl Responder {
         }
         let bytes = codec::encode(error).or_else(|_| codec::encode(&shortened(error))).unwrap_or_default();
         let end = Some("error".to_owned());
-        let _: Result<(), Gone> = self.send(Bytes::from(bytes), ApiError::KIND, end).await;
+        self.try_send(Bytes::from(bytes), ApiError::KIND, end).await;
     }
 
     /// Says that the stream lives, and learns whether anybody still listens: the bus answers a request that nobody

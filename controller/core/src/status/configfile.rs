@@ -13,21 +13,22 @@ use ostler_schemas::{ControllerName, Kind, NodeName, ObjectRef, Uid, Version};
 
 use super::deployment::{degraded, rollout};
 use super::{Lens, condition, count};
+use crate::configfile::{in_force, seniority};
 use crate::fleet::{Fleet, Stored};
 
-/// Which ConfigFile has a path on a node when labels give it to several: the one created first, then the lower uid.
-/// `None` if none of them wants it there.
+/// Which ConfigFile has a path on a node when labels give it to several: the one created first of those that have
+/// something to write. `None` if none of them wants it there.
 #[must_use]
 pub fn path_winner(fleet: &Fleet, node: &NodeName, path: &str) -> Option<ObjectRef> {
     let labels = fleet.node_labels(node);
     fleet
         .of_kind(Kind::ConfigFile)
-        .filter(|(_, object)| !object.value.is_deleting())
+        .filter(|(_, object)| !object.value.is_deleting() && in_force(fleet, &object.value).is_some())
         .filter(|(_, object)| match &object.value.spec {
             Spec::ConfigFile(spec) => spec.path == path && selects(&spec.node_selector, &labels),
             Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => false,
         })
-        .min_by_key(|(_, object)| (object.value.metadata.creation_timestamp, object.value.metadata.uid))
+        .min_by_key(|(_, object)| seniority(&object.value))
         .map(|(name, _)| name.clone())
 }
 

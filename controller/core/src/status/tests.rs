@@ -319,11 +319,11 @@ fn file_fleet() -> Rig {
         rig.node(text, 101 + u8::try_from(i).expect("small"));
     }
     let content = Some(ContentRef { sha256: ostler_schemas::hash::sha256(b"x"), size: 1 });
-    rig.object(
-        object(Kind::ConfigFile, "app"),
-        uid(5),
-        Spec::ConfigFile(Box::new(file_spec("/etc/app.conf", content))),
-    );
+    let app = object(Kind::ConfigFile, "app");
+    let spec = Spec::ConfigFile(Box::new(file_spec("/etc/app.conf", content)));
+    let mut stored = rig.object(app.clone(), uid(5), spec);
+    stored.metadata.version = Version(2);
+    rig.put(&Key::Object(app), &stored);
     let state = RolloutState {
         current: Version(1),
         target: Version(2),

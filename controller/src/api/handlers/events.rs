@@ -21,13 +21,13 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
     let store = &shared.deps.store;
     let filter = filter(&request);
     let oldest = match store.records(EVENTS_STREAM, ALL_EVENTS, 0, false).next().await {
-        Some(first) => Some(first.map_err(failed)?.at),
+        Some(first) => Some(first.map_err(|e| failed(&e))?.at),
         None => None,
     };
     let mut last = 0;
     let mut stored = store.records(EVENTS_STREAM, &filter, 0, false);
     while let Some(record) = stored.next().await {
-        let record = record.map_err(failed)?;
+        let record = record.map_err(|e| failed(&e))?;
         last = record.sequence;
         tell(shared, &request, &record, to).await?;
     }
@@ -52,7 +52,7 @@ async fn follow(
         tokio::select! {
             biased;
             record = records.next() => match record {
-                Some(record) => tell(shared, request, &record.map_err(failed)?, to).await?,
+                Some(record) => tell(shared, request, &record.map_err(|e| failed(&e))?, to).await?,
                 None => return Err(unavailable("the stream of events ended; try again")),
             },
             () = deps.clock.sleep_ms(deps.limits.keep_alive_ms) => to.keep_alive().await?,
@@ -77,7 +77,7 @@ async fn tell(
     to.part(&EventRecord { event: Some(event), sequence: record.sequence, reaches_back_to: None }).await
 }
 
-fn failed(error: ReadError) -> ApiError {
+fn failed(error: &ReadError) -> ApiError {
     unavailable(format!("{error}; try again"))
 }
 

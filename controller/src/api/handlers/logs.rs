@@ -88,7 +88,10 @@ impl Relay<'_> {
             match next {
                 Some(chunk) => {
                     heard = now;
-                    self.line.take(chunk);
+                    // What has been passed on already only wants its credit.
+                    if let Some(mut credit) = self.line.take(chunk).and_then(|known| known.credit) {
+                        credit.credit(RELAY_WINDOW).await;
+                    }
                 }
                 None => {
                     // What has not come by now was lost on the way.
@@ -175,15 +178,16 @@ impl InOrder {
         Self { next: 1, waiting: BTreeMap::new(), lost: 0 }
     }
 
-    /// A chunk that was passed on already is dropped; one too many means that an earlier one will not come.
-    fn take(&mut self, chunk: Chunk) {
+    /// A chunk that was passed on already is given back; one too many means that an earlier one will not come.
+    fn take(&mut self, chunk: Chunk) -> Option<Chunk> {
         if chunk.seq < self.next {
-            return;
+            return Some(chunk);
         }
         self.waiting.insert(chunk.seq, chunk);
         if self.waiting.len() > RELAY_WINDOW {
             self.skip_gap();
         }
+        None
     }
 
     fn ready(&mut self) -> Option<Chunk> {

@@ -56,7 +56,8 @@ impl Actor for Top {
 
 pub(super) struct Replica {
     pub(super) deps: ApiDeps,
-    pub(super) signals: watch::Sender<Arc<Signals>>,
+    /// Keeps the channel open: without it every watch would end.
+    _signals: watch::Sender<Arc<Signals>>,
     pub(super) actor: ActorRef<crate::api::Msg>,
     _tasks: Vec<Task>,
 }
@@ -135,7 +136,7 @@ async fn replica(bus: &MemoryBus, party: &Party, limits: ApiLimits, seed: u64) -
     let (top, _) = Actor::spawn(None, Top, ()).await.expect("starts");
     let actor = spawn(deps.clone(), &top).await.expect("starts");
     deps.snapshot.at_least(ostler_schemas::Revision(0), 5_000).await.expect("synced");
-    Replica { deps, signals, actor, _tasks: tasks }
+    Replica { deps, _signals: signals, actor, _tasks: tasks }
 }
 
 impl Rig {
