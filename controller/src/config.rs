@@ -11,7 +11,6 @@
 //! credentials = "controller.nk"
 //! ca = "ca.pem"
 //! canary = "canary.nk"
-//! provision = "provision.nk"
 //! identities = "identities.json"
 //! ```
 //! Relative paths are relative to the file's folder.

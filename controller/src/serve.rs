@@ -57,6 +57,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         _ = interrupt.recv() => return Ok(()),
         made = make_streams(&bus, &settings) => made?,
     }
+    let _streams = keep_streams(bus.clone(), settings.clone());
     let daemon = start(replica, store, bus.topic.clone(), canaries, entropy, identities).await?;
     let pages = Pages { snapshot: daemon.snapshot.clone(), metrics: daemon.metrics.clone() };
     let _http = match settings.http.parse() {
@@ -154,6 +155,24 @@ async fn make_streams(bus: &Bus, settings: &Settings) -> anyhow::Result<()> {
             ) => return Err(error.into()),
         }
     }
+}
+
+/// Makes and verifies the streams again after every new connection: those in memory are gone when their server was
+/// restarted.
+fn keep_streams(bus: Bus, settings: Settings) -> tokio_util::task::AbortOnDropHandle<()> {
+    crate::actors::task(async move {
+        let mut link = bus.topic.link();
+        let mut known = link.borrow().connection;
+        loop {
+            let Ok(state) = link.wait_for(|s| s.connected && s.connection != known).await.map(|s| s.clone()) else {
+                return;
+            };
+            known = state.connection;
+            if let Err(error) = make_streams(&bus, &settings).await {
+                tracing::error!("{error:#}");
+            }
+        }
+    })
 }
 
 async fn canaries(settings: &Settings, entropy: &EntropyRef) -> anyhow::Result<Vec<TopicRef>> {
