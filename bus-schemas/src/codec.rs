@@ -110,7 +110,8 @@ struct Head {
 /// [`EncodeError::TooLarge`] if they pass the kind's limit.
 pub fn encode<T: Wire>(value: &T) -> Result<Vec<u8>, EncodeError> {
     let envelope = Envelope { v: T::SCHEMA, kind: T::KIND.to_owned(), body: value };
-    let bytes = rmp_serde::to_vec_named(&envelope).map_err(|source| EncodeError::Shape { kind: T::KIND, source })?;
+    let bytes =
+        rmp_serde::to_vec_named(&envelope).map_err(|source| EncodeError::Shape { kind: T::KIND, source })?;
     within_limit::<T>(bytes)
 }
 

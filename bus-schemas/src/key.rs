@@ -292,7 +292,9 @@ fn objects_key(tokens: &[&str]) -> Option<Key> {
         }
         ["n", node, "run"] => Key::NodeDocument(node.parse().ok()?, DocumentKind::Run),
         ["n", node, "files"] => Key::NodeDocument(node.parse().ok()?, DocumentKind::Files),
-        ["s", controller, subject] => Key::State(controller.parse().ok()?, state_subject(controller, subject)?),
+        ["s", controller, subject] => {
+            Key::State(controller.parse().ok()?, state_subject(controller, subject)?)
+        }
         ["lease", c] => Key::Lease(c.parse().ok()?),
         ["term", c] => Key::Term(c.parse().ok()?),
         ["fence", c] => Key::Fence(c.parse().ok()?),

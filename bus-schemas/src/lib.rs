@@ -24,6 +24,7 @@ pub mod time;
 pub mod v1;
 
 pub use ids::{
-    Actor, ControllerName, Generation, Kind, Name, Namespace, NodeName, ReplicaId, Revision, Sha256, TxnId, Uid, Version,
+    Actor, ControllerName, Generation, Kind, Name, Namespace, NodeName, ReplicaId, Revision, Sha256, TxnId,
+    Uid, Version,
 };
 pub use key::{Bucket, DocumentKind, Key, ObjectRef};

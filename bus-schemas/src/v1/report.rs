@@ -106,7 +106,10 @@ impl ProcessPhase {
             | ProcessPhase::Stopping
             | ProcessPhase::Orphan
             | ProcessPhase::Unknown => true,
-            ProcessPhase::Pending | ProcessPhase::Succeeded | ProcessPhase::Failed | ProcessPhase::Stopped => false,
+            ProcessPhase::Pending
+            | ProcessPhase::Succeeded
+            | ProcessPhase::Failed
+            | ProcessPhase::Stopped => false,
         }
     }
 
