@@ -12,6 +12,8 @@ enum Happening {
     Agent(usize),
     Lose(usize),
     Return(usize),
+    DeleteNode(usize),
+    AddNode(usize),
     Label(usize, bool),
     Push(bool, u64),
     Selector(bool, bool),
@@ -28,6 +30,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         10 => (0_usize..3).prop_map(Agent),
         1 => (0_usize..3).prop_map(Lose),
         1 => (0_usize..3).prop_map(Return),
+        1 => (0_usize..3).prop_map(DeleteNode),
+        1 => (0_usize..3).prop_map(AddNode),
         2 => (0_usize..3, any::<bool>()).prop_map(|(n, on)| Label(n, on)),
         3 => (any::<bool>(), size).prop_map(|(which, size)| Push(which, size)),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(which, all)| Selector(which, all)),
@@ -47,6 +51,12 @@ fn may_change(world: &World, which: bool) -> bool {
     world.fleet.objects.get(&name(file(which))).is_none_or(|o| !o.is_deleting())
 }
 
+fn add_again(world: &mut World, name: &str) {
+    if !world.agents.contains_key(name) {
+        world.add_node(name);
+    }
+}
+
 fn happen(world: &mut World, history: &mut Vec<Fleet>, happening: &Happening) {
     match happening {
         Happening::Look(index) => {
@@ -64,7 +74,11 @@ fn happen(world: &mut World, history: &mut Vec<Fleet>, happening: &Happening) {
         Happening::Agent(n) => drop(world.agent_acts(NODES[*n])),
         Happening::Lose(n) => world.lose(NODES[*n]),
         Happening::Return(n) => world.bring_back(NODES[*n]),
-        Happening::Label(n, on) => label(world, NODES[*n], "role", if *on { "web" } else { "db" }),
+        Happening::DeleteNode(n) => world.remove_node(NODES[*n]),
+        Happening::AddNode(n) => add_again(world, NODES[*n]),
+        Happening::Label(n, on) if world.agents.contains_key(NODES[*n]) => {
+            label(world, NODES[*n], "role", if *on { "web" } else { "db" })
+        }
         Happening::Push(which, size) if may_change(world, *which) => drop(push(world, file(*which), *size)),
         Happening::Selector(which, all) if may_change(world, *which) => {
             put(world, file(*which), |spec| {
@@ -75,7 +89,7 @@ fn happen(world: &mut World, history: &mut Vec<Fleet>, happening: &Happening) {
         Happening::Delete(which) if world.fleet.objects.contains_key(&name(file(*which))) => {
             world.ask_deletion(&name(file(*which)));
         }
-        Happening::Push(..) | Happening::Selector(..) | Happening::Delete(_) => {}
+        Happening::Label(..) | Happening::Push(..) | Happening::Selector(..) | Happening::Delete(_) => {}
         Happening::Pass(ms) => world.pass_ms(*ms),
     }
     history.push(world.fleet.clone());
@@ -95,6 +109,7 @@ proptest! {
             happen(&mut world, &mut history, happening);
         }
         for node in NODES {
+            add_again(&mut world, node);
             world.bring_back(node);
         }
         world.settle(500);
