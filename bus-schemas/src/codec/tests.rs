@@ -91,7 +91,7 @@ fn deep_nesting_is_an_error_and_not_a_crash() {
 proptest! {
     #[test]
     fn any_bytes_are_a_value_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert!(decode::<Old>(&bytes).is_ok() || bytes.len() < 2000);
+        drop(decode::<Old>(&bytes));
         prop_assert_eq!(decode_kept::<New>(&bytes).is_ok(), decode::<New>(&bytes).is_ok());
         prop_assert!(inspect(&bytes).is_ok() || decode::<New>(&bytes).is_err());
     }

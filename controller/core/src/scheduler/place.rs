@@ -96,7 +96,7 @@ pub fn choose(fleet: &Fleet, rooms: &Rooms, wanted: &Wanted<'_>) -> Choice {
     }
     match best {
         Some((_, node, ports)) => Choice::Node { node, ports },
-        None => Choice::None(explain(rooms.0.len(), rejections)),
+        None => Choice::None(explain(rooms.0.len(), &rejections)),
     }
 }
 
@@ -183,7 +183,7 @@ fn show_taint(taint: &Taint) -> String {
     }
 }
 
-fn explain(nodes: usize, rejections: Vec<Rejection>) -> Unplaceable {
+fn explain(nodes: usize, rejections: &[Rejection]) -> Unplaceable {
     let mut filters = Vec::new();
     for name in FILTERS {
         let mut of: Vec<&Rejection> = rejections.iter().filter(|r| r.filter == name).collect();

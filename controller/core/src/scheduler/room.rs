@@ -191,7 +191,7 @@ impl Room {
     /// How loaded the node would be with `cpu` and `memory` more, in parts per thousand of both together.
     #[must_use]
     pub fn load_with(&self, cpu: u64, memory: u64) -> u64 {
-        let part = |taken: u64, of: u64| if of == 0 { 1000 } else { taken.saturating_mul(1000) / of };
+        let part = |taken: u64, of: u64| taken.saturating_mul(1000).checked_div(of).unwrap_or(1000);
         part(self.cpu_taken + cpu, self.cpu) + part(self.memory_taken + memory, self.memory)
     }
 }
