@@ -77,7 +77,7 @@ fn happen(world: &mut World, history: &mut Vec<Fleet>, happening: &Happening) {
         Happening::DeleteNode(n) => world.remove_node(NODES[*n]),
         Happening::AddNode(n) => add_again(world, NODES[*n]),
         Happening::Label(n, on) if world.agents.contains_key(NODES[*n]) => {
-            label(world, NODES[*n], "role", if *on { "web" } else { "db" })
+            label(world, NODES[*n], "role", if *on { "web" } else { "db" });
         }
         Happening::Push(which, size) if may_change(world, *which) => drop(push(world, file(*which), *size)),
         Happening::Selector(which, all) if may_change(world, *which) => {
