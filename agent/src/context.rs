@@ -41,6 +41,8 @@ pub struct NodeConfig {
     pub own: Vec<String>,
     /// Where originals of managed files are kept.
     pub originals: String,
+    /// Where logs of processes are, for people on the host.
+    pub log_dir: String,
     /// Whether processes may ask to run as root.
     pub allow_root: bool,
     /// Whether the agent has root's rights. Without them a file of root's (the default) becomes the agent's own, and

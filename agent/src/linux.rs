@@ -9,7 +9,8 @@ mod probe;
 mod users;
 mod watch;
 
-pub use facts::LinuxFacts;
+pub use facts::{FactsConfig, LinuxFacts};
 pub use files::LinuxFiles;
 pub use host::LinuxHost;
 pub use ledger::FileLedger;
+pub use log::ProcessLog;

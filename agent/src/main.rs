@@ -7,9 +7,6 @@ fn main() -> ExitCode {
     // The holder is started before anything makes a thread or a runtime: it has none.
     match words.next() {
         Some(word) if word == "holder" => ostler_agent::holder::main(words),
-        Some(_) | None => {
-            eprintln!("Usage: ostler-agent holder --dir DIR [OPTION]...");
-            ExitCode::from(2)
-        }
+        Some(_) | None => ostler_agent::cli::main(),
     }
 }

@@ -44,6 +44,8 @@ pub struct Status {
     pub file_states: Vec<LocalFile>,
     /// What has no entry.
     pub orphans: Vec<OrphanReport>,
+    /// Where logs of processes are.
+    pub log_dir: String,
 }
 
 /// A process of this host.
@@ -114,6 +116,7 @@ impl Status {
             conditions: board.conditions.values().cloned().collect(),
             processes,
             file_states,
+            log_dir: context.deps.config.log_dir.clone(),
             orphans: orphans.chain(board.files.values().filter_map(|v| v.orphan.clone())).collect(),
         }
     }

@@ -35,7 +35,8 @@ impl LinuxFacts {
     /// With what only the configuration knows.
     #[must_use]
     pub fn new(config: FactsConfig) -> Arc<Self> {
-        let mut system = System::new().map_err(|error| tracing::warn!(%error, "usage cannot be measured")).ok();
+        let mut system =
+            System::new().map_err(|error| tracing::warn!(%error, "usage cannot be measured")).ok();
         if let Some(system) = &mut system {
             refresh(system);
         }

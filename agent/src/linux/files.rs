@@ -2,9 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{
-    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown,
-};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,7 +41,8 @@ impl LinuxFiles {
 
 impl Files for LinuxFiles {
     fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>> {
-        blocking(move || observe(&path, wanted.as_deref()).map_err(|error| format!("{path}: {error}"))).boxed()
+        blocking(move || observe(&path, wanted.as_deref()).map_err(|error| format!("{path}: {error}")))
+            .boxed()
     }
 
     fn apply(&self, step: Step, content: Option<Bytes>) -> BoxFuture<'_, Result<(), StepError>> {
@@ -142,7 +141,8 @@ fn look(path: &Path, wanted: Option<&[u8]>) -> io::Result<(Found, Option<String>
     let sha256 = Sha256::from_bytes(hasher.finalize().into());
     let mode = Mode::from_bits(meta.mode());
     let owner = Owner { uid: meta.uid(), gid: meta.gid() };
-    let diff = wanted.filter(|w| w.len() as u64 <= DIFF_MAX && meta.len() <= DIFF_MAX).and_then(|w| diff(w, &kept));
+    let diff =
+        wanted.filter(|w| w.len() as u64 <= DIFF_MAX && meta.len() <= DIFF_MAX).and_then(|w| diff(w, &kept));
     Ok((Found::Regular { sha256, mode, owner }, diff))
 }
 
@@ -183,7 +183,9 @@ fn apply(step: &Step, content: Option<&[u8]>) -> Result<(), StepError> {
     match step {
         // The ledger's business, not the file system's.
         Step::Record(_) => Ok(()),
-        Step::MakeDirs { dir } => make_dirs(Path::new(dir)).map_err(|e| step_error(&format!("make {dir}"), &e)),
+        Step::MakeDirs { dir } => {
+            make_dirs(Path::new(dir)).map_err(|e| step_error(&format!("make {dir}"), &e))
+        }
         Step::Keep { from, to } => {
             keep(Path::new(from), Path::new(to)).map_err(|e| step_error(&format!("keep {from}"), &e))
         }
@@ -204,7 +206,9 @@ fn apply(step: &Step, content: Option<&[u8]>) -> Result<(), StepError> {
         Step::SyncDir { dir } => {
             File::open(dir).and_then(|f| f.sync_all()).map_err(|e| step_error(&format!("sync {dir}"), &e))
         }
-        Step::Remove { path } => remove(Path::new(path)).map_err(|e| step_error(&format!("remove {path}"), &e)),
+        Step::Remove { path } => {
+            remove(Path::new(path)).map_err(|e| step_error(&format!("remove {path}"), &e))
+        }
     }
 }
 
@@ -303,7 +307,8 @@ mod tests {
         let go = |step: Step| apply(&step, Some(b"content"));
         go(Step::MakeDirs { dir: at("etc/x") }).expect("makes");
         std::os::unix::fs::symlink("/etc/passwd", &temp).expect("a trap");
-        go(Step::WriteTemp { temp: temp.clone(), content: Content::Blob(sha256(b"content")) }).expect("writes");
+        go(Step::WriteTemp { temp: temp.clone(), content: Content::Blob(sha256(b"content")) })
+            .expect("writes");
         go(Step::SetMode { path: temp.clone(), mode: Mode::from_bits(0o640) }).expect("chmod");
         go(Step::Sync { path: temp.clone() }).expect("sync");
         go(Step::Rename { from: temp.clone(), to: path.clone() }).expect("rename");

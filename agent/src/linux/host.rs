@@ -1,12 +1,14 @@
 //! The host's processes through the holder's socket.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use ostler_agent_core::holder::protocol::{
-    Event, Exit, ExitRecord, KillMode, LogSpec, Phase, ProcKey, ProcessInfo, RefusalCode, Rlimit as HolderRlimit, Spawn,
+    Event, Exit, ExitRecord, KillMode, LogSpec, Phase, ProcKey, ProcessInfo, RefusalCode,
+    Rlimit as HolderRlimit, Spawn, Spawned,
 };
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
@@ -16,13 +18,13 @@ use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace, Uid};
 
 use super::ledger::blocking;
-use super::log::Log;
+use super::log::ProcessLog;
 use super::{probe, users};
 use crate::context::lock;
 use crate::holder_client::{Events, HolderClient, HolderError};
 use crate::ports::{
-    Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostSpawn, HostUser, Listed, LogPiece, LogPlace,
-    SpawnError,
+    Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostSpawn, HostUser, Listed, LogPiece,
+    LogPlace, SpawnError,
 };
 
 /// The mask of files that processes make.
@@ -34,6 +36,8 @@ pub struct LinuxHost {
     log_dir: PathBuf,
     default_user: Option<String>,
     client: Mutex<Option<Arc<HolderClient>>>,
+    /// Set once this host has refused the default limit of open files.
+    modest: AtomicBool,
 }
 
 impl LinuxHost {
@@ -41,15 +45,36 @@ impl LinuxHost {
     /// `default_user`, or without one as the agent's own.
     #[must_use]
     pub fn new(dir: PathBuf, log_dir: PathBuf, default_user: Option<String>) -> Arc<Self> {
-        Arc::new(Self { dir, log_dir, default_user, client: Mutex::new(None) })
+        Arc::new(Self {
+            dir,
+            log_dir,
+            default_user,
+            client: Mutex::new(None),
+            modest: AtomicBool::new(false),
+        })
     }
 
     fn client(&self) -> Result<Arc<HolderClient>, HostError> {
         lock(&self.client).clone().ok_or_else(|| HostError("there is no connection to the holder".to_owned()))
     }
 
-    fn log(&self, namespace: &Namespace, name: &Name) -> Log {
-        Log::new(&self.log_dir, namespace.as_str(), name.as_str())
+    fn log(&self, namespace: &Namespace, name: &Name) -> ProcessLog {
+        ProcessLog::new(&self.log_dir, namespace.as_str(), name.as_str())
+    }
+
+    fn nofile(&self, limit: Rlimit) -> HolderRlimit {
+        let modest = limit == Rlimit::NOFILE && self.modest.load(Ordering::Relaxed);
+        nofile_limit(if modest { within_reach(limit) } else { limit })
+    }
+
+    async fn try_spawn(&self, client: &HolderClient, spawn: HostSpawn) -> Result<Spawned, SpawnError> {
+        let is_default = spawn.nofile == Rlimit::NOFILE;
+        let tried = client.spawn(self.to_spawn(spawn.clone())).await.map_err(|error| spawn_error(&error));
+        let refused = matches!(&tried, Err(SpawnError::Not(StartFailure::Failed(Reason::LimitRefused, _))));
+        if refused && is_default && !self.modest.swap(true, Ordering::Relaxed) {
+            return client.spawn(self.to_spawn(spawn)).await.map_err(|error| spawn_error(&error));
+        }
+        tried
     }
 
     fn to_spawn(&self, spawn: HostSpawn) -> Spawn {
@@ -62,7 +87,7 @@ impl LinuxHost {
             user: spawn.user,
             cwd: spawn.cwd,
             umask: UMASK,
-            rlimits: vec![nofile_limit(within_reach(spawn.nofile))],
+            rlimits: vec![self.nofile(spawn.nofile)],
             oom_score_adjust: 0,
             allow_new_privileges: false,
             limits: spawn.limits,
@@ -82,9 +107,6 @@ fn nofile_limit(limit: Rlimit) -> HolderRlimit {
 /// The default limit of open files is a wish, not a demand: on a host that gives less, that is what there is, as
 /// systemd does it. A limit that somebody asked for is passed on as it is, and refused where it cannot be had.
 fn within_reach(limit: Rlimit) -> Rlimit {
-    if limit != Rlimit::NOFILE {
-        return limit;
-    }
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let hard = limit.hard().min(most);
     Rlimit::new(limit.soft().min(hard), hard).unwrap_or(limit)
@@ -165,9 +187,10 @@ fn spawn_error(error: &HolderError) -> SpawnError {
         return match error {
             HolderError::Encode(_) => SpawnError::Not(StartFailure::Failed(Reason::StartFailed, text)),
             HolderError::Connect { .. } => SpawnError::Not(StartFailure::Refused(text)),
-            HolderError::Refused(_) | HolderError::Gone | HolderError::Late { .. } | HolderError::Mismatch => {
-                SpawnError::Unknown(text)
-            }
+            HolderError::Refused(_)
+            | HolderError::Gone
+            | HolderError::Late { .. }
+            | HolderError::Mismatch => SpawnError::Unknown(text),
         };
     };
     let message = refusal.message.clone();
@@ -223,7 +246,7 @@ impl Host for LinuxHost {
         async move {
             let client = self.client().map_err(|error| SpawnError::Not(StartFailure::Refused(error.0)))?;
             let key = spawn.key;
-            let spawned = client.spawn(self.to_spawn(spawn)).await.map_err(|error| spawn_error(&error))?;
+            let spawned = self.try_spawn(&client, spawn).await?;
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             Ok(HostProcess {
                 incarnation: key.incarnation,
@@ -246,7 +269,7 @@ impl Host for LinuxHost {
 
     fn adjust(&self, key: ProcKey, nofile: Rlimit) -> BoxFuture<'_, Result<(), HostError>> {
         async move {
-            let limits = vec![nofile_limit(within_reach(nofile))];
+            let limits = vec![self.nofile(nofile)];
             self.client()?.set_rlimit(key, limits).await.map_err(|error| host_error(&error))
         }
         .boxed()
@@ -265,12 +288,22 @@ impl Host for LinuxHost {
         probe::ask(question, timeout_ms).boxed()
     }
 
-    fn log_tail(&self, namespace: Namespace, name: Name, lines: Option<u64>) -> BoxFuture<'_, Result<LogPiece, String>> {
+    fn log_tail(
+        &self,
+        namespace: Namespace,
+        name: Name,
+        lines: Option<u64>,
+    ) -> BoxFuture<'_, Result<LogPiece, String>> {
         let log = self.log(&namespace, &name);
         blocking(move || log.tail(lines).map_err(|error| format!("the log cannot be read: {error}"))).boxed()
     }
 
-    fn log_more(&self, namespace: Namespace, name: Name, from: LogPlace) -> BoxFuture<'_, Result<LogPiece, String>> {
+    fn log_more(
+        &self,
+        namespace: Namespace,
+        name: Name,
+        from: LogPlace,
+    ) -> BoxFuture<'_, Result<LogPiece, String>> {
         let log = self.log(&namespace, &name);
         blocking(move || log.more(from).map_err(|error| format!("the log cannot be read: {error}"))).boxed()
     }

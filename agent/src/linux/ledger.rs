@@ -99,12 +99,14 @@ impl LedgerStore for FileLedger {
 
     fn save(&self, record: Bytes) -> BoxFuture<'_, Result<(), String>> {
         let path = self.dir.join(RECORD);
-        blocking(move || replace(&path, &record).map_err(|error| format!("{}: {error}", path.display()))).boxed()
+        blocking(move || replace(&path, &record).map_err(|error| format!("{}: {error}", path.display())))
+            .boxed()
     }
 
     fn put(&self, hash: Sha256, bytes: Bytes) -> BoxFuture<'_, Result<(), String>> {
         let path = self.object(&hash);
-        blocking(move || replace(&path, &bytes).map_err(|error| format!("{}: {error}", path.display()))).boxed()
+        blocking(move || replace(&path, &bytes).map_err(|error| format!("{}: {error}", path.display())))
+            .boxed()
     }
 
     fn get(&self, hash: Sha256) -> BoxFuture<'_, Option<Bytes>> {

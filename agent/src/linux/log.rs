@@ -15,12 +15,14 @@ const PIECE_MAX: u64 = 1 << 20;
 const ROTATED_MAX: usize = 20;
 
 /// The log of one process.
-pub(super) struct Log {
+pub struct ProcessLog {
     current: PathBuf,
 }
 
-impl Log {
-    pub(super) fn new(dir: &Path, namespace: &str, name: &str) -> Self {
+impl ProcessLog {
+    /// Below `dir`, as the holder lays them out.
+    #[must_use]
+    pub fn new(dir: &Path, namespace: &str, name: &str) -> Self {
         Self { current: dir.join(namespace).join(name).join("current.log") }
     }
 
@@ -38,7 +40,10 @@ impl Log {
     }
 
     /// The last lines, or the last megabyte.
-    pub(super) fn tail(&self, lines: Option<u64>) -> io::Result<LogPiece> {
+    ///
+    /// # Errors
+    /// If a file is there and cannot be read.
+    pub fn tail(&self, lines: Option<u64>) -> io::Result<LogPiece> {
         let mut bytes: Vec<u8> = Vec::new();
         let mut next = LogPlace::default();
         let wanted = lines.unwrap_or(u64::MAX);
@@ -56,13 +61,17 @@ impl Log {
     }
 
     /// What came after a place.
-    pub(super) fn more(&self, from: LogPlace) -> io::Result<LogPiece> {
+    ///
+    /// # Errors
+    /// If a file is there and cannot be read.
+    pub fn more(&self, from: LogPlace) -> io::Result<LogPiece> {
         let files = self.files();
         let at = files.iter().position(|path| inode(path) == Some(from.file));
         let Some(at) = at else {
             // Rotated away entirely, or nothing was there yet: from the start of what there is.
             let oldest = files.iter().find(|path| path.exists());
-            return oldest.map_or_else(|| Ok(LogPiece { bytes: Bytes::new(), next: from }), |path| read_from(path, 0));
+            return oldest
+                .map_or_else(|| Ok(LogPiece { bytes: Bytes::new(), next: from }), |path| read_from(path, 0));
         };
         let piece = read_from(&files[at], from.offset)?;
         match files.get(at + 1) {
@@ -107,7 +116,10 @@ fn read_from(path: &Path, offset: u64) -> io::Result<LogPiece> {
     file.take(PIECE_MAX).read_to_end(&mut bytes)?;
     let whole = whole_lines(&bytes);
     bytes.truncate(whole);
-    Ok(LogPiece { bytes: Bytes::from(bytes), next: LogPlace { file: meta.ino(), offset: offset + whole as u64 } })
+    Ok(LogPiece {
+        bytes: Bytes::from(bytes),
+        next: LogPlace { file: meta.ino(), offset: offset + whole as u64 },
+    })
 }
 
 /// How many bytes are whole lines: a line that is being written is read when it is finished.
@@ -136,7 +148,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let folder = dir.path().join("default/web");
         std::fs::create_dir_all(&folder).expect("makes it");
-        let log = Log::new(dir.path(), "default", "web");
+        let log = ProcessLog::new(dir.path(), "default", "web");
         let current = folder.join("current.log");
         std::fs::write(&current, "a\nb\nc\npart").expect("writes");
         let piece = log.tail(Some(2)).expect("reads");

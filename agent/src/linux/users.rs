@@ -8,7 +8,11 @@ use crate::ports::HostUser;
 
 /// Looks up a user, by name or number, and a group. Without a user: `default`, else whoever the agent runs as. Asks
 /// the host's name service, which may block.
-pub(super) fn look_up(user: Option<&str>, group: Option<&str>, default: Option<&str>) -> Result<HostUser, String> {
+pub(super) fn look_up(
+    user: Option<&str>,
+    group: Option<&str>,
+    default: Option<&str>,
+) -> Result<HostUser, String> {
     let own = Uid::effective();
     let found = match user.or(default) {
         Some(text) => find_user(text)?,
@@ -36,7 +40,8 @@ pub(super) fn look_up(user: Option<&str>, group: Option<&str>, default: Option<&
 }
 
 fn supplementary(user: &User, gid: Gid) -> Vec<u32> {
-    let groups = std::ffi::CString::new(user.name.as_str()).ok().and_then(|name| getgrouplist(&name, gid).ok());
+    let groups =
+        std::ffi::CString::new(user.name.as_str()).ok().and_then(|name| getgrouplist(&name, gid).ok());
     groups.unwrap_or_default().into_iter().map(Gid::as_raw).collect()
 }
 

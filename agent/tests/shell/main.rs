@@ -1,6 +1,8 @@
-//! Whole agents on simulated hosts, over the memory bus, in virtual time, under a scripted control plane.
+//! Whole agents under a scripted control plane over the memory bus: on simulated hosts in virtual time, and (`real`)
+//! on this host with the real holder.
 
 mod plane;
+mod real;
 
 use std::sync::Arc;
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use ostler_agent::ports::{FilesRef, HostRef, LedgerRef};
 use ostler_agent::sim::{SimFacts, SimFiles, SimHost, SimLedger};
 use ostler_agent::{Deps, Handle, NodeConfig};
 use ostler_bus::clock::ClockRef;
@@ -120,6 +121,14 @@ pub(crate) fn file_entry(n: u8, version: u64, spec: Sha256) -> FileEntry {
     FileEntry { u: uid(n), v: Version(version), d: spec, w: None, g: FileGoal::Hold }
 }
 
+/// What an agent stands on besides the bus.
+pub(crate) struct Parts {
+    pub(crate) host: HostRef,
+    pub(crate) files: FilesRef,
+    pub(crate) ledger: LedgerRef,
+    pub(crate) config: NodeConfig,
+}
+
 pub(crate) struct Plane {
     pub(crate) bus: MemoryBus,
     pub(crate) host: Arc<SimHost>,
@@ -216,24 +225,36 @@ impl Plane {
     }
 
     pub(crate) async fn start_agent(&mut self) {
+        let config = NodeConfig {
+            own: vec!["/var/lib/ostler".to_owned()],
+            originals: "/var/lib/ostler/originals".to_owned(),
+            privileged: true,
+            ..NodeConfig::default()
+        };
+        let parts = Parts {
+            host: Arc::clone(&self.host) as _,
+            files: Arc::clone(&self.files) as _,
+            ledger: Arc::clone(&self.ledger) as _,
+            config,
+        };
+        self.start_agent_on(parts).await;
+    }
+
+    /// Starts the agent on another host than the simulated one.
+    pub(crate) async fn start_agent_on(&mut self, parts: Parts) {
         let gate = Gate::new();
         let clock: ClockRef = self.clock.with_gate(gate.clone());
         let party = Party { name: self.node.to_string(), clock: Arc::clone(&clock), gate: gate.clone() };
         let topic = self.bus.agent(&party, &self.node);
-        let config = NodeConfig {
-            own: vec!["/var/lib/ostler".to_owned()],
-            originals: "/var/lib/ostler/originals".to_owned(),
-            ..NodeConfig::default()
-        };
         let deps = Deps {
             link: NodeLink::new(topic, self.node.clone(), Arc::clone(&clock)),
             clock,
             entropy: Arc::clone(&self.entropy),
-            host: Arc::clone(&self.host) as _,
-            files: Arc::clone(&self.files) as _,
-            ledger: Arc::clone(&self.ledger) as _,
+            host: parts.host,
+            files: parts.files,
+            ledger: parts.ledger,
             facts: Arc::clone(&self.facts) as _,
-            config,
+            config: parts.config,
         };
         let handle = ostler_agent::run::run(deps).await.expect("starts");
         self.agent = Some((handle, gate));

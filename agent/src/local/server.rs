@@ -1,0 +1,74 @@
+//! Serves the agent's socket: one question, one answer, per connection.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+
+use super::{Ask, REQUEST_MAX, SOCKET};
+use crate::run::Viewer;
+
+/// How long a caller may take to ask: whoever connects and says nothing must not stay.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Binds the socket in `dir` (made if missing) and serves it until the task is dropped. Only the agent's own user and
+/// root may ask.
+///
+/// # Errors
+/// If the socket cannot be made.
+pub fn serve(dir: &Path, viewer: Viewer) -> io::Result<JoinHandle<()>> {
+    fs::create_dir_all(dir)?;
+    let folder = File::open(dir)?;
+    let path = dir.join(SOCKET);
+    match fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // Through the open folder: a socket's address has room for a hundred bytes only.
+    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(tokio::spawn(async move {
+        let _folder = folder;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let viewer = viewer.clone();
+                    tokio::spawn(async move {
+                        if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, answer(stream, &viewer)).await
+                        {
+                            tracing::debug!(%error, "a question on the host was not answered");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the agent's socket");
+                    tokio::time::sleep(PATIENCE).await;
+                }
+            }
+        }
+    }))
+}
+
+async fn answer(stream: UnixStream, viewer: &Viewer) -> io::Result<()> {
+    let caller = stream.peer_cred()?.uid();
+    if caller != 0 && caller != nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line).await?;
+    let mut text = match serde_json::from_str::<Ask>(&line) {
+        Ok(Ask::Status) => serde_json::to_vec(&viewer.status())?,
+        Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() }))?,
+    };
+    text.push(b'\n');
+    write.write_all(&text).await?;
+    write.shutdown().await
+}
