@@ -1,3 +1,4 @@
 //! The whole control plane in virtual time.
 
+mod random;
 mod scenarios;
