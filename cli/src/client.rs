@@ -34,7 +34,7 @@ use crate::failure::{Failure, Unreachable};
 /// within 4 s (DESIGN.md section 8).
 const PERSISTENCE: Duration = Duration::from_secs(6);
 /// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long one answer may take: commits wait for synced replicas, and an apply may be large.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a watch may be silent: the server sends keep-alives well within it.
@@ -369,4 +369,4 @@ fn encode<T: Wire>(request: &T) -> Result<Bytes, Failure> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -153,9 +153,7 @@ impl Running {
         let (mut interrupt, mut terminate) =
             (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         self.start_servers().await?;
-        for part in self.parts.iter_mut().filter(|part| !part.runs()) {
-            part.start()?;
-        }
+        self.start_those(|role| !matches!(role, Role::Agent(_)))?;
         if !args.no_context {
             self.contexts = Some(contexts::select(&self.fleet.setup())?);
         }
@@ -163,14 +161,20 @@ impl Running {
         let (global, nodes) = (self.global(args), self.fleet.nodes.clone());
         let timeout = args.ready_timeout.to_std();
         let (mut quiet, _, _) = Out::captured();
-        let mut ready = Box::pin(async move { ready(&global, nodes, timeout, &mut quiet).await });
-        let mut is_ready = false;
+        // Agents are started when they will be answered: one that is not waits for its next beat.
+        let (answers, answered) = tokio::sync::oneshot::channel();
+        let mut ready = Box::pin(async move { ready(&global, nodes, timeout, answers, &mut quiet).await });
+        let (mut answered, mut agents_wait, mut is_ready) = (answered, true, false);
         let mut ticks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 biased;
                 _ = interrupt.recv() => return Ok(()),
                 _ = terminate.recv() => return Ok(()),
+                _ = &mut answered, if agents_wait => {
+                    agents_wait = false;
+                    self.start_those(|role| matches!(role, Role::Agent(_)))?;
+                }
                 result = &mut ready, if !is_ready => {
                     result.map_err(|failure| self.not_ready(&failure))?;
                     is_ready = true;
@@ -188,6 +192,14 @@ impl Running {
                 }
             }
         }
+    }
+
+    fn start_those(&mut self, wanted: impl Fn(&Role) -> bool) -> Result<(), Failure> {
+        let chosen = self.parts.iter_mut().filter(|part| wanted(&part.plan.role) && !part.runs());
+        for part in chosen {
+            part.start()?;
+        }
+        Ok(())
     }
 
     /// The bus first: whoever finds it at once need not try again.
@@ -413,8 +425,14 @@ fn hopeless(part: &Part) -> Failure {
     ))
 }
 
-/// Done when every node is ready.
-async fn ready(global: &Global, nodes: Vec<String>, timeout: Duration, out: &mut Out) -> Result<(), Failure> {
+/// Done when every node is ready and has reported what it is; `answers` is told as soon as a controller answers.
+async fn ready(
+    global: &Global,
+    nodes: Vec<String>,
+    timeout: Duration,
+    answers: tokio::sync::oneshot::Sender<()>,
+    out: &mut Out,
+) -> Result<(), Failure> {
     let deadline = Instant::now() + timeout;
     let session = loop {
         match session(global).await {
@@ -424,13 +442,17 @@ async fn ready(global: &Global, nodes: Vec<String>, timeout: Duration, out: &mut
         }
     };
     let list = ListRequest { kind: Kind::Node, namespace: None, labels: Vec::new(), names: nodes.clone() };
+    session.client.list(&list).await?;
+    // Nobody waits for it only if the fleet is being ended.
+    answers.send(()).ok();
     if nodes.is_empty() {
-        return session.client.list(&list).await.map(|_| ());
+        return Ok(());
     }
     let left = deadline.saturating_duration_since(Instant::now());
     until(&session.client, list, left, out, |seen, _| {
         let is_ready = |view: &ostler_schemas::v1::status::View| {
-            matches!(&view.status, Status::Node(node) if node.phase == NodePhase::Ready)
+            matches!(&view.status, Status::Node(node)
+                if node.phase == NodePhase::Ready && node.processes.running.is_some())
         };
         let number = seen.values().filter(|view| is_ready(view)).count();
         if number == nodes.len() {

@@ -28,6 +28,9 @@ pub enum Failure {
     /// The API said no.
     #[error("{}", .0.message)]
     Api(Box<ApiError>),
+    /// Parts of an answer are missing.
+    #[error("{0}")]
+    Broken(String),
     /// Nobody answered.
     #[error("{}", .0.what)]
     Unreachable(Box<Unreachable>),
@@ -73,7 +76,7 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Failure::Message(_) | Failure::Different => 1,
+            Failure::Message(_) | Failure::Broken(_) | Failure::Different => 1,
             Failure::Usage(error) => u8::from(error.use_stderr()),
             Failure::Refused(refusal) => {
                 if refusal.is_forbidden() {
@@ -104,8 +107,16 @@ impl Failure {
     pub fn exit_code_of_diff(&self) -> u8 {
         match self {
             Failure::Different => 1,
-            Failure::Message(_) | Failure::Usage(_) | Failure::Refused(_) | Failure::Api(_) => {
-                if self.exit_code() == 0 { 0 } else { 2 }
+            Failure::Message(_)
+            | Failure::Broken(_)
+            | Failure::Usage(_)
+            | Failure::Refused(_)
+            | Failure::Api(_) => {
+                if self.exit_code() == 0 {
+                    0
+                } else {
+                    2
+                }
             }
             Failure::Unreachable(_)
             | Failure::NotConverged(_)
@@ -121,6 +132,7 @@ impl Failure {
             Failure::Api(error) => error.code == ApiErrorCode::Unavailable,
             Failure::Unreachable(_) => true,
             Failure::Message(_)
+            | Failure::Broken(_)
             | Failure::Usage(_)
             | Failure::Refused(_)
             | Failure::NotConverged(_)
@@ -140,7 +152,7 @@ impl Failure {
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
-            Failure::Message(text) => Some(format!("error: {text}")),
+            Failure::Message(text) | Failure::Broken(text) => Some(format!("error: {text}")),
             Failure::Usage(error) => Some(error.to_string()),
             Failure::Refused(refusal) => Some(refusal.to_string()),
             Failure::Api(error) => Some(api_text(error)),

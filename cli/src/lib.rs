@@ -82,33 +82,35 @@ fn is_comparison(arguments: &[OsString]) -> bool {
 
 fn start(cli: Cli, out: &mut Out) -> Result<(), Failure> {
     // Parts of `dev` that must have no threads of their own.
-    match &cli.command {
-        Command::DevChild { parent, words } => return dev::guard::child(*parent, words),
-        Command::DevWatch => return dev::guard::watch(),
-        _ => {}
+    if let Command::DevChild { parent, words } = &cli.command {
+        return dev::guard::child(*parent, words);
+    }
+    if matches!(cli.command, Command::DevWatch) {
+        return dev::guard::watch();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Failure::local("cannot start", error))?;
-    let is_dev = matches!(cli.command, Command::Dev(_));
-    let result = runtime.block_on(async {
-        let work = Box::pin(commands::run(cli, out));
-        if is_dev {
-            // It has children to end first, so it listens for signals itself.
-            return work.await;
-        }
-        tokio::select! {
-            biased;
-            signal = tokio::signal::ctrl_c() => match signal {
-                Ok(()) => Err(Failure::Interrupted),
-                Err(error) => Err(Failure::local("cannot listen for Ctrl-C", error)),
-            },
-            result = work => result,
-        }
-    });
+    // `dev` has children to end first, so it listens for signals itself.
+    if !matches!(cli.command, Command::Dev(_)) {
+        runtime.spawn(end_on_interrupt());
+    }
+    let result = runtime.block_on(commands::run(cli, out));
     // A read of standard input cannot be cancelled; whatever it still waits for is of no use to anybody.
     runtime.shutdown_background();
     result
+}
+
+/// Ctrl-C ends this program and nothing else. It may be reading standard input or writing to a slow pipe, which nothing
+/// can interrupt, so it does not wait for the command to notice.
+async fn end_on_interrupt() {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        let failure = Failure::Interrupted;
+        if let Some(text) = failure.text() {
+            eprintln!("\n{text}");
+        }
+        std::process::exit(i32::from(failure.exit_code()));
+    }
 }

@@ -75,8 +75,7 @@ async fn before<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T
 
 /// Whether the wait goes on in spite of it.
 fn is_passing(failure: &Failure) -> bool {
-    failure.is_nothing_done()
-        || matches!(failure, Failure::Message(text) if text.starts_with("parts of the answer"))
+    failure.is_nothing_done() || matches!(failure, Failure::Broken(_))
 }
 
 struct Waiting<J> {
@@ -99,7 +98,7 @@ where
                 return Ok(());
             }
         }
-        Err(Failure::message("parts of the answer are missing: the server ended the watch"))
+        Err(Failure::Broken("the server ended the watch".to_owned()))
     }
 
     fn judged(&mut self, seen: &Seen, out: &mut Out) -> Result<bool, Failure> {
@@ -128,3 +127,6 @@ fn note(seen: &mut Seen, message: WatchMessage) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

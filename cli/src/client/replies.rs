@@ -122,7 +122,7 @@ impl Replies {
         self.seen += 1;
         let number: Option<u64> = message.headers.get(headers::SEQ).and_then(|n| n.parse().ok());
         match number {
-            Some(number) if number != self.seen => Err(Failure::message(format!(
+            Some(number) if number != self.seen => Err(Failure::Broken(format!(
                 "parts of the answer were lost (part {} came after part {}); try again",
                 number,
                 self.seen - 1

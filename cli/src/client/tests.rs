@@ -15,14 +15,14 @@ use tokio::sync::watch;
 use super::*;
 
 /// Answers each request with the next script; the last one again and again.
-struct Scripted {
+pub(crate) struct Scripted {
     scripts: Vec<Vec<Message>>,
     next: AtomicUsize,
     heard: Mutex<Vec<Outgoing>>,
     link: watch::Sender<LinkState>,
 }
 
-fn part(seq: u64, end: Option<&str>, body: Vec<u8>) -> Message {
+pub(crate) fn part(seq: u64, end: Option<&str>, body: Vec<u8>) -> Message {
     let mut headers = Headers::new().with(headers::SEQ, seq.to_string());
     if let Some(end) = end {
         headers.set(headers::END, end);
@@ -30,7 +30,7 @@ fn part(seq: u64, end: Option<&str>, body: Vec<u8>) -> Message {
     Message { subject: "_INBOX.1".to_owned(), reply: None, headers, body: body.into(), status: None }
 }
 
-fn nobody() -> Message {
+pub(crate) fn nobody() -> Message {
     Message { status: Some(503), ..part(1, None, Vec::new()) }
 }
 
@@ -75,7 +75,7 @@ impl Topic for Scripted {
     }
 }
 
-fn client(scripts: Vec<Vec<Message>>) -> (std::sync::Arc<Scripted>, Client) {
+pub(crate) fn client(scripts: Vec<Vec<Message>>) -> (std::sync::Arc<Scripted>, Client) {
     let (link, _) = watch::channel(LinkState { connected: true, ..LinkState::default() });
     let topic = std::sync::Arc::new(Scripted {
         scripts,
@@ -87,7 +87,7 @@ fn client(scripts: Vec<Vec<Message>>) -> (std::sync::Arc<Scripted>, Client) {
     (topic, client)
 }
 
-fn bytes<T: Wire>(value: &T) -> Vec<u8> {
+pub(crate) fn bytes<T: Wire>(value: &T) -> Vec<u8> {
     codec::encode(value).expect("encodes")
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ostler_schemas::quantity::Dur;
+use ostler_schemas::spec::Spec;
 use ostler_schemas::v1::api::{
     ConfigOp, ConfigPush, ConfigReply, ConfigRequest, ConfigVersion, INLINE_MAX, LabelOperator, content_ref,
     file_state_by_name,
@@ -253,8 +254,8 @@ fn rows_text(
 /// `configfile/app-conf  /etc/app.conf  version 8, RolledBack from 9 at 14:03:41: why`.
 fn head(view: &View, moments: &Moments) -> String {
     let path = match &view.spec {
-        ostler_schemas::spec::Spec::ConfigFile(spec) => spec.path.as_str(),
-        _ => "-",
+        Spec::ConfigFile(spec) => spec.path.as_str(),
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => "-",
     };
     let state = match &view.status {
         Status::ConfigFile(status) => state_words(status, moments),

@@ -137,6 +137,17 @@ pub fn rollout_of(view: &View) -> Option<&RolloutStatus> {
     }
 }
 
+/// Whether the status speaks of the spec as it is now, not of an earlier one.
+#[must_use]
+pub fn is_observed(view: &View) -> bool {
+    let observed = match &view.status {
+        Status::Deployment(status) => status.observed_generation,
+        Status::ConfigFile(status) => status.observed_generation,
+        Status::Node(_) | Status::Namespace(_) | Status::Process(_) => return true,
+    };
+    observed >= view.metadata.generation.0
+}
+
 /// `wave 1/4    1/1   in sync, bake 1m  done`.
 #[must_use]
 pub fn wave_line(view: &View, rollout: &RolloutStatus) -> String {
@@ -199,8 +210,8 @@ impl Progress {
     /// # Errors
     /// When output cannot be written.
     pub fn step(&mut self, view: &View, out: &mut Out) -> Result<(), Failure> {
-        let Some(rollout) = rollout_of(view) else { return Ok(()) };
-        let key = (rollout.to_version.0, rollout.wave);
+        let Some(rollout) = rollout_of(view).filter(|_| is_observed(view)) else { return Ok(()) };
+        let key = (rollout.to_version.0, rollout.wave.max(1));
         let line = wave_line(view, rollout);
         if let Some((before, shown)) = self.shown.take() {
             if before == key && shown == line {

@@ -4,7 +4,7 @@ use ostler_schemas::Kind;
 use ostler_schemas::v1::api::{
     ConfigOp, ConfigReply, ConfigRequest, EventRecord, EventsRequest, ListRequest,
 };
-use ostler_schemas::v1::status::{ConfigFileNode, View};
+use ostler_schemas::v1::status::{ConfigFileNode, Status, View};
 
 use super::get;
 use crate::args::look::Describe;
@@ -72,17 +72,18 @@ async fn around(session: &Session, view: &View) -> Result<Around, Failure> {
 
 /// Processes of a workload, or on a node.
 async fn children(session: &Session, view: &View) -> Result<Vec<View>, Failure> {
-    let namespace = match view.spec.kind() {
-        Kind::Deployment => view.metadata.namespace.clone(),
-        Kind::Node => None,
-        _ => return Ok(Vec::new()),
-    };
+    let kind = view.spec.kind();
+    if !matches!(kind, Kind::Deployment | Kind::Node) {
+        return Ok(Vec::new());
+    }
+    let namespace = view.metadata.namespace.clone();
     let list = ListRequest { kind: Kind::Process, namespace, labels: Vec::new(), names: Vec::new() };
     let page = session.client.list(&list).await?;
-    let belongs = |child: &View| match view.spec.kind() {
-        Kind::Node => matches!(&child.status, ostler_schemas::v1::status::Status::Process(p)
-            if p.node.as_ref().is_some_and(|n| n.as_str() == view.metadata.name.as_str())),
-        _ => child.metadata.owner_references.iter().any(|owner| owner.uid == view.metadata.uid),
+    let belongs = |child: &View| {
+        let is_here = matches!(&child.status, Status::Process(process)
+            if process.node.as_ref().is_some_and(|node| node.as_str() == view.metadata.name.as_str()));
+        let is_owned = child.metadata.owner_references.iter().any(|owner| owner.uid == view.metadata.uid);
+        if kind == Kind::Node { is_here } else { is_owned }
     };
     Ok(page.items.into_iter().filter(belongs).collect())
 }

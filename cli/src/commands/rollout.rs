@@ -97,12 +97,11 @@ pub async fn follow(
                 Some(rollout) if why == ending(rollout) => ending(rollout),
                 Some(_) | None => why,
             };
-            let next = match object.kind {
-                ostler_schemas::Kind::ConfigFile => {
-                    let version = rollout.map(|r| format!(" --version {}", r.to_version)).unwrap_or_default();
-                    format!("ostler config status {}{version}", object.name)
-                }
-                _ => format!("ostler describe {}", object.short()),
+            let next = if object.kind == ostler_schemas::Kind::ConfigFile {
+                let version = rollout.map(|r| format!(" --version {}", r.to_version)).unwrap_or_default();
+                format!("ostler config status {}{version}", object.name)
+            } else {
+                format!("ostler describe {}", object.short())
             };
             out.line(&format!("{why}. Next: {next}"))?;
             Err(Failure::NotConverged(String::new()))

@@ -239,6 +239,8 @@ impl Fleet {
             self.programs.agent.clone().into(),
             "--config".into(),
             settings.into(),
+            "--name".into(),
+            node.into(),
             "--root".into(),
             host.join("root").into(),
             "--state-dir".into(),

@@ -121,7 +121,10 @@ fn cells(view: &View, moments: &Moments) -> Vec<String> {
 }
 
 fn node_cells(view: &View, node: &NodeStatus, moments: &Moments, age: String) -> Vec<String> {
-    let share = |used: Option<String>, of: String| format!("{}/{of}", unknown(used));
+    // Before its first report nothing is known of what a node has.
+    let is_known = node.allocatable.memory > Size::ZERO;
+    let share =
+        |used: Option<String>, of: String| format!("{}/{}", unknown(used), unknown(is_known.then_some(of)));
     vec![
         node_word(view, node),
         format!("{}/{}", unknown(node.processes.running), node.processes.assigned),

@@ -237,6 +237,10 @@ fn none_if_zero(number: u64) -> String {
 
 /// Conditions that name a trouble are well when they do not hold; the others when they do.
 fn is_well(condition: &Condition) -> bool {
+    if condition.kind == "Progressing" && condition.reason == "Complete" {
+        // There is nothing left to progress with.
+        return true;
+    }
     let good = ["Ready", "Available", "Progressing", "InSync", "Scheduled", "NeedsMet", "Started"];
     let wanted =
         if good.contains(&condition.kind.as_str()) { ConditionStatus::True } else { ConditionStatus::False };
