@@ -91,7 +91,7 @@ impl Actor for BusActor {
         match message {
             Msg::Beat => state.beat(&me),
             Msg::Answered(n, result) => state.answered(&me, n, result),
-            Msg::Link(link) => state.link(&me, link),
+            Msg::Link(link) => state.link(&me, &link),
             Msg::Hint(Hint::Document(kind)) => {
                 state.context.registry.cast(registry::Msg::Read(kind));
             }
@@ -185,7 +185,7 @@ impl State {
             Ok(reply) => reply,
             Err(error) => return tracing::debug!(%error, "the answer to a beat is unreadable"),
         };
-        self.refused(reply.refused);
+        self.refused(reply.refused.as_deref());
         if self.context.board().bus.refused.is_some() {
             return;
         }
@@ -206,12 +206,12 @@ impl State {
     }
 
     /// Another instance beats under this name: this one goes on with what runs, and acts on nothing else.
-    fn refused(&mut self, refused: Option<String>) {
-        let before = std::mem::replace(&mut self.context.board().bus.refused, refused.clone());
-        if before == refused {
+    fn refused(&mut self, refused: Option<&str>) {
+        let before = std::mem::replace(&mut self.context.board().bus.refused, refused.map(str::to_owned));
+        if before.as_deref() == refused {
             return;
         }
-        self.context.condition(Reason::DuplicateIdentity, refused.clone());
+        self.context.condition(Reason::DuplicateIdentity, refused.map(str::to_owned));
         if refused.is_none() {
             self.context.registry.cast(registry::Msg::Returned);
         } else {
@@ -244,7 +244,7 @@ impl State {
         }));
     }
 
-    fn link(&mut self, me: &ActorRef<Msg>, link: LinkState) {
+    fn link(&mut self, me: &ActorRef<Msg>, link: &LinkState) {
         let now = self.context.deps.clock.wall();
         let came =
             link.connected && (link.connection != self.connection || !self.context.board().bus.connected);

@@ -183,7 +183,7 @@ impl State {
                         Err(error) => tracing::warn!(error, "a content could not be stored"),
                     },
                     Err(error) => {
-                        tracing::debug!(%error, hash = %content.sha256, "a content could not be fetched")
+                        tracing::debug!(%error, hash = %content.sha256, "a content could not be fetched");
                     }
                 }
                 context.deps.clock.sleep_ms(wait).await;

@@ -129,14 +129,16 @@ fn logs(log: &ProcessLog, follow: bool, tail: Option<u64>) -> io::Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     let mut place: LogPlace = piece.next;
-    while follow {
+    if !follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         let piece = log.more(place)?;
         place = piece.next;
         if piece.bytes.is_empty() {
             std::thread::sleep(FOLLOW);
         } else if out.write_all(&piece.bytes).and_then(|()| out.flush()).is_err() {
-            break;
+            return Ok(ExitCode::SUCCESS);
         }
     }
-    Ok(ExitCode::SUCCESS)
 }

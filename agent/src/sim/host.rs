@@ -167,8 +167,8 @@ impl SimHost {
         inner.exits.push((key, exit.clone()));
         let event = SimEvent::Ended(how);
         inner.history.push(SimRecord { at: wall, key, name: living.spawn.name, event });
-        inner.tell(HostEvent::Exited(key.uid, exit));
-        inner.tell(HostEvent::TreeEmpty(key));
+        inner.tell(&HostEvent::Exited(key.uid, exit));
+        inner.tell(&HostEvent::TreeEmpty(key));
     }
 
     /// A port on which readiness probes fail from now on, or succeed again.
@@ -327,7 +327,7 @@ impl SimHost {
 }
 
 impl Inner {
-    fn tell(&mut self, event: HostEvent) {
+    fn tell(&mut self, event: &HostEvent) {
         self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
     }
 }

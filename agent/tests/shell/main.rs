@@ -164,7 +164,7 @@ async fn a_file_is_kept_right_through_crashes_and_gates_what_needs_it() {
         .await;
     assert_eq!(plane.files.read("/etc/app.conf").as_deref(), Some(b"one".as_slice()));
     plane.files.with(|fs| {
-        fs.put_file("/etc/app.conf", b"spoiled", 0o644, ostler_agent_core::file::Owner::default())
+        fs.put_file("/etc/app.conf", b"spoiled", 0o644, ostler_agent_core::file::Owner::default());
     });
     plane
         .until("drift is put back", |p| p.files.read("/etc/app.conf").as_deref() == Some(b"one".as_slice()))
