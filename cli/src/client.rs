@@ -37,6 +37,8 @@ const PERSISTENCE: Duration = Duration::from_secs(6);
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long one answer may take: commits wait for synced replicas, and an apply may be large.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one part of what is read from memory may take. A replica that hangs is passed by asking again.
+const READ_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a watch may be silent: the server sends keep-alives well within it.
 const WATCH_PATIENCE: Duration = Duration::from_secs(20);
 /// Messages pass the bus up to 1 MiB; what is more is refused here with advice instead of by the bus without.
@@ -259,10 +261,7 @@ impl Client {
                 Err(failure) => Err(failure),
             };
             match answer {
-                Err(Failure::Api(error))
-                    if error.code == ostler_schemas::v1::api::ApiErrorCode::Unavailable
-                        && tokio::time::Instant::now() < deadline =>
-                {
+                Err(failure) if may_repeat(verb, &failure) && tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(failure) => return Err(failure),
@@ -281,10 +280,7 @@ impl Client {
                 return Ok(replies);
             }
             match replies.peek().await {
-                Err(Failure::Api(error))
-                    if error.code == ostler_schemas::v1::api::ApiErrorCode::Unavailable
-                        && tokio::time::Instant::now() < deadline =>
-                {
+                Err(failure) if may_repeat(verb, &failure) && tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(failure) => return Err(failure),
@@ -306,7 +302,8 @@ impl Client {
             let message = Outgoing::new(subject.clone(), body.clone()).with_headers(head.clone());
             let stream =
                 self.topic.request_many(message).await.map_err(|error| self.no_bus(&error.reason))?;
-            let mut replies = Replies::new(stream, self.place(&subject)).with_patience(PATIENCE);
+            let patience = if is_read(verb) { READ_PATIENCE } else { PATIENCE };
+            let mut replies = Replies::new(stream, self.place(&subject)).with_patience(patience);
             if !replies.nobody_listens().await {
                 return Ok(replies);
             }
@@ -340,6 +337,17 @@ impl Client {
                 .to_owned(),
         }))
     }
+}
+
+/// Whether a verb changes nothing and is answered from memory.
+fn is_read(verb: Verb) -> bool {
+    matches!(verb, Verb::Get | Verb::List | Verb::Watch | Verb::Rollout)
+}
+
+/// Whether nothing can have come of the request: it was not carried out, or there is nothing to carry out.
+fn may_repeat(verb: Verb, failure: &Failure) -> bool {
+    let silence = matches!(failure, Failure::Unreachable(_));
+    failure.is_nothing_done() && (!silence || is_read(verb))
 }
 
 fn unexpected() -> Failure {

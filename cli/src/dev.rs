@@ -99,7 +99,7 @@ impl Home {
 
     fn close(self) {
         if self.temporary {
-            std::fs::remove_dir_all(&self.dir).ok();
+            guard::remove_folder(&self.dir);
         }
     }
 }

@@ -61,8 +61,13 @@ fn node_names(words: &[String]) -> Result<Vec<String>, Failure> {
 
 fn tell(reply: &ChangeReply, changed: &str, unchanged: &str, out: &mut Out) -> Result<(), Failure> {
     let word = if reply.changed { changed } else { unchanged };
-    let more = if reply.message.is_empty() { String::new() } else { format!(": {}", reply.message) };
-    out.line(&format!("{} {word}{more}", reply.object.short()))
+    let name = reply.object.short();
+    // The server says what was and what is, with the object's name; an older one may say nothing.
+    match reply.message.as_str() {
+        "" => out.line(&format!("{name} {word}")),
+        message if message.starts_with(&name) => out.line(message),
+        message => out.line(&format!("{name} {word}: {message}")),
+    }
 }
 
 /// Splits `KIND/NAME change…` or `KIND NAME change…`.

@@ -103,7 +103,15 @@ fn execute(will: &Will) {
         saved.restore().ok();
     }
     if let Some(folder) = &will.temporary {
-        std::fs::remove_dir_all(folder).ok();
+        remove_folder(folder);
+    }
+}
+
+/// Children that are just ending may still write while their folder goes.
+pub fn remove_folder(folder: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while std::fs::remove_dir_all(folder).is_err() && folder.exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

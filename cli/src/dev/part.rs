@@ -16,6 +16,8 @@ use crate::failure::Failure;
 
 /// Between the end of a child and its next start (DESIGN.md 3.10).
 const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// This program, even if its file was replaced or removed meanwhile.
+pub const OWN: &str = "/proc/self/exe";
 /// How much of a log tells what went wrong.
 const TAIL: u64 = 2_000;
 
@@ -91,6 +93,8 @@ impl Part {
     pub fn start(&mut self) -> Result<(), Failure> {
         let plan = &self.plan;
         let act = format!("cannot start {}", plan.name);
+        // If this does not succeed it is tried again, after the same pause.
+        self.restart_at = Some(Instant::now() + RESTART_AFTER);
         let log = OpenOptions::new().create(true).append(true).open(&plan.log);
         let log =
             log.map_err(|error| Failure::local(&format!("cannot open {}", plan.log.display()), error))?;
