@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ostler_bus::ClockRef;
 use ostler_controller_core::fleet::{Change, Fleet};
 use ostler_schemas::{Bucket, Key, Revision};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// What readers see.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +25,7 @@ pub struct View {
 #[derive(Clone)]
 pub struct Snapshot {
     views: Arc<watch::Sender<View>>,
+    moved: Arc<Notify>,
     clock: ClockRef,
 }
 
@@ -74,14 +75,21 @@ impl Snapshot {
     /// # Errors
     /// [`Behind`] if that takes longer than `timeout_ms`.
     pub async fn at_least(&self, revision: Revision, timeout_ms: u64) -> Result<Arc<Fleet>, Behind> {
-        let mut views = self.views.subscribe();
         let reached = async {
-            let view = views.wait_for(|v| v.synced && v.fleet.revision >= revision).await;
-            view.map(|v| Arc::clone(&v.fleet)).ok()
+            loop {
+                // Taken before the view is looked at, so no change falls in between. Not the channel's own wakeups:
+                // many wait here at once, and those wake in a random order, while a simulation must repeat itself.
+                let moved = self.moved.notified();
+                let view = self.view();
+                if view.synced && view.fleet.revision >= revision {
+                    return view.fleet;
+                }
+                moved.await;
+            }
         };
         tokio::select! {
             biased;
-            Some(fleet) = reached => Ok(fleet),
+            fleet = reached => Ok(fleet),
             () = self.clock.sleep_ms(timeout_ms) => {
                 Err(Behind { wanted: revision, reached: self.fleet().revision })
             }
@@ -92,6 +100,7 @@ impl Snapshot {
 /// The writer's handle; one per replica, for the informers of both buckets.
 pub struct SnapshotWriter {
     views: Arc<watch::Sender<View>>,
+    moved: Arc<Notify>,
     objects_synced: bool,
     observed_synced: bool,
 }
@@ -99,7 +108,7 @@ pub struct SnapshotWriter {
 /// A fresh, empty snapshot.
 #[must_use]
 pub fn snapshot(clock: ClockRef) -> Snapshot {
-    Snapshot { views: Arc::new(watch::Sender::new(View::default())), clock }
+    Snapshot { views: Arc::new(watch::Sender::new(View::default())), moved: Arc::default(), clock }
 }
 
 impl SnapshotWriter {
@@ -109,7 +118,8 @@ impl SnapshotWriter {
     pub fn again(snapshot: &Snapshot) -> Self {
         let views = Arc::clone(&snapshot.views);
         views.send_replace(View::default());
-        Self { views, objects_synced: false, observed_synced: false }
+        let moved = Arc::clone(&snapshot.moved);
+        Self { views, moved, objects_synced: false, observed_synced: false }
     }
 
     /// Takes in writes as one step: readers see all or none of them.
@@ -119,6 +129,7 @@ impl SnapshotWriter {
             changes.iter().for_each(|c| fleet.apply(c));
             fleet.reached(bucket, revision);
         });
+        self.moved.notify_waiters();
     }
 
     /// Forgets keys that a relist did not show.
@@ -158,5 +169,6 @@ impl SnapshotWriter {
     fn publish_synced(&mut self) {
         let synced = self.objects_synced && self.observed_synced;
         self.views.send_modify(|view| view.synced = synced);
+        self.moved.notify_waiters();
     }
 }

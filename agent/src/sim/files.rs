@@ -26,7 +26,8 @@ struct Inner {
 /// A file system that outlives agents.
 pub struct SimFiles {
     inner: Mutex<Inner>,
-    changes: watch::Sender<u64>,
+    /// A channel for each that watches: the waiters of one channel wake in a random order.
+    changes: Mutex<Vec<watch::Sender<u64>>>,
 }
 
 impl SimFiles {
@@ -35,14 +36,21 @@ impl SimFiles {
     pub fn new() -> Arc<Self> {
         let fs = ModelFs::new(&["/etc", "/var/lib", "/tmp"]);
         let inner = Inner { fs, steps_left: None, steps: 0 };
-        Arc::new(Self { inner: Mutex::new(inner), changes: watch::channel(0).0 })
+        Arc::new(Self { inner: Mutex::new(inner), changes: Mutex::default() })
     }
 
     /// Looks at or changes the files as another hand would; watches hear of it.
     pub fn with<T>(&self, act: impl FnOnce(&mut ModelFs) -> T) -> T {
         let result = act(&mut lock(&self.inner).fs);
-        self.changes.send_modify(|n| *n += 1);
+        self.changed();
         result
+    }
+
+    fn changed(&self) {
+        lock(&self.changes).retain(|watcher| {
+            watcher.send_modify(|n| *n += 1);
+            !watcher.is_closed()
+        });
     }
 
     /// The content of a file.
@@ -94,7 +102,7 @@ impl Files for SimFiles {
         async move {
             match self.try_apply(&step, content) {
                 Some(result) => {
-                    self.changes.send_modify(|n| *n += 1);
+                    self.changed();
                     result
                 }
                 None => std::future::pending().await,
@@ -104,7 +112,8 @@ impl Files for SimFiles {
     }
 
     fn watch(&self, _: String) -> BoxStream<'static, ()> {
-        let changes = self.changes.subscribe();
+        let (sender, changes) = watch::channel(0);
+        lock(&self.changes).push(sender);
         futures::stream::unfold(changes, |mut changes| async move {
             changes.changed().await.ok()?;
             Some(((), changes))

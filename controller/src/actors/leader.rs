@@ -13,7 +13,7 @@ use ostler_schemas::subject::{ALL_BEACONS, beacon};
 use ostler_schemas::v1::epoch::{Beacon, Lease};
 use ostler_schemas::{ControllerName, Key, Revision, TxnId, codec};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::commit::{commit, term_now, transaction};
 use super::{Context, Task, every, task};
@@ -26,36 +26,60 @@ const CREDIT: usize = 256;
 
 /// What this replica leads, as the latest value per controller.
 #[derive(Clone)]
-pub struct Lanes(Arc<BTreeMap<ControllerName, watch::Sender<Option<LaneTerm>>>>);
+pub struct Lanes(Arc<BTreeMap<ControllerName, Lane>>);
+
+struct Lane {
+    present: watch::Sender<Option<LaneTerm>>,
+    /// For the second who waits for a lane, see [`Lanes::moved`].
+    moved: Notify,
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self { present: watch::Sender::new(None), moved: Notify::new() }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Option<LaneTerm>) -> bool) {
+        if self.present.send_if_modified(change) {
+            self.moved.notify_one();
+        }
+    }
+}
 
 impl Default for Lanes {
     fn default() -> Self {
-        Self(Arc::new(ControllerName::ALL.into_iter().map(|c| (c, watch::Sender::new(None))).collect()))
+        Self(Arc::new(ControllerName::ALL.into_iter().map(|c| (c, Lane::new())).collect()))
     }
 }
 
 impl Lanes {
-    /// A receiver of one controller's lane.
+    /// A receiver of one controller's lane, for its reconciler.
     #[must_use]
     pub fn of(&self, c: ControllerName) -> watch::Receiver<Option<LaneTerm>> {
-        self.0[&c].subscribe()
+        self.0[&c].present.subscribe()
+    }
+
+    /// Done when one controller's lane has changed since the last call, for one who waits beside its reconciler: two
+    /// receivers of one channel wake in a random order, and a simulation must repeat itself.
+    pub async fn moved(&self, c: ControllerName) {
+        self.0[&c].moved.notified().await;
     }
 
     /// Whether this replica leads the controller now.
     #[must_use]
     pub fn leads(&self, c: ControllerName) -> bool {
-        self.0[&c].borrow().is_some()
+        self.0[&c].present.borrow().is_some()
     }
 
     /// The term under which this replica leads the controller.
     #[must_use]
     pub fn term(&self, c: ControllerName) -> Option<Revision> {
-        self.0[&c].borrow().as_ref().map(|l| l.term)
+        self.0[&c].present.borrow().as_ref().map(|l| l.term)
     }
 
     /// Ends a lane from inside: its holder has seen that its term is over, or an outcome that it cannot know.
     pub fn give_up(&self, c: ControllerName, term: Revision) {
-        self.0[&c].send_if_modified(|lane| {
+        self.0[&c].change(|lane| {
             let ours = lane.as_ref().is_some_and(|l| l.term == term);
             if ours {
                 *lane = None;
@@ -65,7 +89,7 @@ impl Lanes {
     }
 
     fn set(&self, c: ControllerName, lane: Option<LaneTerm>) {
-        self.0[&c].send_if_modified(|present| {
+        self.0[&c].change(|present| {
             let changed = *present != lane;
             if changed {
                 *present = lane;

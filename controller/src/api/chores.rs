@@ -18,12 +18,11 @@ const RESYNC_MS: u64 = 5_000;
 pub(super) async fn run(shared: Arc<Shared>) {
     let deps = &shared.deps;
     let mut views = deps.snapshot.subscribe();
-    let mut lane = deps.lanes.of(ControllerName::Garbage);
     loop {
         tokio::select! {
             biased;
             changed = views.changed() => if changed.is_err() { return },
-            changed = lane.changed() => if changed.is_err() { return },
+            () = deps.lanes.moved(ControllerName::Garbage) => {}
             () = deps.clock.sleep_ms(RESYNC_MS) => {}
         }
         if deps.lanes.leads(ControllerName::Garbage) && deps.snapshot.view().synced {
