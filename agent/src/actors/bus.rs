@@ -25,6 +25,9 @@ const RECONNECT_JITTER_MS: u64 = 1_000;
 const RECONNECT_PAUSE_MS: u64 = 5_000;
 /// How long an answer to a registration may take.
 const REGISTER_MS: u64 = 5_000;
+/// So many answers in a row that know of no report as new as ours, and the store has lost it: it lies in memory, and a
+/// replica that only lags catches up sooner.
+const UNSEEN_BEATS: u32 = 3;
 /// Wait before hints are asked for again after their stream ended.
 const HINTS_AGAIN_MS: u64 = 1_000;
 
@@ -50,6 +53,9 @@ pub(crate) struct State {
     n: u64,
     silent: u32,
     answered: u64,
+    /// The report that the last beat spoke of, and how many answers in a row did not know it.
+    told: u64,
+    unseen: u32,
     connection: u64,
     beats: Vec<Task>,
     registering: Option<Task>,
@@ -74,6 +80,8 @@ impl Actor for BusActor {
             n: 0,
             silent: 0,
             answered: 0,
+            told: 0,
+            unseen: 0,
             connection: 0,
             beats: Vec::new(),
             registering: None,
@@ -192,6 +200,7 @@ impl State {
         if reply.unregistered && self.registering.is_none() {
             self.register(me);
         }
+        self.reported(reply.report);
         let (run, files) = {
             let board = self.context.board();
             (board.run, board.files_held)
@@ -202,6 +211,17 @@ impl State {
             if should_read(&held, told) {
                 self.context.registry.cast(registry::Msg::Read(kind));
             }
+        }
+    }
+
+    /// Reports anew what the store does not have any more: nothing else would, on a host where nothing changes.
+    fn reported(&mut self, seen: u64) {
+        let stored = self.context.board().report_seq;
+        let was = std::mem::replace(&mut self.told, stored);
+        self.unseen = if seen < was.min(stored) { self.unseen + 1 } else { 0 };
+        if self.unseen >= UNSEEN_BEATS {
+            self.unseen = 0;
+            self.context.reporter.cast(reporter::Msg::Connected);
         }
     }
 
