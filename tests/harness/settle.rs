@@ -5,7 +5,7 @@ use ostler_schemas::spec::{ConfigFileSpec, DeploymentSpec, Spec};
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::report::FileState;
-use ostler_schemas::{NodeName, Uid};
+use ostler_schemas::{ControllerName, NodeName, Uid, Version};
 
 use crate::world::World;
 
@@ -22,6 +22,7 @@ pub fn missing(world: &World) -> Vec<String> {
             out.push(format!("{} is still judged lost", machine.node));
         }
     }
+    out.extend(world.checks.log.without_report.iter().map(|n| format!("{n} has not reported anew")));
     let mut paths = world.watch.paths();
     for (name, object) in &fleet.objects {
         if object.is_deleting() {
@@ -59,6 +60,13 @@ fn lives_on(world: &World, node: &NodeName, uid: &Uid) -> bool {
     machine.is_some_and(|m| m.host.living().iter().any(|(key, ..)| key.uid == *uid))
 }
 
+/// The version that should be in force: the object's own, unless it was tried and rolled back from.
+fn in_force(world: &World, controller: ControllerName, object: &Object) -> Version {
+    let wanted = object.metadata.version;
+    let state = world.checks.log.fleet.rollouts.get(&(controller, object.metadata.uid));
+    state.filter(|s| s.failed == wanted).map_or(wanted, |s| s.target)
+}
+
 fn deployment(world: &World, object: &Object, spec: &DeploymentSpec, out: &mut Vec<String>) {
     let fleet = &world.checks.log.fleet;
     let name = &object.metadata.name;
@@ -70,6 +78,7 @@ fn deployment(world: &World, object: &Object, spec: &DeploymentSpec, out: &mut V
     if !ending.is_empty() {
         out.push(format!("{name} has {} processes that are not cleared away", ending.len()));
     }
+    let version = in_force(world, ControllerName::Deployment, object);
     for (uid, records) in run {
         let short = uid.short();
         let Some(node) = records.node() else {
@@ -80,7 +89,7 @@ fn deployment(world: &World, object: &Object, spec: &DeploymentSpec, out: &mut V
             out.push(format!("{name}/{short} does not live on {node}"));
         }
         let wanted = records.template.as_ref().map(|t| (t.version, t.template));
-        if wanted.is_none_or(|(version, _)| version != object.metadata.version) {
+        if wanted.is_none_or(|(has, _)| has != version) {
             out.push(format!("{name}/{short} should not have version {wanted:?}"));
         }
         let ready = fleet.process_report(uid).is_some_and(|r| r.ready && r.t == wanted.map(|w| w.1));

@@ -250,7 +250,7 @@ impl World {
         self.tell("the observed plane is lost");
         self.faults.lose_stream(Bucket::Observed);
         self.bus.provision();
-        self.checks.log.lost(Bucket::Observed);
+        self.checks.log.observed_lost();
     }
 
     /// Who leads a controller.

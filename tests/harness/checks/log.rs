@@ -29,8 +29,10 @@ pub struct LogCheck {
     pub exits: BTreeMap<(Uid, u64), u64>,
     /// Since when nothing is wrong with a node; kept by the world.
     pub well_since: BTreeMap<NodeName, u64>,
-    /// Whether audits run: a store that was rolled back may show what no controller did.
-    pub forgiving: bool,
+    /// Nodes whose report the store has lost and not got again.
+    pub without_report: BTreeSet<NodeName>,
+    /// Every message in words, for whoever compares two runs; empty unless asked for.
+    pub lines: Option<Vec<String>>,
     held: BTreeMap<NodeName, (HeldDocument, HeldDocument)>,
     known: BTreeSet<audit::Violation>,
     batch: Vec<Logged>,
@@ -62,6 +64,9 @@ impl LogCheck {
     fn mark(&mut self, m: &Logged) {
         let before = self.trace.map(|t| t.as_bytes().to_vec()).unwrap_or_default();
         let head = format!("{}|{}|{}|{:?}|", m.stream, m.sequence, m.subject, m.at);
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{head}{:?}|{}", m.headers, String::from_utf8_lossy(&m.body).escape_debug()));
+        }
         self.trace = Some(sha256(&[&before, head.as_bytes(), &m.body].concat()));
     }
 
@@ -87,7 +92,7 @@ impl LogCheck {
             Key::Report(_) | Key::Status(_) | Key::Grant(_) | Key::BlobChunk(..) => false,
             _ => true,
         });
-        if matters && !self.forgiving {
+        if matters {
             self.audit(&before, now, found);
         }
     }
@@ -181,6 +186,7 @@ impl LogCheck {
     }
 
     fn report(&mut self, node: &NodeName, now: u64, found: &mut Vec<Found>) {
+        self.without_report.remove(node);
         let Some(report) = self.fleet.reports.get(node) else { return };
         let (run, files) = (report.run, report.files);
         if let Some((was_run, was_files)) = self.held.insert(node.clone(), (run, files)) {
@@ -208,9 +214,13 @@ impl LogCheck {
         self.known = audit::check(&self.fleet).into_iter().collect();
     }
 
-    /// A bucket is empty.
-    pub fn lost(&mut self, bucket: Bucket) {
-        self.fleet.reset(bucket);
+    /// The observed plane is empty. What it said stays known: a leader that has not noticed yet acts on it, and rightly.
+    pub fn observed_lost(&mut self) {
+        let keys: Vec<Key> = self.fleet.revisions.keys().filter(|k| k.bucket() == Bucket::Observed).cloned().collect();
+        for key in keys {
+            self.fleet.revisions.remove(&key);
+        }
+        self.without_report = self.fleet.reports.keys().cloned().collect();
     }
 }
 
