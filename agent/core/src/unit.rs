@@ -323,7 +323,8 @@ pub struct Unit {
     gate: bool,
     host: bool,
     boot: String,
-    unmet: Option<String>,
+    /// What is missing of what it needs; the outer is none until that was looked at.
+    unmet: Option<Option<String>>,
     needs_told: bool,
 }
 
@@ -338,7 +339,7 @@ impl Unit {
             gate: false,
             host: false,
             boot: String::new(),
-            unmet: Some("not looked at yet".to_owned()),
+            unmet: None,
             needs_told: false,
         }
     }
@@ -350,7 +351,7 @@ impl Unit {
             Event::Want(wanted) => self.want(wanted, &mut effects),
             Event::Unwanted => self.wanted = None,
             Event::Gate(open) => self.gate = open,
-            Event::Needs(unmet) => self.unmet = unmet,
+            Event::Needs(unmet) => self.unmet = Some(unmet),
             Event::Listed { alive, exits, boot } => {
                 self.listed(now, dice, Listing { alive, exits, boot }, &mut effects);
             }

@@ -172,11 +172,13 @@ impl State {
                     self.answered = n;
                     self.reply(me, &body);
                 }
+                self.known();
             }
             // Controllers are down: another server would not change that.
             Err(RequestError::NoResponders { .. }) => {
                 self.silent = 0;
                 self.context.board().bus.controllers = false;
+                self.known();
             }
             Err(RequestError::Disconnected { .. }) => self.silent = 0,
             Err(RequestError::Timeout { .. }) => {
@@ -186,6 +188,10 @@ impl State {
                 }
             }
         }
+    }
+
+    fn known(&self) {
+        self.context.registry.cast(registry::Msg::Known);
     }
 
     fn reply(&mut self, me: &ActorRef<Msg>, body: &[u8]) {

@@ -13,6 +13,7 @@ use ostler_bus::node_link::{FetchError, Stored};
 use ostler_schemas::codec;
 use ostler_schemas::key::DocumentKind;
 use ostler_schemas::spec::ProcessTemplate;
+use ostler_schemas::time::Mono;
 use ostler_schemas::v1::beat::HeldDocument;
 use ostler_schemas::v1::document::{FileEntry, FileGoal, FileSpec, FilesDocument, RunDocument};
 use ostler_schemas::v1::process::Goal;
@@ -29,6 +30,8 @@ mod assess;
 /// How long a fresh agent waits for the bus before it starts unfenced work from its ledger: a controller that is
 /// there answers within a beat, and work must come back after a power cut that took the bus too.
 const ALONE_MS: u64 = 5_000;
+/// In `State::fresh`: that a controller was asked whether this instance may act under its name.
+const KNOWN: &str = "known";
 /// How many such waits when there is a connection, but no document comes over it.
 const ALONE_CONNECTED: u32 = 3;
 /// How often documents are read although nothing was heard: the last resort against lost hints (DESIGN.md 3.4).
@@ -37,6 +40,9 @@ const REREAD_MS: u64 = 60_000;
 const FETCH_FIRST_MS: u64 = 200;
 /// Longest such wait.
 const FETCH_MAX_MS: u64 = 5_000;
+/// How long what does not end may hold back all starts after a return: longer than any sensible grace. What cannot
+/// be killed at all (a process in the kernel's hands) must not keep a whole host down.
+const BLOCKED_MS: u64 = 600_000;
 /// How often needs are looked at that nobody tells of (paths, mounts).
 const POLL_MS: u64 = 1_000;
 
@@ -51,6 +57,8 @@ pub(crate) enum Msg {
     Fetched(DocumentKind, Result<Option<Stored>, FetchError>),
     /// A template or file spec is at hand.
     Immutable(Sha256, Bytes),
+    /// A beat was answered, or it is known that nobody answers: whether this instance may act is known.
+    Known,
     /// The host told everything.
     Listed(Box<HostListing>),
     /// The host told of an exit.
@@ -80,6 +88,8 @@ pub(crate) struct State {
     /// Which documents were read since the last return.
     fresh: BTreeSet<&'static str>,
     gate: bool,
+    /// Since when starts are held back by what has not ended yet.
+    blocked_since: Option<Mono>,
     /// How often nobody came since the last return.
     alone: u32,
     needs: BTreeMap<Uid, Option<String>>,
@@ -107,6 +117,7 @@ impl Actor for RegistryActor {
             reading: BTreeMap::new(),
             fresh: BTreeSet::new(),
             gate: false,
+            blocked_since: None,
             alone: 0,
             needs: BTreeMap::new(),
             timers: Vec::new(),
@@ -126,6 +137,11 @@ impl Actor for RegistryActor {
         match message {
             Msg::Read(kind) => state.read(&me, kind),
             Msg::Returned => state.returned(&me),
+            Msg::Known => {
+                if state.fresh.insert(KNOWN) {
+                    state.assess(&me);
+                }
+            }
             Msg::Fetched(kind, result) => state.fetched(&me, kind, result).await?,
             Msg::Immutable(hash, bytes) => state.immutable(&me, hash, &bytes).await?,
             Msg::Listed(listing) => state.listed(&me, *listing).await?,
@@ -240,6 +256,7 @@ impl State {
         }
         tracing::warn!("the documents cannot be read: starting what the ledger says");
         self.fresh.extend(DocumentKind::ALL.map(DocumentKind::as_str));
+        self.fresh.insert(KNOWN);
         self.assess(me);
     }
 

@@ -7,6 +7,7 @@ mod real;
 use std::sync::Arc;
 
 use ostler_agent::sim::{Program, SimEvent};
+use ostler_schemas::key::DocumentKind;
 use ostler_schemas::spec::{Drift, Restart};
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::Reason;
@@ -242,6 +243,38 @@ async fn a_ledger_that_cannot_be_written_starts_nothing_and_loses_no_exit() {
             p.host.living().len() == 1 && p.host.unacknowledged() == 0
         })
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_instance_of_a_name_changes_nothing() {
+    let mut plane = Plane::new().await;
+    plane.refuse(Some("machine m2 is alive as n1"));
+    plane.start_agent().await;
+    let hash = plane.put_template(&template("/bin/app", Restart::Always)).await;
+    plane.put_run(vec![entry(1, 0, Goal::Run)], &[hash], None).await;
+    plane.pass(30_000).await;
+    assert!(plane.host.living().is_empty(), "started under a name that is another's");
+    plane.refuse(None);
+    plane.until("the name is its own", |p| p.host.living().len() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_no_document() {
+    let mut plane = Plane::new().await;
+    plane.start_agent().await;
+    let hash = plane.put_template(&template("/bin/app", Restart::Always)).await;
+    plane.put_run(vec![entry(1, 0, Goal::Run)], &[hash], None).await;
+    plane.until_report("it runs", |r| r.processes.iter().any(|p| p.ready)).await;
+    for garbage in [b"".as_slice(), b"\xc1\xff\x00", &[0x93; 5000]] {
+        plane.put_garbage(DocumentKind::Run, garbage).await;
+        plane.put_garbage(DocumentKind::Files, garbage).await;
+        plane.pass(2_000).await;
+    }
+    assert_eq!(plane.host.living().len(), 1);
+    let mut nonsense = entry(1, 0, Goal::Run);
+    nonsense.t = 77;
+    plane.put_run(vec![nonsense, entry(2, 0, Goal::Run)], &[hash], None).await;
+    plane.until("the sound entry is followed", |p| p.host.living().len() == 2).await;
 }
 
 /// The same seed twice gives the same history: nothing in an agent depends on chance.

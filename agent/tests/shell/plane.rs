@@ -1,8 +1,8 @@
 //! A control plane that does as the test says: writes documents, answers beats and registrations, reads reports.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -142,6 +142,7 @@ pub(crate) struct Plane {
     store: StoreRef,
     node: NodeName,
     registered: Arc<AtomicU64>,
+    refused: Arc<Mutex<Option<String>>>,
     agent: Option<(Handle, Gate)>,
 }
 
@@ -168,6 +169,7 @@ impl Plane {
             clock,
             store,
             registered,
+            refused: Arc::default(),
         };
         plane.serve(topic).await;
         plane
@@ -176,6 +178,7 @@ impl Plane {
     /// Answers beats with the revisions that are stored, and registrations with a yes.
     async fn serve(&self, topic: TopicRef) {
         let mut beats = topic.subscribe(ALL_BEATS, Some("q")).await.expect("subscribes");
+        let refused = self.refused.clone();
         let (store, node, registered) = (self.store.clone(), self.node.clone(), self.registered.clone());
         let answers = topic.clone();
         tokio::spawn(async move {
@@ -184,6 +187,7 @@ impl Plane {
                     unregistered: registered.load(Ordering::SeqCst) == 0,
                     ..BeatReply::default()
                 };
+                reply.refused = refused.lock().expect("not poisoned").clone();
                 for kind in DocumentKind::ALL {
                     let key = Key::NodeDocument(node.clone(), kind);
                     let revision = store.get(&key, Read::Leader).await.ok().flatten().map(|e| e.revision);
@@ -222,6 +226,16 @@ impl Plane {
 
     pub(crate) fn registered(&self) -> u64 {
         self.registered.load(Ordering::SeqCst)
+    }
+
+    /// From now on beats are answered with this refusal, or with none.
+    pub(crate) fn refuse(&self, why: Option<&str>) {
+        *self.refused.lock().expect("not poisoned") = why.map(str::to_owned);
+    }
+
+    /// Stores bytes as the run document, whatever they are.
+    pub(crate) async fn put_garbage(&self, kind: DocumentKind, bytes: &[u8]) {
+        self.put(Key::NodeDocument(self.node.clone(), kind), bytes.to_vec()).await;
     }
 
     pub(crate) async fn start_agent(&mut self) {

@@ -141,7 +141,9 @@ impl Unit {
         }
         let Some(wanted) = self.wanted.clone() else { return };
         let (Some(template), Some(restart_hash)) = (wanted.template, wanted.restart_hash) else { return };
-        if let Some(unmet) = &self.unmet {
+        // Until needs were looked at, nothing starts, and there is nothing to tell.
+        let Some(unmet) = &self.unmet else { return };
+        if let Some(unmet) = unmet {
             if !self.needs_told && !template.needs.is_empty() {
                 self.needs_told = true;
                 effects.push(Effect::Tell(Reason::NeedsNotMet, unmet.clone()));

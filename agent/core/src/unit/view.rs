@@ -115,7 +115,7 @@ impl Unit {
             "waits until the documents were read and what was stopped meanwhile has ended".to_owned()
         } else if self.template().is_none() {
             "waits for its template".to_owned()
-        } else if let Some(unmet) = &self.unmet {
+        } else if let Some(Some(unmet)) = &self.unmet {
             return (ProcessPhase::Pending, Some(Reason::NeedsNotMet), Some(unmet.clone()));
         } else {
             "about to start".to_owned()

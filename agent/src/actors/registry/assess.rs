@@ -10,7 +10,7 @@ use ostler_schemas::key::DocumentKind;
 use ostler_schemas::v1::process::Goal;
 use ractor::ActorRef;
 
-use super::{Msg, POLL_MS, State, polls, send};
+use super::{BLOCKED_MS, KNOWN, Msg, POLL_MS, State, polls, send};
 use crate::context::{Task, lock};
 
 impl State {
@@ -28,7 +28,8 @@ impl State {
     }
 
     fn open_gate(&mut self) {
-        let all_fresh = DocumentKind::ALL.iter().all(|kind| self.fresh.contains(kind.as_str()));
+        let all_fresh = DocumentKind::ALL.iter().all(|kind| self.fresh.contains(kind.as_str()))
+            && self.fresh.contains(KNOWN);
         if self.gate || !all_fresh {
             return;
         }
@@ -41,7 +42,13 @@ impl State {
                 view.is_some_and(|v| v.goal < item.goal || v.blocks_starts)
             })
         };
-        if !blocked && !self.is_refused() {
+        let now = self.context.deps.clock.mono();
+        let since = *self.blocked_since.get_or_insert(now);
+        if blocked && now.since_ms(since) < BLOCKED_MS {
+            return;
+        }
+        self.blocked_since = None;
+        if !self.is_refused() {
             self.set_gate(true);
         }
     }
