@@ -20,6 +20,7 @@ mod lines;
 mod metrics;
 mod reply;
 mod server;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -44,8 +45,10 @@ pub use metrics::ApiMetrics;
 pub struct ApiLimits {
     /// Requests of one caller that are worked on at once. More are refused: the caller is told to slow down.
     pub per_caller: usize,
-    /// Watches, logs and followed events of one caller.
+    /// Watches, logs and followed events of one caller. Beyond that its oldest one ends.
     pub streams_per_caller: usize,
+    /// How long a stream lasts that its caller does not attend (see the module `streams`).
+    pub unattended_ms: u64,
     /// Requests of all callers that run at once; others wait for their turn, each caller with no more than its share.
     pub at_once: usize,
     /// Largest request. The bus carries 1 MiB with headers.
@@ -65,6 +68,7 @@ impl Default for ApiLimits {
         Self {
             per_caller: 32,
             streams_per_caller: 64,
+            unattended_ms: 3_600_000,
             at_once: 128,
             request_bytes: 1 << 20,
             max_replicas: 5_000,

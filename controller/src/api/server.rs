@@ -21,6 +21,7 @@ use super::asks::Asks;
 use super::audit::Refusals;
 use super::identity::{Caller, Role, may, prove};
 use super::reply::Responder;
+use super::streams::Streams;
 use super::{ApiDeps, handlers};
 
 /// What every handler may use.
@@ -28,15 +29,9 @@ pub(super) struct Shared {
     pub(super) deps: ApiDeps,
     pub(super) asks: Asks,
     pub(super) refusals: Refusals,
-    shares: Mutex<BTreeMap<Name, Share>>,
+    streams: Streams,
+    shares: Mutex<BTreeMap<Name, usize>>,
     at_once: Arc<Semaphore>,
-}
-
-/// What one caller has going on.
-#[derive(Debug, Default)]
-struct Share {
-    requests: usize,
-    streams: usize,
 }
 
 /// A request on its way.
@@ -66,7 +61,14 @@ impl Shared {
     pub(super) fn new(deps: ApiDeps) -> Self {
         let at_once = Arc::new(Semaphore::new(deps.limits.at_once));
         let (asks, refusals) = (Asks::default(), Refusals::default());
-        Self { deps, asks, refusals, shares: Mutex::new(BTreeMap::new()), at_once }
+        Self {
+            deps,
+            asks,
+            refusals,
+            streams: Streams::default(),
+            shares: Mutex::new(BTreeMap::new()),
+            at_once,
+        }
     }
 
     /// The snapshot, not older than what the caller has seen.
@@ -83,35 +85,16 @@ impl Shared {
         Arc::clone(&self.deps.signals.borrow())
     }
 
-    fn share<T>(&self, caller: &Name, change: impl FnOnce(&mut Share) -> T) -> T {
+    /// Takes part of the caller's share of requests, if there is any left.
+    fn admit(self: &Arc<Self>, caller: &Name) -> Option<Ticket> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        let share = shares.entry(caller.clone()).or_default();
-        let out = change(share);
-        if share.requests == 0 && share.streams == 0 {
-            shares.remove(caller);
-        }
-        out
-    }
-
-    /// Takes part of the caller's share, if there is any left.
-    fn admit(self: &Arc<Self>, caller: &Name, streams: bool) -> Option<Ticket> {
-        let limits = self.deps.limits;
-        let admitted = self.share(caller, |share| {
-            let (count, limit) = if streams {
-                (&mut share.streams, limits.streams_per_caller)
-            } else {
-                (&mut share.requests, limits.per_caller)
-            };
-            let free = *count < limit;
-            *count += usize::from(free);
-            free
-        });
-        if !admitted {
+        let count = shares.entry(caller.clone()).or_default();
+        if *count >= self.deps.limits.per_caller {
             return None;
         }
-        let gauge = if streams { &self.deps.metrics.streams } else { &self.deps.metrics.in_flight };
-        gauge.inc();
-        Some(Ticket { shared: Arc::clone(self), caller: caller.clone(), streams })
+        *count += 1;
+        self.deps.metrics.in_flight.inc();
+        Some(Ticket { shared: Arc::clone(self), caller: caller.clone() })
     }
 }
 
@@ -119,20 +102,24 @@ impl Shared {
 struct Ticket {
     shared: Arc<Shared>,
     caller: Name,
-    streams: bool,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let metrics = &self.shared.deps.metrics;
-        if self.streams {
-            self.shared.share(&self.caller, |share| share.streams -= 1);
-            metrics.streams.dec();
-        } else {
-            self.shared.share(&self.caller, |share| share.requests -= 1);
-            metrics.in_flight.dec();
+        self.shared.deps.metrics.in_flight.dec();
+        let mut shares = self.shared.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = shares.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                shares.remove(&self.caller);
+            }
         }
     }
+}
+
+/// Whether the answer to a verb may last.
+const fn lasts(verb: Verb) -> bool {
+    matches!(verb, Verb::Watch | Verb::Logs | Verb::Events)
 }
 
 /// The micro service as `nats service info ostler-api` shows it.
@@ -189,23 +176,30 @@ async fn accept(shared: &Arc<Shared>, message: Message, running: &mut JoinSet<()
     if verb == Verb::Relay {
         // In order, here: chunks of one relay must not overtake each other.
         let id = subject.rest.as_deref().unwrap_or_default();
-        if let Some(mut unwanted) = shared.asks.relay(&caller, id, &message, responder) {
-            unwanted.fail(&conflict("the caller is gone")).await;
+        match caller.role {
+            Role::Node => {
+                if let Some(mut unwanted) = shared.asks.relay(&caller, id, &message, responder) {
+                    unwanted.fail(&conflict("the caller is gone")).await;
+                }
+            }
+            Role::Operator => shared.streams.attend(&caller.name, id, &message, shared.deps.clock.mono()),
         }
         return;
     }
     // A request that wants no answer gets nothing done: nobody could tell what became of it.
     let Some(mut responder) = responder else { return };
-    let streams = matches!(verb, Verb::Watch | Verb::Logs | Verb::Events);
-    let Some(ticket) = shared.admit(&caller.name, streams) else {
+    if lasts(verb) {
+        running.spawn(stream(Arc::clone(shared), Call { caller, verb, message }, responder));
+        return;
+    }
+    let Some(ticket) = shared.admit(&caller.name) else {
         shared.deps.metrics.throttled.inc();
         let error = unavailable("too many requests of this caller at once: wait for some to end");
         shared.deps.metrics.answered(verb, "throttled", 0);
         responder.fail(&error).await;
         return;
     };
-    let call = Call { caller, verb, message };
-    running.spawn(work(Arc::clone(shared), call, responder, ticket));
+    running.spawn(work(Arc::clone(shared), Call { caller, verb, message }, responder, ticket));
 }
 
 /// Identity first, then the verb, then the size: a stranger learns nothing else.
@@ -219,7 +213,7 @@ fn check(shared: &Shared, subject: &ApiSubject, message: &Message) -> Result<Cal
     if !may(caller.role, verb) {
         let allowed = match caller.role {
             Role::Node => "nodes may use asks, relay and register",
-            Role::Operator => "asks, relay and register are for nodes",
+            Role::Operator => "asks and register are for nodes",
         };
         shared.refusals.note(&subject.caller, verb, allowed);
         return Err(forbidden(format!("{} may not use {}: {allowed}", caller.actor(), verb.as_str())));
@@ -232,22 +226,59 @@ fn check(shared: &Shared, subject: &ApiSubject, message: &Message) -> Result<Cal
     Ok(caller)
 }
 
-async fn work(shared: Arc<Shared>, call: Call, mut responder: Responder, ticket: Ticket) {
-    let verb = call.verb;
+async fn work(shared: Arc<Shared>, call: Call, mut responder: Responder, _ticket: Ticket) {
     let start = shared.deps.clock.mono();
-    // A stream lasts; if it held a place, a few watchers would keep everybody else out.
-    let place = if ticket.streams { None } else { Arc::clone(&shared.at_once).acquire_owned().await.ok() };
-    let handled = AssertUnwindSafe(handlers::handle(&shared, &call, &mut responder)).catch_unwind().await;
-    let result = handled.unwrap_or_else(|_| {
+    let place = Arc::clone(&shared.at_once).acquire_owned().await.ok();
+    let result = guarded(&shared, &call, &mut responder).await;
+    drop(place);
+    finish(&shared, &call, result, (responder, start)).await;
+}
+
+/// A stream holds no place among what runs at once: it lasts, and a few watchers would keep everybody else out.
+async fn stream(shared: Arc<Shared>, call: Call, mut responder: Responder) {
+    let (clock, limits, metrics) = (&shared.deps.clock, shared.deps.limits, &shared.deps.metrics);
+    let start = clock.mono();
+    let open = shared.streams.open(&call.caller.name, &call.message, limits.streams_per_caller, start);
+    metrics.streams.inc();
+    let _count = Counted(&shared);
+    let result = tokio::select! {
+        biased;
+        why = open.over(clock, limits.unattended_ms) => Err(why),
+        result = guarded(&shared, &call, &mut responder) => result,
+    };
+    drop(open);
+    finish(&shared, &call, result, (responder, start)).await;
+}
+
+/// Counts a stream until it is dropped.
+struct Counted<'a>(&'a Shared);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.deps.metrics.streams.dec();
+    }
+}
+
+/// A handler that panics fails its request, nothing else.
+async fn guarded(shared: &Shared, call: &Call, responder: &mut Responder) -> Result<u64, ApiError> {
+    let handled = AssertUnwindSafe(handlers::handle(shared, call, responder)).catch_unwind().await;
+    handled.unwrap_or_else(|_| {
         shared.deps.metrics.panics.inc();
-        tracing::error!(verb = verb.as_str(), caller = %call.caller.name, "a handler panicked");
+        tracing::error!(verb = call.verb.as_str(), caller = %call.caller.name, "a handler panicked");
         Err(ApiError {
             code: ApiErrorCode::Unknown,
             ..unavailable("the server failed while it worked on this")
         })
-    });
-    drop(place);
-    shared.deps.metrics.answered(verb, outcome(&result), elapsed(&shared, start));
+    })
+}
+
+async fn finish(
+    shared: &Shared,
+    call: &Call,
+    result: Result<u64, ApiError>,
+    (mut responder, start): (Responder, Mono),
+) {
+    shared.deps.metrics.answered(call.verb, outcome(&result), elapsed(shared, start));
     match result {
         Ok(lost) => responder.end(lost).await,
         Err(error) => responder.fail(&error).await,

@@ -149,7 +149,9 @@ async fn one_caller_cannot_take_what_is_anothers() {
         assert!(watch.next().await.expect("served").is_some());
         held.push(watch);
     }
-    let error = anna.ask(Verb::Watch, &request).await.next().await.expect_err("one too many");
+    let mut newest = anna.ask(Verb::Watch, &request).await;
+    assert!(newest.next().await.expect("served").is_some());
+    let error = held[0].next().await.expect_err("the oldest gives way");
     assert_eq!(error.code, ApiErrorCode::Unavailable);
     assert!(ben.ask(Verb::Watch, &request).await.next().await.expect("served").is_some());
     alive(&rig).await;

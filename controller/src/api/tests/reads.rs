@@ -10,9 +10,10 @@ use ostler_schemas::v1::api::{
     RolloutRequest, VersionReply, WatchChange, WatchMessage, WatchRequest,
 };
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::{Kind, Namespace, headers};
+use ostler_schemas::{Kind, Namespace, TxnId, headers};
 
-use super::rig::{Caller, Rig, object};
+use super::rig::{Answer, Caller, Rig, object};
+use crate::api::ApiLimits;
 
 fn file(n: usize) -> String {
     format!(
@@ -96,24 +97,50 @@ async fn a_watch_tells_what_is_and_then_what_changes() {
     assert_eq!(told(watch.read().await), (Some(WatchChange::Deleted), Some("app1".to_owned())));
 }
 
+/// Opens a watch that its caller attends under `id`.
+async fn attended(anna: &Caller, id: TxnId) -> Answer {
+    let body = codec::encode(&WatchRequest { list: list_of(Kind::Node) }).expect("encodes");
+    let head = Headers::new().with(headers::TXN, id.to_string());
+    let message = Outgoing::new("api.anna.watch", body).with_headers(head);
+    Answer(anna.topic.request_many(message).await.expect("sends"), 0)
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_watch_ends_when_its_caller_is_gone() {
-    let rig = Rig::new(1).await;
+async fn an_attended_watch_ends_with_its_caller() {
+    let rig = Rig::new(2).await;
     let anna = rig.operator("anna");
-    let mut watch = anna.ask(Verb::Watch, &WatchRequest { list: list_of(Kind::Node) }).await;
+    let id = TxnId::from_bytes([5; 16]);
+    let attend = |head: Headers| {
+        let message = Outgoing::new(format!("api.anna.relay.{id}"), Bytes::new()).with_headers(head);
+        anna.topic.publish(message)
+    };
+    let mut watch = attended(&anna, id).await;
     let _: WatchMessage = watch.read().await;
-    let streams = &rig.replicas[0].deps.metrics.streams;
-    assert_eq!(streams.get(), 1);
-    drop(watch);
     let clock = rig.replicas[0].deps.clock.clone();
-    // The clock is paused: this waits for the state, not for a time.
-    for _ in 0..1_000 {
-        if streams.get() == 0 {
-            return;
-        }
-        clock.sleep_ms(100).await;
+    for _ in 0..10 {
+        clock.sleep_ms(5_000).await;
+        attend(Headers::new()).await.expect("sends");
     }
-    panic!("the watch is still served");
+    let open = || rig.replicas.iter().map(|r| r.deps.metrics.streams.get()).sum::<i64>();
+    assert_eq!(open(), 1, "attended for 50 s");
+    attend(Headers::new().with(headers::END, "ok")).await.expect("sends");
+    let end = watch.next().await.expect_err("ended");
+    assert!(end.message.contains("its caller ended it"), "{}", end.message);
+
+    let mut watch = attended(&anna, id).await;
+    let _: WatchMessage = watch.read().await;
+    let end = watch.next().await.expect_err("nobody attends it");
+    assert!(end.message.contains("was not heard of any more"), "{}", end.message);
+    assert_eq!(open(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_nobody_attends_does_not_last_for_ever() {
+    let limits = ApiLimits { unattended_ms: 60_000, ..ApiLimits::default() };
+    let rig = Rig::with_limits(1, limits).await;
+    let mut watch = rig.operator("anna").ask(Verb::Watch, &WatchRequest { list: list_of(Kind::Node) }).await;
+    let _: WatchMessage = watch.read().await;
+    assert_eq!(watch.next().await.expect_err("ended").message, "ended: it has lasted 60s; begin another");
 }
 
 #[tokio::test(start_paused = true)]

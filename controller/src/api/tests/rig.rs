@@ -204,7 +204,7 @@ pub(super) struct Caller {
 }
 
 /// The answer as it comes.
-pub(super) struct Answer(BoxStream<'static, Message>, u64);
+pub(super) struct Answer(pub(super) BoxStream<'static, Message>, pub(super) u64);
 
 impl Answer {
     /// The next body that is no keep-alive; none at the end.
