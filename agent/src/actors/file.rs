@@ -92,10 +92,12 @@ impl Actor for FileActor {
                 state.feed(&me, Event::Unwanted);
             }
             Msg::Event(event) => {
-                if matches!(*event, Event::Ran { .. }) {
+                let ran = matches!(*event, Event::Ran { .. });
+                state.feed(&me, *event);
+                // Only now has the machine taken over what its steps have recorded; before, this would undo it.
+                if ran {
                     state.note_record();
                 }
-                state.feed(&me, *event);
             }
             Msg::Content(bytes) => {
                 state.content = Some(bytes);
