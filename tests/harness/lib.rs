@@ -7,11 +7,14 @@
 //! * [`checks`]: the invariants of DESIGN.md section 5, watched all the time; [`settle`]: when everything is as asked.
 //! * [`planted`]: bugs on purpose, from outside; a checker that never caught one is not trusted.
 //! * [`seeds`], [`panics`]: how a run is chosen, and how a panic inside an actor fails its test.
+//! * [`fleet`]: the exception, which lives in real time: a fleet of the shipped programs, for the tests that need one.
 //!
-//! What it guarantees: one seed, one run. Nothing here reads a clock of the machine, draws from the system, or iterates
+//! What it guarantees, [`fleet`] apart: one seed, one run. Nothing here reads a clock of the machine, draws from the system, or iterates
 //! in an order that depends on hashing.
 
 pub mod checks;
+#[path = "../real/fleet/mod.rs"]
+pub mod fleet;
 pub mod gated;
 pub mod machine;
 pub mod nemesis;

@@ -43,7 +43,8 @@ pub struct Plant {
     pub holds: BTreeMap<usize, Hold>,
     /// Keeps beats back while timers run, for every replica.
     pub backlog: Option<Backlog>,
-    documents: Arc<Mutex<BTreeMap<NodeName, Followed>>>,
+    /// What agents with a planted bug were shown.
+    pub documents: Documents,
 }
 
 impl Plant {
@@ -78,7 +79,7 @@ impl Plant {
 
     fn rewrite(&self, node: &NodeName, message: Message) -> Message {
         let Ok(document) = codec::decode::<RunDocument>(&message.body) else { return message };
-        let mut documents = lock(&self.documents);
+        let mut documents = lock(&self.documents.0);
         let followed = documents.entry(node.clone()).or_default();
         let mut shown = document;
         if self.absence_stops {
@@ -100,7 +101,10 @@ impl Plant {
     }
 }
 
-/// What an agent with a planted bug was shown.
+/// The documents that agents with a planted bug were shown, kept through their restarts.
+#[derive(Clone, Default)]
+pub struct Documents(Arc<Mutex<BTreeMap<NodeName, Followed>>>);
+
 #[derive(Default)]
 struct Followed {
     last: RunDocument,

@@ -95,6 +95,11 @@ pub struct World {
     noisy: bool,
 }
 
+/// `OSTLER_SIM_LOG=file`: where everything stored by a run that fails is written, a line for each message.
+fn log_file() -> Option<String> {
+    std::env::var("OSTLER_SIM_LOG").ok()
+}
+
 impl World {
     /// Runs `scenario` in a world of its own, on a runtime of its own.
     pub fn run<T>(seed: u64, shape: Shape, scenario: impl AsyncFnOnce(&mut World) -> T) -> T {
@@ -132,13 +137,15 @@ impl World {
             plant: shape.plant,
         };
         let machines = nodes.into_iter().map(|n| Machine::new(seed, n, Arc::clone(&watch))).collect();
+        let mut checks = Checks::default();
+        checks.log.lines = log_file().map(|_| Vec::new());
         let mut world = Self {
             seed,
             faults: bus.faults(),
             replicas: (0..shape.controllers).map(|i| Replica::new(seed, i)).collect(),
             machines,
             operator: Operator::new(&bus, anna),
-            checks: Checks::default(),
+            checks,
             watch,
             story: Vec::new(),
             bus,
@@ -387,6 +394,9 @@ impl World {
     pub fn assert_unbroken(&self) {
         if self.checks.found.is_empty() {
             return;
+        }
+        if let (Some(path), Some(lines)) = (log_file(), &self.checks.log.lines) {
+            std::fs::write(&path, lines.join("\n")).expect("the log can be written where it was asked for");
         }
         let found: Vec<String> = self.checks.found.iter().take(40).map(ToString::to_string).collect();
         panic!(

@@ -1,4 +1,5 @@
 //! The whole control plane in virtual time.
 
+mod planted;
 mod random;
 mod scenarios;

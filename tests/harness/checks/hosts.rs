@@ -64,9 +64,13 @@ impl HostCheck {
                     self.ends += 1;
                     self.living.remove(&uid);
                     self.ended.insert((uid, record.key.incarnation), now);
+                    // An accident says nothing of what the agent has heard.
+                    if self.excused.contains(&record.key) {
+                        continue;
+                    }
                     if log.asked_to_end.contains_key(&uid) {
                         self.ended_on_demand.insert((node.clone(), uid));
-                    } else if !self.excused.contains(&record.key) {
+                    } else {
                         tell(Rule::EndedUnasked, &format!("ended ({how:?}) although nobody asked for it"));
                     }
                 }

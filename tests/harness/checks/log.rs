@@ -51,7 +51,7 @@ impl LogCheck {
     /// Takes in what was stored.
     pub fn take(&mut self, logged: Vec<Logged>, now: u64, found: &mut Vec<Found>) {
         for message in logged {
-            self.mark(&message);
+            self.mark(&message, now);
             let ends = message.ends;
             self.batch.push(message);
             if ends {
@@ -61,11 +61,11 @@ impl LogCheck {
         }
     }
 
-    fn mark(&mut self, m: &Logged) {
+    fn mark(&mut self, m: &Logged, now: u64) {
         let before = self.trace.map(|t| t.as_bytes().to_vec()).unwrap_or_default();
         let head = format!("{}|{}|{}|{:?}|", m.stream, m.sequence, m.subject, m.at);
         if let Some(lines) = &mut self.lines {
-            lines.push(format!("{head}{:?}|{}", m.headers, String::from_utf8_lossy(&m.body).escape_debug()));
+            lines.push(format!("{now} {head}{:?}|{}", m.headers, String::from_utf8_lossy(&m.body).escape_debug()));
         }
         self.trace = Some(sha256(&[&before, head.as_bytes(), &m.body].concat()));
     }
