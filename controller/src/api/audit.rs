@@ -99,17 +99,25 @@ async fn append(shared: &Shared, caller: &Name, verb: Verb, record: &AuditRecord
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<Counted>);
 
-/// How often a caller's verb was refused, and why the first time.
-type Counted = BTreeMap<(Name, Verb), (u64, &'static str)>;
+/// How often a caller's verb was refused, and the first one's actor and reason.
+type Counted = BTreeMap<(Name, Verb), Refused>;
+
+#[derive(Debug)]
+struct Refused {
+    actor: Actor,
+    count: u64,
+    why: &'static str,
+}
 
 impl Refusals {
-    pub(super) fn note(&self, caller: &Name, verb: Verb, why: &'static str) {
+    pub(super) fn note(&self, actor: &Actor, verb: Verb, why: &'static str) {
+        let Some(caller) = caller_of(actor) else { return };
         let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (caller.clone(), verb);
+        let key = (caller, verb);
         let full = refusals.len() >= REFUSALS_KEPT && !refusals.contains_key(&key);
         let others = "others".parse().ok().filter(|_| full).map(|name: Name| (name, verb));
-        let entry = refusals.entry(others.unwrap_or(key)).or_insert((0, why));
-        entry.0 += 1;
+        let first = || Refused { actor: actor.clone(), count: 0, why };
+        refusals.entry(others.unwrap_or(key)).or_insert_with(first).count += 1;
     }
 
     fn take(&self) -> Counted {
@@ -117,13 +125,22 @@ impl Refusals {
     }
 }
 
+/// The token that an actor calls under.
+fn caller_of(actor: &Actor) -> Option<Name> {
+    match actor {
+        Actor::User(name) => Some(name.clone()),
+        Actor::Node(node) => node.as_str().parse().ok(),
+        Actor::Controller(_) => None,
+    }
+}
+
 /// Tells refusals together, for ever.
 pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         shared.deps.clock.sleep_ms(REFUSALS_MS).await;
-        for ((caller, verb), (count, why)) in shared.refusals.take() {
+        for ((caller, verb), Refused { actor, count, why }) in shared.refusals.take() {
             let entry = Entry {
-                actor: Actor::User(caller.clone()),
+                actor,
                 caller: caller.clone(),
                 verb,
                 objects: Vec::new(),

@@ -13,7 +13,7 @@ use ostler_schemas::codec::{self, Wire};
 use ostler_schemas::subject::{ApiSubject, Verb};
 use ostler_schemas::time::Mono;
 use ostler_schemas::v1::api::{ApiError, ApiErrorCode};
-use ostler_schemas::{Name, Revision, headers};
+use ostler_schemas::{Actor, Name, Revision, headers};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -207,7 +207,7 @@ fn check(shared: &Shared, subject: &ApiSubject, message: &Message) -> Result<Cal
     let (deps, verb) = (&shared.deps, subject.verb);
     let caller = prove(&deps.identities, subject, message).map_err(|mismatch| {
         deps.metrics.refused_identity.inc();
-        shared.refusals.note(&subject.caller, verb, mismatch.message());
+        shared.refusals.note(&Actor::User(subject.caller.clone()), verb, mismatch.message());
         forbidden(format!("{} may not call as {}: {}", "this connection", subject.caller, mismatch.message()))
     })?;
     if !may(caller.role, verb) {
@@ -215,7 +215,7 @@ fn check(shared: &Shared, subject: &ApiSubject, message: &Message) -> Result<Cal
             Role::Node => "nodes may use asks, relay and register",
             Role::Operator => "asks and register are for nodes",
         };
-        shared.refusals.note(&subject.caller, verb, allowed);
+        shared.refusals.note(&caller.actor(), verb, allowed);
         return Err(forbidden(format!("{} may not use {}: {allowed}", caller.actor(), verb.as_str())));
     }
     let (found, limit) = (message.body.len(), deps.limits.request_bytes);
@@ -281,8 +281,25 @@ async fn finish(
     shared.deps.metrics.answered(call.verb, outcome(&result), elapsed(shared, start));
     match result {
         Ok(lost) => responder.end(lost).await,
-        Err(error) => responder.fail(&error).await,
+        Err(error) => {
+            let refused = matches!(
+                error.code,
+                ApiErrorCode::Refused | ApiErrorCode::Conflict | ApiErrorCode::Forbidden
+            );
+            if refused && changes(call.verb) {
+                shared.refusals.note(&call.caller.actor(), call.verb, "refused by admission");
+            }
+            responder.fail(&error).await;
+        }
     }
+}
+
+/// Whether a verb asks for a change: refused ones are audited too, together.
+const fn changes(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Apply | Verb::Delete | Verb::Scale | Verb::Put | Verb::Node | Verb::Config | Verb::Register
+    )
 }
 
 fn elapsed(shared: &Shared, start: Mono) -> u64 {

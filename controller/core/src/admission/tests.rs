@@ -3,6 +3,7 @@
 mod apply;
 mod config;
 mod others;
+mod sequences;
 
 use ostler_schemas::manifest::{Finding, Options, Refusal, read_manifests};
 use ostler_schemas::v1::object::Object;
@@ -28,7 +29,9 @@ impl Ids for Numbers {
 }
 
 pub(super) fn ids() -> Numbers {
-    Numbers(1000)
+    /// No uid is given twice within a test, whoever asks for it.
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1_000);
+    Numbers(NEXT.fetch_add(1_000, std::sync::atomic::Ordering::Relaxed))
 }
 
 pub(super) fn by() -> By {
