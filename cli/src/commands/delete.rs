@@ -116,13 +116,14 @@ pub async fn gone(
             if left.is_empty() {
                 return Ok(Verdict::Reached);
             }
-            let text = format!("waiting until {} gone", count(left.len() as u64, "object is", "objects are"));
+            let names: Vec<String> = left.iter().take(5).map(|o| o.short()).collect();
+            let more = if left.len() > 5 { ", …" } else { "" };
             if left.len() < left_before {
                 left_before = left.len();
-                out.say(&text);
+                let number = count(left.len() as u64, "object is", "objects are");
+                out.say(&format!("waiting until {number} gone: {}{more}", names.join(", ")));
             }
-            let names: Vec<String> = left.iter().take(5).map(|o| o.short()).collect();
-            Ok(Verdict::NotYet(format!("still there: {}", names.join(", "))))
+            Ok(Verdict::NotYet(format!("still there: {}{more}", names.join(", "))))
         })
         .await?;
     }
