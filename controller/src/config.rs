@@ -83,7 +83,10 @@ pub fn load(path: &Path, overrides: Overrides) -> Result<Settings, SettingsError
     let mut builder = config::Config::builder()
         .add_source(config::File::from(path).format(config::FileFormat::Toml))
         .add_source(
-            config::Environment::with_prefix("OSTLER").separator("__").try_parsing(true).source(Some(known_variables())),
+            config::Environment::with_prefix("OSTLER")
+                .separator("__")
+                .try_parsing(true)
+                .source(Some(known_variables())),
         );
     if let Some(name) = overrides.name {
         builder = builder.set_override("name", name).map_err(file)?;
@@ -117,7 +120,10 @@ fn check(path: &Path, settings: &Settings) -> Result<(), SettingsError> {
         return wrong("name", error.to_string());
     }
     if !settings.http.is_empty() && settings.http.parse::<std::net::SocketAddr>().is_err() {
-        return wrong("http", format!("{:?} is not an address; for example 127.0.0.1:9310, or \"\"", settings.http));
+        return wrong(
+            "http",
+            format!("{:?} is not an address; for example 127.0.0.1:9310, or \"\"", settings.http),
+        );
     }
     Ok(())
 }

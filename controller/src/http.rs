@@ -48,8 +48,9 @@ pub enum HttpError {
 /// # Errors
 /// [`HttpError::Listen`] if the address is taken.
 pub async fn serve(address: SocketAddr, pages: Pages) -> Result<(), HttpError> {
-    let listener =
-        tokio::net::TcpListener::bind(address).await.map_err(|source| HttpError::Listen { address, source })?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|source| HttpError::Listen { address, source })?;
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -13,10 +13,19 @@ use ostler_controller::serve::{init_tracing, serve};
 /// Any number may run; all serve the API, and each controller is led by one of them. They keep no state of their own:
 /// everything is in the store and in what the agents report.
 #[derive(Parser)]
-#[command(name = "ostler-controller", version, after_help = "Exit codes: 0 ended as asked, 1 failed, 2 wrong usage or settings.")]
+#[command(
+    name = "ostler-controller",
+    version,
+    after_help = "Exit codes: 0 ended as asked, 1 failed, 2 wrong usage or settings."
+)]
 struct Args {
     /// Settings (TOML), as written by `ostler setup`
-    #[arg(long, value_name = "FILE", env = "OSTLER_CONTROLLER_CONFIG", default_value = "/etc/ostler/controller.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OSTLER_CONTROLLER_CONFIG",
+        default_value = "/etc/ostler/controller.toml"
+    )]
     config: PathBuf,
     /// Name of this replica, a DNS label; else from the settings, else made from the host's name
     #[arg(long)]

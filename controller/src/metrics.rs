@@ -114,7 +114,11 @@ impl Metrics {
         for (name, help, counter) in counters {
             r.register(name, help, counter.clone());
         }
-        r.register("reconcile_lag_ms", "From a change to the decision on it, in milliseconds", self.lag_ms.clone());
+        r.register(
+            "reconcile_lag_ms",
+            "From a change to the decision on it, in milliseconds",
+            self.lag_ms.clone(),
+        );
         r.register("queue_depth", "Objects waiting for a decision or its outcome", self.queue_depth.clone());
         r.register("batch_messages", "Messages per batch", self.batch_messages.clone());
         r.register("nodes", "Registered nodes by phase, as heard by this replica", self.nodes.clone());

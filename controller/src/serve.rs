@@ -27,8 +27,10 @@ const PROVISION_PAUSE: Duration = Duration::from_millis(500);
 /// Logs to stderr, which systemd keeps; `OSTLER_LOG` (else `RUST_LOG`, else `info`) says how much.
 pub fn init_tracing() {
     let wanted = std::env::var("OSTLER_LOG").or_else(|_| std::env::var("RUST_LOG"));
-    let filter = tracing_subscriber::EnvFilter::new(wanted.unwrap_or_else(|_| "info,async_nats=warn".to_owned()));
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    let filter =
+        tracing_subscriber::EnvFilter::new(wanted.unwrap_or_else(|_| "info,async_nats=warn".to_owned()));
+    let colour =
+        std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
 }
 
@@ -37,7 +39,10 @@ pub fn init_tracing() {
 /// # Errors
 /// What makes it impossible to begin: files, keys, a server that is too old, a taken address.
 pub fn serve(settings: Settings) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     runtime.block_on(run(settings))
 }
 
@@ -164,7 +169,8 @@ fn keep_streams(bus: Bus, settings: Settings) -> tokio_util::task::AbortOnDropHa
         let mut link = bus.topic.link();
         let mut known = link.borrow().connection;
         loop {
-            let Ok(state) = link.wait_for(|s| s.connected && s.connection != known).await.map(|s| s.clone()) else {
+            let Ok(state) = link.wait_for(|s| s.connected && s.connection != known).await.map(|s| s.clone())
+            else {
                 return;
             };
             known = state.connection;
@@ -186,7 +192,11 @@ async fn canaries(settings: &Settings, entropy: &EntropyRef) -> anyhow::Result<V
 }
 
 fn identities(settings: &Settings) -> anyhow::Result<Identities> {
-    let path = settings.bus.identities.as_ref().context("bus.identities is missing: name the file that `ostler setup` wrote")?;
+    let path = settings
+        .bus
+        .identities
+        .as_ref()
+        .context("bus.identities is missing: name the file that `ostler setup` wrote")?;
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     Identities::from_json(&bytes).with_context(|| format!("cannot use {}", path.display()))
 }

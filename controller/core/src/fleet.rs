@@ -17,7 +17,9 @@ use ostler_schemas::v1::object::{Labels, Object, SpecRevision};
 use ostler_schemas::v1::process::{BindRecord, Goal, GoalRecord, ProcessSpecRecord, ProcessTemplateRecord};
 use ostler_schemas::v1::report::{ProcessReport, Report};
 use ostler_schemas::v1::state::{NodeState, PendingState, RolloutState};
-use ostler_schemas::{Bucket, ControllerName, Generation, Key, Kind, Name, NodeName, ObjectRef, Revision, Sha256, Uid};
+use ostler_schemas::{
+    Bucket, ControllerName, Generation, Key, Kind, Name, NodeName, ObjectRef, Revision, Sha256, Uid,
+};
 
 /// A stored value and the write that stored it.
 #[derive(Debug)]
@@ -270,7 +272,12 @@ impl Fleet {
         Ok(())
     }
 
-    fn read_object(&mut self, object: &ObjectRef, change: &Change<'_>, bytes: &[u8]) -> Result<(), DecodeError> {
+    fn read_object(
+        &mut self,
+        object: &ObjectRef,
+        change: &Change<'_>,
+        bytes: &[u8],
+    ) -> Result<(), DecodeError> {
         let value: Stored<Object> = stored(change, bytes)?;
         if let Some(before) = self.objects.get(object) {
             self.by_uid.remove(&before.metadata.uid);
@@ -401,7 +408,9 @@ fn stored<T: Wire>(change: &Change<'_>, bytes: &[u8]) -> Result<Stored<T>, Decod
 fn read_template(bytes: &[u8]) -> Result<StoredTemplate, DecodeError> {
     match codec::decode::<ProcessTemplate>(bytes) {
         Ok(template) => Ok(StoredTemplate::Process(Arc::new(template))),
-        Err(DecodeError::OtherKind { .. }) => codec::decode::<FileSpec>(bytes).map(|f| StoredTemplate::File(Arc::new(f))),
+        Err(DecodeError::OtherKind { .. }) => {
+            codec::decode::<FileSpec>(bytes).map(|f| StoredTemplate::File(Arc::new(f)))
+        }
         Err(error) => Err(error),
     }
 }
@@ -492,4 +501,3 @@ impl Fleet {
         self.incarnation.as_ref().map_or(1, |i| i.n)
     }
 }
-

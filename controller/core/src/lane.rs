@@ -80,7 +80,8 @@ pub fn fill(queue: &mut VecDeque<Submission>, most_plans: usize) -> Vec<Submissi
     let mut messages = 1;
     let mut rest = VecDeque::new();
     while let Some(next) = queue.pop_front() {
-        let keys: Vec<&Key> = next.plan.keys().into_iter().filter(|k| !matches!(k, Key::Template(_))).collect();
+        let keys: Vec<&Key> =
+            next.plan.keys().into_iter().filter(|k| !matches!(k, Key::Template(_))).collect();
         let clash = keys.iter().any(|k| written.contains(*k) || blocked.contains(*k));
         let size = next.plan.steps.len() + next.plan.reads.len();
         let full = batch.len() >= most_plans || (messages + size > BATCH_MESSAGES && !batch.is_empty());
@@ -123,7 +124,8 @@ pub fn render(
             if matches!(step.key, Key::Template(_)) && !templates.insert(&step.key) {
                 continue;
             }
-            let cannot = |source| RenderError { ticket: submission.ticket, key: step.key.to_string(), source };
+            let cannot =
+                |source| RenderError { ticket: submission.ticket, key: step.key.to_string(), source };
             let (value, kind) = match &step.act {
                 Act::Put(body) => (Some(body.render(&context).map_err(cannot)?), body.kind()),
                 Act::Delete => (None, "Deleted"),

@@ -196,7 +196,8 @@ impl Leadership {
                     // A predecessor of the same name is this replica before its restart: nobody else will renew it.
                     Some(replica) if *replica == self.replica => true,
                     Some(_) => {
-                        now >= self.banned_until && now.since_ms(watched.advanced.max(self.since)) >= PATIENCE_MS
+                        now >= self.banned_until
+                            && now.since_ms(watched.advanced.max(self.since)) >= PATIENCE_MS
                     }
                 },
             }

@@ -221,7 +221,9 @@ impl Liveness {
                 }
                 due.extend(entry.remove());
             }
-            due.extend(self.nodes.iter().filter(|(_, n)| n.told != NodePhase::Ready).map(|(name, _)| name.clone()));
+            due.extend(
+                self.nodes.iter().filter(|(_, n)| n.told != NodePhase::Ready).map(|(name, _)| name.clone()),
+            );
         } else {
             self.wheel.clear();
             due.extend(self.nodes.keys().cloned());
@@ -236,8 +238,12 @@ impl Liveness {
         let changed = node.told != phase;
         node.told = phase;
         let next = match phase {
-            NodePhase::Ready => node.from.max(self.settled).plus_ms(self.limits.suspect_ms).max(now.plus_ms(TICK_MS)),
-            NodePhase::NotReady | NodePhase::Suspect | NodePhase::Lost | NodePhase::Unknown => now.plus_ms(TICK_MS),
+            NodePhase::Ready => {
+                node.from.max(self.settled).plus_ms(self.limits.suspect_ms).max(now.plus_ms(TICK_MS))
+            }
+            NodePhase::NotReady | NodePhase::Suspect | NodePhase::Lost | NodePhase::Unknown => {
+                now.plus_ms(TICK_MS)
+            }
         };
         self.schedule(name.clone(), next);
         changed.then_some((name, phase))

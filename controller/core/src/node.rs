@@ -47,14 +47,15 @@ impl Brake {
         let (mut silent, mut of) = (0, 0);
         for (name, _, _) in fleet.nodes() {
             let verdict = fleet.node_states.get(&name).and_then(|s| s.lost.as_ref());
-            let dealt_with =
-                verdict.is_some_and(|v| !v.held && now.wall.since_ms(v.at) > BRAKE_WINDOW_MS);
+            let dealt_with = verdict.is_some_and(|v| !v.held && now.wall.since_ms(v.at) > BRAKE_WINDOW_MS);
             if dealt_with {
                 continue;
             }
             of += 1;
             let phase = signals.phase(&name);
-            if verdict.is_some() && phase != NodePhase::Ready || matches!(phase, NodePhase::Suspect | NodePhase::Lost) {
+            if verdict.is_some() && phase != NodePhase::Ready
+                || matches!(phase, NodePhase::Suspect | NodePhase::Lost)
+            {
                 silent += 1;
             }
         }
@@ -199,14 +200,26 @@ fn judge(plan: &mut Plan, state: &mut NodeState, subject: &Subject<'_>, now: Now
                 plan.why.push(format!("{}: beats again, its report has not caught up yet", subject.node));
             }
         }
-        (Some(verdict), NodePhase::Lost | NodePhase::Suspect | NodePhase::Unknown) if verdict.held && !brake.holds() => {
+        (Some(verdict), NodePhase::Lost | NodePhase::Suspect | NodePhase::Unknown)
+            if verdict.held && !brake.holds() =>
+        {
             if subject.signals.blind.is_none() {
                 verdict.held = false;
                 verdict.why = None;
-                plan.why.push(format!("{}: no longer held, {} of {} nodes are silent", subject.node, brake.silent, brake.of));
+                plan.why.push(format!(
+                    "{}: no longer held, {} of {} nodes are silent",
+                    subject.node, brake.silent, brake.of
+                ));
             }
         }
-        (Some(_) | None, NodePhase::Ready | NodePhase::NotReady | NodePhase::Suspect | NodePhase::Lost | NodePhase::Unknown) => {}
+        (
+            Some(_) | None,
+            NodePhase::Ready
+            | NodePhase::NotReady
+            | NodePhase::Suspect
+            | NodePhase::Lost
+            | NodePhase::Unknown,
+        ) => {}
     }
 }
 
@@ -345,7 +358,13 @@ fn set_goal(
             name: spec.name.clone(),
         };
         let node = records.node().cloned();
-        plan.tell.push(Telling { object, uid: Some(*uid), node, reason: Reason::Evicted, message: why.to_owned() });
+        plan.tell.push(Telling {
+            object,
+            uid: Some(*uid),
+            node,
+            reason: Reason::Evicted,
+            message: why.to_owned(),
+        });
     }
 }
 
@@ -360,9 +379,11 @@ pub fn regression(fleet: &Fleet, signals: &Signals, last: Revision) -> Option<u3
     let newest_terms: BTreeMap<ControllerName, Revision> =
         fleet.terms.iter().map(|(c, t)| (*c, t.revision)).collect();
     let term_of = |c: ControllerName| newest_terms.get(&c).copied().unwrap_or_default();
-    let held = signals.nodes.values().filter_map(|s| s.beat.as_ref()).flat_map(|b| {
-        [(b.run, ControllerName::Scheduler), (b.files, ControllerName::ConfigFile)]
-    });
+    let held = signals
+        .nodes
+        .values()
+        .filter_map(|s| s.beat.as_ref())
+        .flat_map(|b| [(b.run, ControllerName::Scheduler), (b.files, ControllerName::ConfigFile)]);
     let mut above = None;
     for (document, controller) in held {
         let seen = document.epoch.incarnation;

@@ -103,9 +103,13 @@ fn place_pending(plan: &mut Plan, fleet: &Fleet, rooms: &mut Rooms, now: Now) ->
 /// Processes without a node whose goal is to run, oldest first; the uid settles ties.
 fn in_order(fleet: &Fleet) -> Vec<(&Uid, &ProcessRecords)> {
     let waits = |records: &ProcessRecords| {
-        records.bind.is_none() && records.spec.is_some() && records.template.is_some() && records.goal() == Goal::Run
+        records.bind.is_none()
+            && records.spec.is_some()
+            && records.template.is_some()
+            && records.goal() == Goal::Run
     };
-    let mut pending: Vec<(&Uid, &ProcessRecords)> = fleet.processes.iter().filter(|(_, r)| waits(r)).collect();
+    let mut pending: Vec<(&Uid, &ProcessRecords)> =
+        fleet.processes.iter().filter(|(_, r)| waits(r)).collect();
     pending.sort_by_key(|(uid, records)| (records.spec.as_ref().map(|s| s.at), **uid));
     pending
 }

@@ -35,7 +35,8 @@ fn write(rendered: Rendered) -> Write {
 /// Commits until the outcome is definite, and waits until the snapshot shows it.
 pub async fn commit(context: &Context, txn: &Txn, witness: &Key) -> Outcome {
     let deadline = context.clock.now().mono.plus_ms(DEADLINE_MS);
-    let outcome = commit_definite(&context.store, &context.clock, &context.entropy, txn, witness, deadline).await;
+    let outcome =
+        commit_definite(&context.store, &context.clock, &context.entropy, txn, witness, deadline).await;
     if let Outcome::Done(committed) = &outcome
         && let Err(behind) = context.snapshot.at_least(committed.last, CATCH_UP_MS).await
     {

@@ -151,7 +151,9 @@ impl State {
     }
 
     async fn answer(&mut self, message: Message) {
-        let (Some(BeatSource::Node(node)), Some(reply)) = (BeatSource::parse(&message.subject), message.reply) else {
+        let (Some(BeatSource::Node(node)), Some(reply)) =
+            (BeatSource::parse(&message.subject), message.reply)
+        else {
             return;
         };
         let Ok(beat) = codec::decode::<Beat>(&message.body) else { return };
@@ -209,7 +211,9 @@ impl State {
 
 fn note(node: &NodeName, phase: NodePhase) {
     match phase {
-        NodePhase::Suspect | NodePhase::Lost => tracing::warn!(%node, phase = phase.as_str(), "beats are missing"),
+        NodePhase::Suspect | NodePhase::Lost => {
+            tracing::warn!(%node, phase = phase.as_str(), "beats are missing")
+        }
         NodePhase::Ready | NodePhase::NotReady | NodePhase::Unknown => {
             tracing::debug!(%node, phase = phase.as_str(), "liveness");
         }

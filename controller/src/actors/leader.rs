@@ -223,7 +223,8 @@ impl State {
     /// Reconcilers end their own lanes when they see that a term is over; the machine follows.
     fn forget_given_up(&mut self, now: ostler_schemas::time::Mono) {
         let leading: Vec<ControllerName> = self.machine.leading().keys().copied().collect();
-        let lost: Vec<ControllerName> = leading.into_iter().filter(|c| !self.context.lanes.leads(*c)).collect();
+        let lost: Vec<ControllerName> =
+            leading.into_iter().filter(|c| !self.context.lanes.leads(*c)).collect();
         if !lost.is_empty() {
             self.machine.lost(&lost, now);
         }
@@ -275,7 +276,12 @@ impl State {
     }
 
     fn lane(&self, controller: ControllerName, leading: Leading) -> LaneTerm {
-        LaneTerm { controller, replica: self.context.replica.clone(), term: leading.term, nonce: leading.nonce }
+        LaneTerm {
+            controller,
+            replica: self.context.replica.clone(),
+            term: leading.term,
+            nonce: leading.nonce,
+        }
     }
 
     async fn retire(&mut self, reply: RpcReplyPort<()>) {
@@ -307,7 +313,10 @@ impl State {
 }
 
 /// Takes over, or says that it did not.
-async fn stand(context: &Context, controllers: &[ControllerName]) -> Option<BTreeMap<ControllerName, Leading>> {
+async fn stand(
+    context: &Context,
+    controllers: &[ControllerName],
+) -> Option<BTreeMap<ControllerName, Leading>> {
     let fleet = context.snapshot.fleet();
     let nonce = u32::try_from(context.entropy.below(u64::from(u32::MAX))).unwrap_or(0);
     let id: TxnId = context.entropy.txn();

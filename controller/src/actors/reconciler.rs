@@ -146,7 +146,12 @@ impl<C: Controller> Actor for Reconciler<C> {
         })
     }
 
-    async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State<C>) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        me: ActorRef<Msg>,
+        msg: Msg,
+        state: &mut State<C>,
+    ) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Lane => state.take_lane(),
             Msg::Wake => {}
@@ -250,7 +255,8 @@ impl<C: Controller> State<C> {
         for _ in 0..KEYS_PER_TURN {
             let Some(key) = self.queue.take(now.mono) else { return false };
             let mut ids = FreshIds(&self.context.entropy);
-            let decided = catch_unwind(AssertUnwindSafe(|| self.controller.reconcile(&world, &key, &mut ids)));
+            let decided =
+                catch_unwind(AssertUnwindSafe(|| self.controller.reconcile(&world, &key, &mut ids)));
             match decided {
                 Ok(plan) => self.take_plan(key, plan, now),
                 Err(_) => {
@@ -329,7 +335,10 @@ impl<C: Controller> State<C> {
             let outcome = commit(&context, &transaction(txn, writes), &witness).await;
             let term = match &outcome {
                 Outcome::Conflict => {
-                    context.clock.sleep_ms(CONFLICT_PAUSE_MS + context.entropy.below(CONFLICT_PAUSE_MS)).await;
+                    context
+                        .clock
+                        .sleep_ms(CONFLICT_PAUSE_MS + context.entropy.below(CONFLICT_PAUSE_MS))
+                        .await;
                     term_now(&context, C::NAME).await
                 }
                 Outcome::Done(_) | Outcome::Refused { .. } | Outcome::Undecidable { .. } => None,

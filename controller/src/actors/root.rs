@@ -10,7 +10,8 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPo
 use tokio::sync::watch;
 
 use super::controllers::{
-    ConfigFileController, DeploymentController, GarbageController, NodeController, ProcessController, Scheduler,
+    ConfigFileController, DeploymentController, GarbageController, NodeController, ProcessController,
+    Scheduler,
 };
 use super::reconciler::{Controller, Reconciler};
 use super::{Context, Task, canary, ears, leader, observer, task};
@@ -77,7 +78,7 @@ pub enum Msg {
     Start(Child),
     /// Refresh metrics.
     Metrics,
-    /// Give leases back; answered when it is done.
+    /// Give leases back and finish what the API has begun; answered when both are done.
     Retire(RpcReplyPort<()>),
 }
 
@@ -92,6 +93,7 @@ pub struct State {
     alive: BTreeMap<u64, Child>,
     lives: BTreeMap<Child, Life>,
     leader: Option<ActorRef<leader::Msg>>,
+    api: Option<ActorRef<api::Msg>>,
     tasks: Vec<Task>,
 }
 
@@ -109,7 +111,7 @@ impl Actor for Root {
             args.canaries.iter().map(|topic| canary::spawn(topic.clone(), context.clock.clone())).collect();
         tasks.push(super::warden::spawn(context.clone()));
         tasks.push(super::every(context.clock.clone(), METRICS_MS, move || me.cast(Msg::Metrics).is_ok()));
-        Ok(State { args, alive: BTreeMap::new(), lives: BTreeMap::new(), leader: None, tasks })
+        Ok(State { args, alive: BTreeMap::new(), lives: BTreeMap::new(), leader: None, api: None, tasks })
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -123,10 +125,7 @@ impl Actor for Root {
                 let context = &state.args.context;
                 context.metrics.leading(|c| context.lanes.leads(c));
             }
-            Msg::Retire(reply) => match &state.leader {
-                Some(leader) => leader.cast(leader::Msg::Retire(reply))?,
-                None => drop(reply),
-            },
+            Msg::Retire(reply) => state.retire(reply),
         }
         Ok(())
     }
@@ -187,9 +186,32 @@ impl State {
                 actor.get_cell()
             }
             Child::Reconciler(c) => spawn_reconciler(c, context, me).await?,
-            Child::Api => api::spawn(self.args.api.clone(), root).await?.get_cell(),
+            Child::Api => {
+                let actor = api::spawn(self.args.api.clone(), root).await?;
+                self.api = Some(actor.clone());
+                actor.get_cell()
+            }
         };
         Ok(cell)
+    }
+
+    /// Neither waits for the other: successors need the leases, callers their answers.
+    fn retire(&mut self, reply: RpcReplyPort<()>) {
+        let (leader, api) = (self.leader.clone(), self.api.clone());
+        self.tasks.push(task(async move {
+            let leases = async {
+                if let Some(leader) = leader {
+                    leader.call(leader::Msg::Retire, None).await.ok();
+                }
+            };
+            let requests = async {
+                if let Some(api) = api {
+                    api.call(api::Msg::Retire, None).await.ok();
+                }
+            };
+            futures::join!(leases, requests);
+            reply.send(()).ok();
+        }));
     }
 
     fn ended(&mut self, me: &ActorRef<Msg>, cell: &ActorCell, why: &str) {

@@ -4,7 +4,8 @@
 //! server-written `Nats-Request-Info`); size and shape are checked before anything else; every change is audited
 //! before and after; a change takes effect whole or not at all, and its outcome is definite or named by its
 //! transaction; an answer is a numbered stream that says how it ends. No caller can starve another: each has its own
-//! share of what runs at once. No input ends the daemon.
+//! share of what runs at once. No input ends the daemon. A replica that is told to end refuses what comes in and finishes
+//! what it has begun, so that whoever is refused can ask another at once.
 //!
 //! What is admitted is decided by `ostler_controller_core::admission`, what is shown by `…::status`; nothing of either
 //! is decided here.
@@ -29,8 +30,8 @@ use std::sync::Arc;
 
 use ostler_bus::{ClockRef, EntropyRef, StoreRef, TopicRef};
 use ostler_controller_core::liveness::Signals;
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use tokio::sync::watch as channel;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
+use tokio::sync::{mpsc, watch as channel};
 
 use crate::actors::leader::Lanes;
 use crate::actors::{Task, task};
@@ -126,11 +127,14 @@ pub struct Api;
 pub enum Msg {
     /// The subscription is gone: the supervisor starts the API anew.
     Ended(String),
+    /// Take nothing more, finish what was begun; answered when that is done.
+    Retire(RpcReplyPort<()>),
 }
 
 /// Its state.
 pub struct State {
     _tasks: Vec<Task>,
+    retire: mpsc::UnboundedSender<RpcReplyPort<()>>,
 }
 
 impl Actor for Api {
@@ -142,23 +146,29 @@ impl Actor for Api {
         let shared = Arc::new(server::Shared::new(deps));
         let chores = task(chores::run(Arc::clone(&shared)));
         let auditor = task(audit::run(Arc::clone(&shared)));
+        let (retire, retired) = mpsc::unbounded_channel();
         let serve = task(async move {
-            let why = server::run(shared).await;
+            let why = server::run(shared, retired).await;
             if me.cast(Msg::Ended(why)).is_err() {
                 tracing::debug!("the API had ended already");
             }
         });
-        Ok(State { _tasks: vec![serve, chores, auditor] })
+        Ok(State { _tasks: vec![serve, chores, auditor], retire })
     }
 
     async fn handle(
         &self,
         _me: ActorRef<Msg>,
         msg: Msg,
-        _state: &mut State,
+        state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Ended(why) => Err(format!("the API's service ended: {why}").into()),
+            // If nobody serves any more there is nothing to finish: dropping the reply says so.
+            Msg::Retire(reply) => {
+                state.retire.send(reply).ok();
+                Ok(())
+            }
         }
     }
 }

@@ -14,7 +14,8 @@ use ostler_schemas::subject::{ApiSubject, Verb};
 use ostler_schemas::time::Mono;
 use ostler_schemas::v1::api::{ApiError, ApiErrorCode};
 use ostler_schemas::{Actor, Name, Revision, headers};
-use tokio::sync::Semaphore;
+use ractor::RpcReplyPort;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::asks::Asks;
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     streams: Streams,
     shares: Mutex<BTreeMap<Name, usize>>,
     at_once: Arc<Semaphore>,
+    retiring: watch::Sender<bool>,
 }
 
 /// A request on its way.
@@ -68,7 +70,15 @@ impl Shared {
             streams: Streams::default(),
             shares: Mutex::new(BTreeMap::new()),
             at_once,
+            retiring: watch::Sender::new(false),
         }
+    }
+
+    /// Done when this replica has been told to end.
+    async fn retires(&self) -> ApiError {
+        // The sender is part of this: it cannot be gone.
+        self.retiring.subscribe().wait_for(|retiring| *retiring).await.ok();
+        leaving()
     }
 
     /// The snapshot, not older than what the caller has seen.
@@ -137,17 +147,36 @@ fn service() -> ServiceSpec {
     }
 }
 
-/// Serves until the subscription ends; returns why.
-pub(super) async fn run(shared: Arc<Shared>) -> String {
+/// What a caller is told who comes too late; it may ask again at once, and another replica answers.
+fn leaving() -> ApiError {
+    unavailable("this controller is ending: ask again")
+}
+
+/// Serves until the subscription ends; returns why. Told to retire, it begins nothing more and says when all that was
+/// begun is done.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut retired: mpsc::UnboundedReceiver<RpcReplyPort<()>>,
+) -> String {
     let mut requests = match shared.deps.topic.serve(service()).await {
         Ok(requests) => requests,
         Err(error) => return error.to_string(),
     };
     let mut running: JoinSet<()> = JoinSet::new();
+    let mut waiting: Vec<RpcReplyPort<()>> = Vec::new();
     loop {
+        if running.is_empty() {
+            for reply in waiting.drain(..) {
+                reply.send(()).ok();
+            }
+        }
         tokio::select! {
             biased;
             Some(_) = running.join_next(), if !running.is_empty() => {}
+            Some(reply) = retired.recv() => {
+                shared.retiring.send_replace(true);
+                waiting.push(reply);
+            }
             message = requests.next() => match message {
                 Some(message) => accept(&shared, message, &mut running).await,
                 None => return "the subscription ended".to_owned(),
@@ -188,6 +217,12 @@ async fn accept(shared: &Arc<Shared>, message: Message, running: &mut JoinSet<()
     }
     // A request that wants no answer gets nothing done: nobody could tell what became of it.
     let Some(mut responder) = responder else { return };
+    // What every replica hears is another's to refuse.
+    if verb.is_shared() && *shared.retiring.borrow() {
+        shared.deps.metrics.answered(verb, "retiring", 0);
+        responder.fail(&leaving()).await;
+        return;
+    }
     if lasts(verb) {
         running.spawn(stream(Arc::clone(shared), Call { caller, verb, message }, responder));
         return;
@@ -244,6 +279,7 @@ async fn stream(shared: Arc<Shared>, call: Call, mut responder: Responder) {
     let result = tokio::select! {
         biased;
         why = open.over(clock, limits.unattended_ms) => Err(why),
+        why = shared.retires() => Err(why),
         result = guarded(&shared, &call, &mut responder) => result,
     };
     drop(open);

@@ -21,7 +21,10 @@ fn goal_step(n: u8) -> Step {
 }
 
 fn submission(ticket: u64, keys: &[u8]) -> Submission {
-    Submission { ticket, plan: Plan { steps: keys.iter().map(|n| goal_step(*n)).collect(), ..Plan::default() } }
+    Submission {
+        ticket,
+        plan: Plan { steps: keys.iter().map(|n| goal_step(*n)).collect(), ..Plan::default() },
+    }
 }
 
 fn lane() -> LaneTerm {
@@ -45,7 +48,9 @@ fn no_key_is_written_twice_and_order_is_kept() {
 
 #[test]
 fn a_batch_has_a_limit_but_takes_one_plan_of_any_size() {
-    let many: Vec<Step> = (0..600).map(|i| Step { key: Key::ProcessGoal(Uid::from_bytes(u128::to_be_bytes(i))), ..goal_step(0) }).collect();
+    let many: Vec<Step> = (0..600)
+        .map(|i| Step { key: Key::ProcessGoal(Uid::from_bytes(u128::to_be_bytes(i))), ..goal_step(0) })
+        .collect();
     let large = |ticket| Submission { ticket, plan: Plan { steps: many.clone(), ..Plan::default() } };
     let mut queue: VecDeque<Submission> = [large(1)].into();
     assert_eq!(fill(&mut queue, 100).len(), 1);
@@ -61,7 +66,10 @@ fn the_fence_comes_first_and_is_guarded_on_the_term() {
     assert_eq!(writes.len(), 3);
     let fence = Key::Fence(ControllerName::Scheduler);
     assert_eq!((&writes[0].key, &writes[1].key), (&fence, &fence));
-    assert_eq!(writes[0].guard, RenderedGuard::Other(Key::Term(ControllerName::Scheduler), Some(Revision(40))));
+    assert_eq!(
+        writes[0].guard,
+        RenderedGuard::Other(Key::Term(ControllerName::Scheduler), Some(Revision(40)))
+    );
     assert_eq!(writes[1].guard, RenderedGuard::Other(Key::ProcessSpec(uid(9)), Some(Revision(12))));
     let stored: Fence = codec::decode(writes[0].value.as_deref().expect("a value")).expect("decodes");
     assert_eq!((stored.batch, stored.epoch.term, stored.epoch.incarnation), (5, Revision(40), 1));
@@ -92,7 +100,15 @@ fn a_takeover_guards_the_fence_on_the_old_term() {
     let keys: Vec<String> = writes.iter().map(|w| w.key.to_string()).collect();
     assert_eq!(
         keys,
-        ["meta.incarnation", "lease.node", "fence.node", "term.node", "lease.scheduler", "fence.scheduler", "term.scheduler"]
+        [
+            "meta.incarnation",
+            "lease.node",
+            "fence.node",
+            "term.node",
+            "lease.scheduler",
+            "fence.scheduler",
+            "term.scheduler"
+        ]
     );
     assert_eq!(writes[2].guard, RenderedGuard::Other(Key::Term(ControllerName::Node), None));
 }

@@ -1,13 +1,13 @@
-use ostler_schemas::spec::{NodeSpec, Spec, TolerationOperator};
+use ostler_schemas::Kind;
+use ostler_schemas::key::DocumentKind;
 use ostler_schemas::spec::Toleration;
+use ostler_schemas::spec::{NodeSpec, Spec, TolerationOperator};
 use ostler_schemas::time::Mono;
 use ostler_schemas::v1::beat::{Beat, HeldDocument};
 use ostler_schemas::v1::document::RunDocument;
 use ostler_schemas::v1::epoch::Epoch;
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::report::{ProcessPhase, Report};
-use ostler_schemas::key::DocumentKind;
-use ostler_schemas::Kind;
 
 use super::*;
 use crate::plan::Act;

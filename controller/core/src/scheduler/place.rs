@@ -132,7 +132,8 @@ fn filter(
     if room.cordoned {
         return reject("cordoned", 0, format!("{node} takes no new processes"));
     }
-    let untolerated = |t: &&Taint| t.effect.forbids_placement() && tolerates(&template.tolerations, t).is_none();
+    let untolerated =
+        |t: &&Taint| t.effect.forbids_placement() && tolerates(&template.tolerations, t).is_none();
     if let Some(taint) = room.taints.iter().find(untolerated) {
         return reject("taint", 0, format!("{} on {node}", show_taint(taint)));
     }

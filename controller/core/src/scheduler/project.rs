@@ -96,7 +96,8 @@ fn position<T: PartialEq>(list: &mut Vec<T>, item: T) -> u32 {
 fn copy_entry(document: &mut RunDocument, fleet: &Fleet, node: &NodeName, uid: &Uid) {
     let Some(present) = fleet.run_documents.get(node) else { return };
     let Some(entry) = present.entries.iter().find(|e| e.u == *uid) else { return };
-    let (Some(owner), Some(template)) = (present.owners.get(entry.o as usize), present.template(entry)) else {
+    let (Some(owner), Some(template)) = (present.owners.get(entry.o as usize), present.template(entry))
+    else {
         return;
     };
     let o = position(&mut document.owners, owner.clone());
@@ -123,7 +124,8 @@ fn keep_unexplained(document: &mut RunDocument, fleet: &Fleet, node: &NodeName) 
 fn bulk(fleet: &Fleet, node: &NodeName, document: &RunDocument) -> Option<String> {
     let report = fleet.reports.get(node);
     let alive = |uid: &Uid| report.is_none_or(|r| r.process(uid).is_some_and(|p| p.phase.may_be_alive()));
-    let stopping: Vec<&RunEntry> = document.entries.iter().filter(|e| e.g != Goal::Run && alive(&e.u)).collect();
+    let stopping: Vec<&RunEntry> =
+        document.entries.iter().filter(|e| e.g != Goal::Run && alive(&e.u)).collect();
     let share = document.entries.len() * BULK_PERCENT / 100;
     if stopping.len() <= BULK_AT_LEAST.max(share) {
         return None;

@@ -105,7 +105,11 @@ fn empty(fleet: &Fleet, signals: &Signals, name: &NodeName, spec: &NodeSpec) -> 
     });
     let mut taints = spec.taints.clone();
     if fleet.is_lost(name) {
-        taints.push(Taint { key: LOST_TAINT.to_owned(), value: String::new(), effect: TaintEffect::NoExecute });
+        taints.push(Taint {
+            key: LOST_TAINT.to_owned(),
+            value: String::new(),
+            effect: TaintEffect::NoExecute,
+        });
     }
     Room {
         closed: closed(fleet, signals, name),

@@ -97,7 +97,10 @@ fn processes_go_to_the_least_loaded_and_ties_to_the_first_name() {
         rig.process(&web, n, 1, None);
     }
     let plan = look(&mut rig);
-    assert_eq!([node_of(&rig, 10), node_of(&rig, 11), node_of(&rig, 12)].map(Option::unwrap), ["a", "b", "a"]);
+    assert_eq!(
+        [node_of(&rig, 10), node_of(&rig, 11), node_of(&rig, 12)].map(Option::unwrap),
+        ["a", "b", "a"]
+    );
     assert_eq!(plan.steps.len(), 5, "three bindings and one write per document: {:?}", plan.keys());
     assert_eq!(document(&rig, "a").entries.len(), 2);
     assert!(reconcile(&rig.fleet, &rig.signals, now()).is_idle(), "a second look has nothing to do");
