@@ -102,7 +102,7 @@ impl State {
             drafts.iter().map(|d| stream.last_of(&d.subject).map_or(0, |m| m.seq)).collect();
         let txns: Vec<String> =
             drafts.iter().filter_map(|d| d.headers.get(names::TXN)).map(str::to_owned).collect();
-        let kept = self.log.is_some().then(|| drafts.clone()).unwrap_or_default();
+        let kept = if self.log.is_some() { drafts.clone() } else { Vec::new() };
         let last = stream.store(drafts, batch, moment)?;
         let name = stream.spec.name;
         let hints: Vec<Packet> = before
