@@ -10,7 +10,7 @@ fn inputs(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let fixtures = here.join("../../bus-schemas/fixtures");
     match target {
         "manifests" => {
-            folders.extend(["manifests/good", "manifests/bad"].map(|folder| fixtures.join(folder)))
+            folders.extend(["manifests/good", "manifests/bad"].map(|folder| fixtures.join(folder)));
         }
         "codec" => folders.push(fixtures.join("v1")),
         _ => {}
