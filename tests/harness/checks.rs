@@ -41,6 +41,8 @@ pub enum Rule {
     HeldFellBack,
     /// A managed path held something that nobody ever put there.
     TornFile,
+    /// A managed path held an older version than before.
+    FileFellBack,
     /// Something acknowledged is not there.
     AcknowledgedLost,
     /// An actor panicked.

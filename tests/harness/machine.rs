@@ -112,6 +112,7 @@ impl Machine {
         self.kill_agent();
         self.host.power_off();
         self.files.power_loss();
+        self.watch.power_lost(&self.node);
         self.powered = false;
     }
 

@@ -18,7 +18,7 @@ use ostler_schemas::codec;
 use ostler_schemas::headers as names;
 use ostler_schemas::key::DocumentKind;
 use ostler_schemas::subject::{ALL_BEATS, get_document};
-use ostler_schemas::v1::document::RunDocument;
+use ostler_schemas::v1::document::{FilesDocument, RunDocument};
 use ostler_schemas::v1::epoch::Epoch;
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::{Bucket, Key, NodeName, Revision};
@@ -77,48 +77,59 @@ impl Plant {
         Arc::new(DocumentTopic { inner, node: node.clone(), plant: self.clone() })
     }
 
-    fn rewrite(&self, node: &NodeName, message: Message) -> Message {
-        let Ok(document) = codec::decode::<RunDocument>(&message.body) else { return message };
+    fn rewrite(&self, node: &NodeName, kind: DocumentKind, message: Message) -> Message {
         let mut documents = lock(&self.documents.0);
-        let followed = documents.entry(node.clone()).or_default();
-        let mut shown = document;
-        if self.absence_stops {
-            followed.stop_what_is_missing(&mut shown);
-        }
+        let followed = documents.entry((node.clone(), kind)).or_default();
         let mut headers = message.headers.clone();
         if self.no_epoch {
-            if followed.last != shown {
+            // As if none had ever been held: whatever was read last is the newest.
+            if followed.last != message.body {
                 followed.revision += 1;
             }
-            followed.last = shown.clone();
-            shown.epoch = Epoch { incarnation: 1, term: Revision(1), nonce: 1 };
             headers.set(names::NATS_SEQUENCE, followed.revision.to_string());
-        } else {
-            followed.last = shown.clone();
         }
-        let body = Bytes::from(codec::encode(&shown).unwrap_or_default());
-        Message { headers, body, ..message }
+        let shown = match kind {
+            DocumentKind::Run => codec::decode::<RunDocument>(&message.body).ok().and_then(|mut shown| {
+                if self.absence_stops {
+                    followed.stop_what_is_missing(&mut shown);
+                    followed.run = shown.clone();
+                }
+                shown.epoch = self.epoch(shown.epoch);
+                codec::encode(&shown).ok()
+            }),
+            DocumentKind::Files => codec::decode::<FilesDocument>(&message.body).ok().and_then(|mut shown| {
+                shown.epoch = self.epoch(shown.epoch);
+                codec::encode(&shown).ok()
+            }),
+        };
+        followed.last = message.body.clone();
+        Message { headers, body: shown.map_or(message.body, Bytes::from), ..message }
+    }
+
+    fn epoch(&self, written: Epoch) -> Epoch {
+        if self.no_epoch { Epoch { incarnation: 1, term: Revision(1), nonce: 1 } } else { written }
     }
 }
 
 /// The documents that agents with a planted bug were shown, kept through their restarts.
 #[derive(Clone, Default)]
-pub struct Documents(Arc<Mutex<BTreeMap<NodeName, Followed>>>);
+pub struct Documents(Arc<Mutex<BTreeMap<(NodeName, DocumentKind), Followed>>>);
 
 #[derive(Default)]
 struct Followed {
-    last: RunDocument,
+    last: Bytes,
+    run: RunDocument,
     revision: u64,
 }
 
 impl Followed {
     fn stop_what_is_missing(&self, document: &mut RunDocument) {
-        for entry in &self.last.entries {
+        for entry in &self.run.entries {
             if document.entries.iter().any(|e| e.u == entry.u) {
                 continue;
             }
             let (Some(owner), Some(template)) =
-                (self.last.owners.get(entry.o as usize), self.last.template(entry))
+                (self.run.owners.get(entry.o as usize), self.run.template(entry))
             else {
                 continue;
             };
@@ -173,19 +184,23 @@ impl Hold {
         lock(&self.state).held.clone()
     }
 
-    async fn pass(&self, txn: &Txn) {
-        {
-            let mut state = lock(&self.state);
-            if !state.armed.is_some_and(|matches| matches(txn)) {
-                return;
-            }
+    /// Whether the transaction is stopped; then it is remembered.
+    fn stops(&self, txn: &Txn) -> bool {
+        let mut state = lock(&self.state);
+        let stops = state.armed.is_some_and(|matches| matches(txn));
+        if stops {
             state.held.push(txn.clone());
         }
+        stops
+    }
+
+    async fn opened(&self) {
         // The sender lives as long as this value.
         let _ = self.open.subscribe().wait_for(|open| *open).await;
     }
 }
 
+#[derive(Clone)]
 struct PlantedStore {
     inner: StoreRef,
     no_fence: bool,
@@ -200,12 +215,20 @@ impl PlantedStore {
         Expect::after(entry.map(|e| e.revision))
     }
 
+    async fn send(&self, txn: &Txn) -> Result<Committed, CommitError> {
+        if !self.no_fence && !self.no_own_key {
+            return self.inner.commit(txn).await;
+        }
+        let loosened = self.loosened(txn).await;
+        self.inner.commit(&loosened).await
+    }
+
     /// Guards that always hold stand for no guards: the port has no way to write without.
     async fn loosened(&self, txn: &Txn) -> Txn {
         let mut writes: Vec<Write> = Vec::with_capacity(txn.writes.len());
         for write in &txn.writes {
             let guard = match &write.guard {
-                Guard::Other(key @ Key::Term(_), _) if self.no_fence => {
+                Guard::Other(key, _) if self.no_fence => {
                     Guard::Other(key.clone(), self.present(key).await)
                 }
                 Guard::Own(_) if self.no_own_key => Guard::Own(self.present(&write.key).await),
@@ -224,15 +247,15 @@ impl Store for PlantedStore {
 
     fn commit<'a>(&'a self, txn: &'a Txn) -> BoxFuture<'a, Result<Committed, CommitError>> {
         Box::pin(async move {
-            if let Some(hold) = &self.hold {
-                hold.pass(txn).await;
-                self.gate.ports().await;
-            }
-            if !self.no_fence && !self.no_own_key {
-                return self.inner.commit(txn).await;
-            }
-            let loosened = self.loosened(txn).await;
-            self.inner.commit(&loosened).await
+            let Some(hold) = self.hold.clone().filter(|h| h.stops(txn)) else { return self.send(txn).await };
+            // It is under way: a caller that gives up does not call it back.
+            let (store, txn) = (self.clone(), txn.clone());
+            let sent = tokio::spawn(async move {
+                hold.opened().await;
+                store.gate.ports().await;
+                store.send(&txn).await
+            });
+            sent.await.unwrap_or_else(|error| Err(CommitError::Unknown { reason: error.to_string() }))
         })
     }
 
@@ -364,9 +387,12 @@ impl Topic for DocumentTopic {
 
     fn request(&self, message: Outgoing, timeout_ms: u64) -> BoxFuture<'_, Result<Message, RequestError>> {
         Box::pin(async move {
-            let is_run = message.subject == get_document(&self.node, DocumentKind::Run);
+            let asked = DocumentKind::ALL.into_iter().find(|k| message.subject == get_document(&self.node, *k));
             let answer = self.inner.request(message, timeout_ms).await?;
-            Ok(if is_run { self.plant.rewrite(&self.node, answer) } else { answer })
+            Ok(match asked {
+                Some(kind) => self.plant.rewrite(&self.node, kind, answer),
+                None => answer,
+            })
         })
     }
 

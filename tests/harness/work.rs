@@ -225,8 +225,7 @@ impl Worker {
         let name = format!("app-{}", self.entropy.below(self.load.files));
         let target = object(Kind::ConfigFile, &name);
         let text = format!("version {} of {name}", self.rev);
-        self.watch.allow(text.as_bytes());
-        self.watch.manage(format!("/etc/{name}.conf"));
+        self.watch.version(&format!("/etc/{name}.conf"), text.as_bytes());
         let wish = Wish::Content(text.clone());
         match self.entropy.below(100) {
             0..40 => {

@@ -244,6 +244,7 @@ impl World {
         self.look();
         self.tell("the store is rolled back");
         self.faults.roll_back(past.snapshot);
+        self.watch.forgive();
         let reports = self.checks.log.fleet.reports.clone();
         let observed = self.checks.log.fleet.observed;
         self.checks.log.rolled_back(past.fleet);
@@ -283,9 +284,9 @@ impl World {
             hosts.take(&machine.node, &machine.host, log, now, found);
             self.watch.look(&machine.node, &machine.files);
         }
-        let files = self.watch.take().into_iter().map(|detail| (Rule::TornFile, detail));
+        let files = self.watch.take();
         let panics = panics::take().into_iter().map(|detail| (Rule::Panic, detail));
-        found.extend(files.chain(panics).map(|(rule, detail)| Found { at_ms: now, rule, detail }));
+        found.extend(files.into_iter().chain(panics).map(|(rule, detail)| Found { at_ms: now, rule, detail }));
     }
 
     /// Lets time pass under the checkers' eyes.

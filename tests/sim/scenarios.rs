@@ -41,8 +41,7 @@ pub(crate) async fn insist(world: &World, manifest: &str) {
 
 /// Lets checkers know of a content of `/etc/app.conf`.
 pub(crate) fn content(world: &World, text: &str) {
-    world.watch.allow(text.as_bytes());
-    world.watch.manage("/etc/app.conf");
+    world.watch.version("/etc/app.conf", text.as_bytes());
 }
 
 /// Everything that lives, and where.

@@ -1,18 +1,25 @@
 //! Every state of a managed path that another process could see is one complete version, or what somebody else put
-//! there.
+//! there; and no version is followed by an older one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ostler_agent::sim::SimFiles;
 use ostler_schemas::hash::sha256;
 use ostler_schemas::{NodeName, Sha256};
 
+use super::Rule;
+
 #[derive(Default)]
 struct Inner {
     paths: BTreeSet<String>,
     allowed: BTreeSet<Sha256>,
-    found: Vec<String>,
+    /// Versions in the order in which they were asked for.
+    ranks: BTreeMap<(String, Sha256), u64>,
+    asked: u64,
+    newest: BTreeMap<(NodeName, String), u64>,
+    forgiving: bool,
+    found: Vec<(Rule, String)>,
 }
 
 /// Looks at managed paths.
@@ -30,14 +37,29 @@ impl FileWatch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This content may be at a path from now on.
+    /// Another hand puts this somewhere.
     pub fn allow(&self, content: &[u8]) {
         self.inner().allowed.insert(sha256(content));
     }
 
-    /// This path is looked at from now on.
-    pub fn manage(&self, path: impl Into<String>) {
-        self.inner().paths.insert(path.into());
+    /// This content is asked for at a path, which is looked at from now on.
+    pub fn version(&self, path: &str, content: &[u8]) {
+        let (hash, mut inner) = (sha256(content), self.inner());
+        inner.asked += 1;
+        let rank = inner.asked;
+        inner.allowed.insert(hash);
+        inner.paths.insert(path.to_owned());
+        inner.ranks.insert((path.to_owned(), hash), rank);
+    }
+
+    /// A host lost power: a version whose folder was not synced may be gone again.
+    pub fn power_lost(&self, node: &NodeName) {
+        self.inner().newest.retain(|(n, _), _| n != node);
+    }
+
+    /// The store was rolled back: older versions are newer than what was lost.
+    pub fn forgive(&self) {
+        self.inner().forgiving = true;
     }
 
     /// The paths.
@@ -48,18 +70,27 @@ impl FileWatch {
 
     /// Looks at all paths of a host.
     pub fn look(&self, node: &NodeName, files: &SimFiles) {
-        let mut inner = self.inner();
-        for path in inner.paths.clone() {
-            let Some(bytes) = files.read(&path) else { continue };
-            if !inner.allowed.contains(&sha256(&bytes)) {
-                inner.found.push(format!("{node}: {path} holds {} bytes that nobody put there", bytes.len()));
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        for path in &inner.paths {
+            let Some(bytes) = files.read(path) else { continue };
+            let hash = sha256(&bytes);
+            if !inner.allowed.contains(&hash) {
+                let what = format!("{node}: {path} holds {} bytes that nobody put there", bytes.len());
+                inner.found.push((Rule::TornFile, what));
             }
+            let Some(rank) = inner.ranks.get(&(path.clone(), hash)) else { continue };
+            let newest = inner.newest.entry((node.clone(), path.clone())).or_default();
+            if *rank < *newest && !inner.forgiving {
+                inner.found.push((Rule::FileFellBack, format!("{node}: {path} holds an older version again")));
+            }
+            *newest = *rank;
         }
     }
 
     /// What was found since the last call.
     #[must_use]
-    pub fn take(&self) -> Vec<String> {
+    pub fn take(&self) -> Vec<(Rule, String)> {
         std::mem::take(&mut self.inner().found)
     }
 }

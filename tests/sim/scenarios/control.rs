@@ -81,11 +81,11 @@ fn two_leaders_duel_and_one_of_them_acts() {
     }
 }
 
-fn by_scheduler(txn: &Txn) -> bool {
+pub(crate) fn by_scheduler(txn: &Txn) -> bool {
     txn.writes.iter().any(|w| matches!(w.key, Key::ProcessBind(_)))
 }
 
-pub(crate) fn by_deployment(txn: &Txn) -> bool {
+fn by_deployment(txn: &Txn) -> bool {
     txn.writes.iter().any(|w| matches!(w.key, Key::ProcessSpec(_)))
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn holding(mut plant: Plant) -> (Shape, Vec<Hold>) {
 }
 
 /// Stops the leader of `c` between decision and write, lets another take over, then lets the old one go on.
-pub(crate) async fn zombie(world: &mut World, holds: &[Hold], c: ControllerName, matches: fn(&Txn) -> bool) {
+async fn zombie(world: &mut World, holds: &[Hold], c: ControllerName, matches: fn(&Txn) -> bool) {
     deployed(world, 4).await;
     let old = world.leader(c).expect("somebody leads");
     holds[old].arm(matches);

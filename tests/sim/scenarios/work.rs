@@ -45,7 +45,7 @@ fn a_push_is_finished_through_crashes() {
 fn a_spoiled_file_is_put_back() {
     World::run(42, small(), async |world: &mut World| {
         deployed(world, 3).await;
-        content(world, "by hand");
+        world.watch.allow(b"by hand");
         let owner = ostler_agent_core::file::Owner { uid: 7, gid: 7 };
         world.machines[0].files.with(|fs| fs.put_file("/etc/app.conf", b"by hand", 0o600, owner));
         world.machines[1].files.with(|fs| fs.take("/etc/app.conf"));
