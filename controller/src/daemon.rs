@@ -130,6 +130,6 @@ impl Daemon {
 
     /// Done when the replica has ended by itself.
     pub async fn ended(&mut self) {
-        let _ = (&mut self.handle).await;
+        drop((&mut self.handle).await);
     }
 }

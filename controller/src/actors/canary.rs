@@ -11,7 +11,6 @@ use super::{Task, task};
 
 /// Beats for ever through one connection. The canary bears the name of the server that it is connected to; without a
 /// connection it is silent, as it should be.
-#[must_use]
 pub fn spawn(topic: TopicRef, clock: ClockRef) -> Task {
     task(async move {
         let link = topic.link();

@@ -212,7 +212,7 @@ impl State {
 fn note(node: &NodeName, phase: NodePhase) {
     match phase {
         NodePhase::Suspect | NodePhase::Lost => {
-            tracing::warn!(%node, phase = phase.as_str(), "beats are missing")
+            tracing::warn!(%node, phase = phase.as_str(), "beats are missing");
         }
         NodePhase::Ready | NodePhase::NotReady | NodePhase::Unknown => {
             tracing::debug!(%node, phase = phase.as_str(), "liveness");

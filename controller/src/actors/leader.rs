@@ -242,14 +242,14 @@ impl State {
             let (context, me) = (self.context.clone(), me.clone());
             self.spawn(async move {
                 let result = renew(&context, acts.renew).await;
-                let _ = me.cast(Msg::Renewed(result));
+                super::post(&me, Msg::Renewed(result));
             });
         }
         if !acts.stand.is_empty() {
             let (context, me) = (self.context.clone(), me.clone());
             self.spawn(async move {
                 let taken = stand(&context, &acts.stand).await;
-                let _ = me.cast(Msg::Stood(acts.stand, taken));
+                super::post(&me, Msg::Stood(acts.stand, taken));
             });
         }
     }

@@ -87,6 +87,11 @@ pub fn task(future: impl Future<Output = ()> + Send + 'static) -> Task {
     AbortOnDropHandle::new(tokio::spawn(future))
 }
 
+/// Sends a message to an actor that may have ended: then nobody is left who would need it.
+pub fn post<M: ractor::Message>(to: &ractor::ActorRef<M>, message: M) {
+    drop(to.cast(message));
+}
+
 /// A task that calls `each` every `ms` milliseconds of the clock until it returns false.
 pub fn every(clock: ClockRef, ms: u64, mut each: impl FnMut() -> bool + Send + 'static) -> Task {
     task(async move {

@@ -242,7 +242,7 @@ impl<C: Controller> State<C> {
         self.context.metrics.depth(C::NAME, self.queue.depth());
         self.launch(me, &fleet).await;
         if more {
-            let _ = me.cast(Msg::Wake);
+            super::post(me, Msg::Wake);
         } else {
             self.set_timer(me);
         }
@@ -324,7 +324,7 @@ impl<C: Controller> State<C> {
                 self.finish(error.ticket, Done::Failed);
                 let rest = batch.into_iter().filter(|s| s.ticket != error.ticket);
                 rest.rev().for_each(|s| self.waiting.push_front(s));
-                let _ = me.cast(Msg::Wake);
+                super::post(me, Msg::Wake);
                 return;
             }
         };
@@ -344,7 +344,7 @@ impl<C: Controller> State<C> {
                 Outcome::Done(_) | Outcome::Refused { .. } | Outcome::Undecidable { .. } => None,
             };
             let decided = Decided { lane, number, txn, batch, outcome, term };
-            let _ = me.cast(Msg::Committed(Box::new(decided)));
+            super::post(&me, Msg::Committed(Box::new(decided)));
         }));
     }
 
@@ -424,7 +424,7 @@ impl<C: Controller> State<C> {
         let me = me.clone();
         let waiter = task(async move {
             sleep.await;
-            let _ = me.cast(Msg::Timer);
+            super::post(&me, Msg::Timer);
         });
         self.timer = Some((due, waiter));
     }

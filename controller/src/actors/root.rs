@@ -235,7 +235,7 @@ impl State {
         self.tasks.retain(|t| !t.is_finished());
         self.tasks.push(task(async move {
             clock.sleep_ms(pause).await;
-            let _ = me.cast(Msg::Start(child));
+            super::post(&me, Msg::Start(child));
         }));
     }
 }

@@ -12,7 +12,6 @@ use super::{Context, Task, task};
 const LOOK_MS: u64 = 1000;
 
 /// Looks for ever; acts only where this replica leads the node controller.
-#[must_use]
 pub fn spawn(context: Context) -> Task {
     task(async move {
         loop {
