@@ -3,9 +3,8 @@
 
 CARGO ?= cargo
 NATS_DIR := target/nats-server
-export OSTLER_NATS_SERVER
 
-.PHONY: help build nats demo test lint bench chaos package clean
+.PHONY: help build nats demo test lint bench clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,7 +18,7 @@ nats: ## a nats-server, if PATH has no good one
 demo: build nats ## three agents, a config file, a node lost and healed: under two minutes after the build
 	python3 tests/demo/demo.py --bin target/debug
 
-test: nats ## every test that needs no root, no systemd and no VM
+test: build nats ## every test that needs no root, no systemd and no VM
 	$(CARGO) test --workspace --no-fail-fast
 
 lint: ## formatting, clippy and docs; warnings are errors
