@@ -13,7 +13,7 @@ use super::report::{Condition, DriftReport, ExitReport, FileState, ProcessPhase}
 use super::state::RolloutPhase;
 use crate::codec::Wire;
 use crate::ids::{Actor, NodeName, Revision, Sha256, Uid, Version};
-use crate::quantity::{Cpu, Size};
+use crate::quantity::{Cpu, Dur, Size};
 use crate::spec::Spec;
 use crate::time::Timestamp;
 
@@ -245,6 +245,9 @@ pub struct RolloutStatus {
     pub wave: u32,
     /// Number of waves.
     pub waves: u32,
+    /// How long a wave must stay healthy; none from a server that does not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<Dur>,
     /// When the bake ends.
     pub bake_ends_at: Option<Timestamp>,
     /// Replicas or nodes in all.

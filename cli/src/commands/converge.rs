@@ -151,11 +151,13 @@ pub fn is_observed(view: &View) -> bool {
 /// `wave 1/4    1/1   in sync, bake 1m  done`.
 #[must_use]
 pub fn wave_line(view: &View, rollout: &RolloutStatus) -> String {
-    let (well, bake) = match &view.spec {
+    let (well, usual) = match &view.spec {
         Spec::Deployment(spec) => ("ready", Some(spec.rollout.bake)),
         Spec::ConfigFile(spec) => ("in sync", Some(spec.rollout.bake)),
         Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) => ("well", None),
     };
+    // A push may have a bake of its own, which the object's spec does not show.
+    let bake = rollout.bake.or(usual);
     let mut line = format!(
         "wave {}/{}    {}/{}   {well}",
         rollout.wave.max(1),

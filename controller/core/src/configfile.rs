@@ -13,7 +13,7 @@ pub mod project;
 use std::collections::BTreeSet;
 
 use ostler_schemas::key::StateSubject;
-use ostler_schemas::spec::{ConfigFileSpec, Spec};
+use ostler_schemas::spec::{ConfigFileSpec, Rollout, Spec};
 use ostler_schemas::time::{Now, Timestamp};
 use ostler_schemas::v1::document::{FileGoal, FileSpec};
 use ostler_schemas::v1::object::{Labels, Object};
@@ -164,6 +164,27 @@ pub fn file_of_version(fleet: &Fleet, object: &Object, version: Version) -> Opti
     })
 }
 
+/// The rules that a version is rolled out by: those of its own kept spec, because a push may give rules that hold for
+/// its version alone; the object's where nothing of the version is kept.
+#[must_use]
+pub fn rules_of_version<'a>(
+    fleet: &'a Fleet,
+    object: &'a Object,
+    spec: &'a ConfigFileSpec,
+    version: Version,
+) -> &'a Rollout {
+    let kept = rollout::revisions_of(fleet, &object.object_ref(), object.metadata.uid)
+        .filter(|(_, revision)| revision.version == version)
+        .last()
+        .map(|(_, revision)| &revision.value.spec);
+    match kept {
+        Some(Spec::ConfigFile(kept)) => &kept.rollout,
+        Some(Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_)) | None => {
+            &spec.rollout
+        }
+    }
+}
+
 /// Which of two ConfigFiles with one path keeps it: the one that was made first.
 #[must_use]
 pub fn seniority(object: &Object) -> (Timestamp, Uid) {
@@ -213,7 +234,8 @@ fn roll_out(fleet: &Fleet, uid: &Uid, now: Now) -> Plan {
     let (state, started) = rollout::admit(known, object, now);
     let sight = sight(fleet, object, &state);
     let can_revert = file_of_version(fleet, object, state.last_good).is_some();
-    let next = rollout::advance(state, &sight, &spec.rollout, can_revert, now);
+    let rules = rules_of_version(fleet, object, spec, state.target);
+    let next = rollout::advance(state, &sight, rules, can_revert, now);
     rollout::tell(&mut plan, object, started.into_iter().chain(next.tell));
     if let Some(ms) = next.wake_in_ms {
         plan.wake_in(ms);

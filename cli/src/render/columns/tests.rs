@@ -225,6 +225,7 @@ fn rollout(state: RolloutPhase, wave: u32, waves: u32) -> RolloutStatus {
         to_version: Version(7),
         wave,
         waves,
+        bake: None,
         bake_ends_at: None,
         total: 6,
         updated: 3,

@@ -86,6 +86,39 @@ fn a_push_reaches_every_selected_node_and_bakes() {
 }
 
 #[test]
+fn the_rules_of_one_push_hold_for_its_version_alone() {
+    let mut world = nodes(1);
+    let uid = push(&mut world, "app", 1);
+    world.settle(60);
+    push(&mut world, "app", 2);
+    let kept = world.fleet.objects[&name("app")].value.metadata.generation;
+    let key = Key::SpecRevision(name("app"), uid, kept);
+    let mut revision = world.fleet.spec_revisions[&(name("app"), uid, kept)].value.as_ref().clone();
+    let Spec::ConfigFile(spec) = &mut revision.spec else { panic!("a ConfigFile") };
+    spec.rollout.bake = ostler_schemas::quantity::Dur::from_secs(3600);
+    world.put(&key, &revision);
+    world.settle(60);
+    let shown = |world: &World| match crate::status::view(
+        &world.fleet,
+        &world.signals,
+        world.now().wall,
+        &name("app"),
+    )
+    .expect("a view")
+    .status
+    {
+        ostler_schemas::v1::status::Status::ConfigFile(status) => status.rollout.and_then(|r| r.bake),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(state(&world, uid).phase, RolloutPhase::Baking, "for the hour that its push asked for");
+    assert_eq!(shown(&world).map(|b| b.as_millis()), Some(3_600_000));
+    push(&mut world, "app", 3);
+    world.settle(60);
+    assert_eq!(state(&world, uid).phase, RolloutPhase::Complete, "the object's rules hold again");
+    assert_eq!(shown(&world).map(|b| b.as_millis()), Some(10_000));
+}
+
+#[test]
 fn a_bad_version_goes_back_everywhere_and_is_not_tried_again() {
     let mut world = nodes(3);
     let uid = push(&mut world, "app", 1);

@@ -13,7 +13,7 @@ use ostler_schemas::{ControllerName, Kind, NodeName, ObjectRef, Uid, Version};
 
 use super::deployment::{degraded, rollout};
 use super::{Lens, condition, count};
-use crate::configfile::{in_force, seniority};
+use crate::configfile::{in_force, rules_of_version, seniority};
 use crate::fleet::{Fleet, Stored};
 
 /// Which ConfigFile has a path on a node when labels give it to several: the one created first of those that have
@@ -152,7 +152,7 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &ConfigFile
         healthy: nodes.in_sync,
         failed: nodes.failed,
         offline: nodes.offline,
-        ..rollout(s, count(spec.rollout.waves.len()), &metadata.applied)
+        ..rollout(s, rules_of_version(lens.fleet, &object.value, spec, s.target), &metadata.applied)
     });
     let since = state.and_then(|s| s.finished_at.or(s.started_at)).unwrap_or(metadata.creation_timestamp);
     let changed = rows.iter().filter_map(|r| r.changed_at).max().unwrap_or(since);

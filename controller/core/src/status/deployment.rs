@@ -1,6 +1,6 @@
 //! Deployments: counts of processes, and the rollout as the controller's state has it.
 
-use ostler_schemas::spec::DeploymentSpec;
+use ostler_schemas::spec::{DeploymentSpec, Rollout};
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::object::{Applied, Object};
 use ostler_schemas::v1::process::Goal;
@@ -38,7 +38,7 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &Deployment
         healthy: tally.healthy,
         failed: tally.failed,
         offline: tally.offline,
-        ..rollout(s, count(spec.rollout.waves.len()), &metadata.applied)
+        ..rollout(s, &spec.rollout, &metadata.applied)
     });
     let since = state.and_then(|s| s.finished_at.or(s.started_at)).unwrap_or(metadata.creation_timestamp);
     let enough =
@@ -99,13 +99,14 @@ fn tally(lens: &Lens<'_>, object: &Stored<Object>, version: Version) -> Tally {
 }
 
 /// The part of a rollout's status that is the same for all kinds; the counts are filled in by the caller.
-pub(super) fn rollout(state: &RolloutState, waves: u32, applied: &Applied) -> RolloutStatus {
+pub(super) fn rollout(state: &RolloutState, rules: &Rollout, applied: &Applied) -> RolloutStatus {
     RolloutStatus {
         state: state.phase,
         from_version: state.current,
         to_version: state.target,
         wave: state.wave,
-        waves,
+        waves: count(rules.waves.len()),
+        bake: Some(rules.bake),
         bake_ends_at: state.bake_ends_at,
         total: 0,
         updated: 0,
