@@ -4,6 +4,9 @@
 //! header `Ostler-Seq`; the last one bears `Ostler-End: ok` or `Ostler-End: error`, the latter with an [`ApiError`] as
 //! body. An `ok` end may bear the last body itself.
 
+mod content;
+mod hosts;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -11,15 +14,17 @@ use serde_bytes::ByteBuf;
 
 use super::event::Event;
 use super::object::Object;
-use super::report::{Facts, FileState};
-use super::status::{ConfigFileNode, View};
+use super::report::FileState;
+use super::status::View;
 use crate::codec::Wire;
-use crate::ids::{Generation, Kind, Name, Namespace, NodeName, Revision, Sha256, TxnId, Uid, Version};
+use crate::ids::{Generation, Kind, Namespace, NodeName, Revision, Sha256, TxnId, Uid, Version};
 use crate::key::ObjectRef;
 use crate::manifest::Finding;
-use crate::quantity::Dur;
 use crate::spec::{ContentRef, Taint, TaintEffect};
 use crate::time::Timestamp;
+
+pub use content::{ConfigOp, ConfigPush, ConfigReply, ConfigRequest, ConfigVersion};
+pub use hosts::{Ask, AskOp, AsksReply, AsksRequest, BlobReply, BlobRequest, RegisterReply, RegisterRequest};
 
 /// Size of a chunk of a blob.
 pub const CHUNK: usize = 512 << 10;
@@ -347,116 +352,6 @@ pub struct ChangeReply {
     pub revision: Revision,
 }
 
-/// `config`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConfigRequest {
-    /// The ConfigFile.
-    pub name: Name,
-    /// Its namespace.
-    pub namespace: Namespace,
-    /// What to do.
-    pub op: ConfigOp,
-}
-
-/// What `config` can do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ConfigOp {
-    /// Makes a new version of the content, and the object where there is none.
-    Push(Box<ConfigPush>),
-    /// Makes a new version with an old content.
-    Rollback {
-        /// The version; none = the last good one before the present.
-        to_version: Option<Version>,
-        /// Why, for the record.
-        reason: Option<String>,
-    },
-    /// A row per node.
-    Status {
-        /// Only rows about this version.
-        version: Option<Version>,
-        /// Only nodes with these labels.
-        labels: Vec<LabelRequirement>,
-    },
-    /// The versions that are kept.
-    History,
-    /// The content of a version; none = the present one.
-    Content {
-        /// The version.
-        version: Option<Version>,
-    },
-}
-
-/// A push of content.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConfigPush {
-    /// The content, when it is small; else it was sent ahead by `blob`.
-    pub inline: Option<ByteBuf>,
-    /// Its hash and size.
-    pub content: ContentRef,
-    /// Path, when the object is to be made.
-    pub path: Option<String>,
-    /// Nodes, when the object is to be made; an empty map is every node.
-    pub node_selector: Option<BTreeMap<String, String>>,
-    /// Bake of this push alone.
-    pub bake: Option<Dur>,
-    /// Only if this is the version now.
-    pub if_version: Option<Version>,
-    /// Tries again although the version was rolled back from.
-    pub retry: bool,
-    /// Why, for the record.
-    pub reason: Option<String>,
-}
-
-/// The answer to `config`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ConfigReply {
-    /// To push and rollback.
-    Changed {
-        /// The version now.
-        version: Version,
-        /// The version before; 0 if there was none.
-        before: Version,
-        /// Whether anything was written.
-        changed: bool,
-        /// Whether the object was made.
-        created: bool,
-        /// Nodes that it is for.
-        nodes: u32,
-        /// Lines added and removed against the version before, where both are text.
-        lines: Option<(u32, u32)>,
-        /// Objects revision that the change is visible at.
-        revision: Revision,
-    },
-    /// To status: rows worst first, in parts; the object itself comes by `get`.
-    Status(Vec<ConfigFileNode>),
-    /// To history, newest first.
-    History(Vec<ConfigVersion>),
-    /// To content: the bytes in parts, in order.
-    Content(ByteBuf),
-}
-
-/// A kept version of a ConfigFile.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConfigVersion {
-    /// The version.
-    pub version: Version,
-    /// `Held`, `RollingOut`, `Good`, `RolledBack`, `Superseded`.
-    pub state: String,
-    /// When it was asked for.
-    pub at: Timestamp,
-    /// By whom, by which verb and why.
-    pub by: super::object::Applied,
-    /// Nodes that have it now.
-    pub nodes: u32,
-    /// Its content.
-    pub content: Option<ContentRef>,
-}
-
 /// `rollout`: only status in this version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -513,95 +408,6 @@ pub struct LogsRequest {
     pub follow: bool,
     /// Only the last so many lines.
     pub tail: Option<u64>,
-}
-
-/// `blob`: one chunk of a content.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BlobRequest {
-    /// The whole content.
-    pub content: ContentRef,
-    /// Which chunk, from 0.
-    pub chunk: u32,
-    /// The chunk, [`CHUNK`] bytes but for the last.
-    pub bytes: ByteBuf,
-}
-
-/// The answer: the chunk is stored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BlobReply {
-    /// Which chunk.
-    pub chunk: u32,
-}
-
-/// `register`: a node's agent makes its node known. The name is the caller's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RegisterRequest {
-    /// Machine id.
-    pub machine: String,
-    /// Boot id.
-    pub boot: String,
-    /// Incarnation of the agent.
-    pub incarnation: u64,
-    /// What the host is.
-    pub facts: Facts,
-    /// Labels from the host's own configuration, set when the node is first registered.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// The answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RegisterReply {
-    /// The node's uid.
-    pub uid: Uid,
-    /// Whether it was made now.
-    pub created: bool,
-}
-
-/// `asks`: a node fetches its orders.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AsksRequest {}
-
-/// Orders of one replica for the node; every replica answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AsksReply {
-    /// The orders.
-    pub asks: Vec<Ask>,
-}
-
-/// One order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Ask {
-    /// Names the relay: `api.<node>.relay.<id>`; 32 hex digits.
-    pub id: TxnId,
-    /// What to do.
-    pub op: AskOp,
-    /// For whom.
-    pub caller: Name,
-}
-
-/// What a node can be asked.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum AskOp {
-    /// Lines of a process's log.
-    Logs {
-        /// The process.
-        uid: Uid,
-        /// Go on with new lines.
-        follow: bool,
-        /// Only the last so many lines.
-        tail: Option<u64>,
-    },
-    /// Something that a newer server asks for: answered with an error.
-    #[serde(other)]
-    Unknown,
 }
 
 /// The version of a server, in the answer's `VersionReply` to `get` of nothing: see `ostler version`.
