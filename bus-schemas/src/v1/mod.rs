@@ -15,3 +15,6 @@ pub mod reason;
 pub mod report;
 pub mod state;
 pub mod status;
+
+#[cfg(test)]
+mod golden;

@@ -1,0 +1,331 @@
+//! Golden bytes of version 1: what this version writes is what the files in `fixtures/v1` hold, byte for byte, and what
+//! they hold can be read. A change here is a change of the wire and needs a new schema version, or a new optional field.
+//!
+//! `OSTLER_WRITE_GOLDEN=1 cargo test -p ostler-schemas golden` writes them anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use super::beat::{Beat, BeatReply, HeldDocument, Usage};
+use super::document::{DocumentOwner, FileEntry, FileGoal, FileSpec, FilesDocument, RunDocument, RunEntry};
+use super::epoch::{Beacon, Epoch, Fence, Incarnation, Lease, Term, Token};
+use super::event::{AuditRecord, Event};
+use super::object::{Applied, Metadata, Object, OwnerReference, SpecRevision};
+use super::process::{BindRecord, Goal, GoalReason, GoalRecord, ProcessSpecRecord, ProcessTemplateRecord};
+use super::reason::{EventType, Reason};
+use super::report::{ExitReason, ExitReport, FileReport, FileState, ProcessPhase, ProcessReport, Report};
+use super::state::{FilterCount, LostVerdict, NodeState, PendingState, RolloutPhase, RolloutState};
+use crate::codec::{self, Wire};
+use crate::ids::{
+    Actor, ControllerName, Generation, Kind, Name, Namespace, NodeName, Revision, Sha256, TxnId, Uid, Version,
+};
+use crate::key::ObjectRef;
+use crate::spec::{ContentRef, Drift, OnExisting, OnRemove, Spec, samples};
+use crate::time::Timestamp;
+
+const AT: Timestamp = Timestamp(1_794_000_000_000);
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+fn node() -> NodeName {
+    "web-001".parse().expect("a name")
+}
+
+fn uid() -> Uid {
+    Uid::from_bytes([0x11; 16])
+}
+
+fn hash() -> Sha256 {
+    Sha256::from_bytes([0x22; 32])
+}
+
+fn txn() -> TxnId {
+    TxnId::from_bytes([0x33; 16])
+}
+
+fn epoch() -> Epoch {
+    Epoch { incarnation: 2, term: Revision(4711), nonce: 0x9f3a_01c2 }
+}
+
+fn owner() -> OwnerReference {
+    OwnerReference { kind: Kind::Deployment, name: name("web"), uid: uid() }
+}
+
+fn applied() -> Applied {
+    Applied {
+        actor: Actor::User(name("anna")),
+        verb: "apply".into(),
+        at: AT,
+        reason: Some("first".into()),
+        txn: txn(),
+    }
+}
+
+fn object(spec: Spec) -> Object {
+    let metadata = Metadata {
+        name: name("web"),
+        namespace: Some(Namespace::default_namespace()),
+        uid: uid(),
+        labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+        annotations: BTreeMap::new(),
+        generation: Generation(3),
+        version: Version(2),
+        creation_timestamp: AT,
+        deletion_timestamp: None,
+        finalizers: vec!["processes".into()],
+        owner_references: Vec::new(),
+        applied: applied(),
+        touched: BTreeMap::new(),
+    };
+    Object { metadata, spec }
+}
+
+/// Compares with the file, and reads the file back.
+fn golden<T: Wire + PartialEq + Debug>(file: &str, value: &T) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1").join(format!("{file}.mpk"));
+    let bytes = codec::encode(value).expect("encodes");
+    if std::env::var_os("OSTLER_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, &bytes).expect("writes");
+    }
+    let stored = std::fs::read(&path).expect("the golden file is there");
+    assert_eq!(codec::decode::<T>(&stored).expect("reads"), *value, "{file}: released bytes read otherwise");
+    assert_eq!(bytes, stored, "{file}: other bytes than released");
+}
+
+#[test]
+fn objects() {
+    golden("object-deployment", &object(Spec::Deployment(Box::new(samples::deployment()))));
+    golden("object-configfile", &object(Spec::ConfigFile(Box::new(samples::configfile()))));
+    golden("process-template", &samples::template());
+    let spec = Spec::Deployment(Box::new(samples::deployment()));
+    let revision = SpecRevision { generation: Generation(3), version: Version(2), applied: applied(), spec };
+    golden("spec-revision", &revision);
+}
+
+#[test]
+fn processes() {
+    let namespace = Namespace::default_namespace();
+    let spec =
+        ProcessSpecRecord { owner: owner(), namespace, name: name("web-5c8f7-x2k4v"), ordinal: None, at: AT };
+    golden("process-spec", &spec);
+    golden("process-tmpl", &ProcessTemplateRecord { template: hash(), version: Version(2) });
+    let ports = BTreeMap::from([("http".to_owned(), 8080)]);
+    let token = Token { incarnation: 2, term: 4711, batch: 17 };
+    golden("process-bind", &BindRecord { node: node(), token, ports, at: AT });
+    let actor = Actor::Controller(ControllerName::Node);
+    let goal = GoalRecord { goal: Goal::Gone, reason: GoalReason::Lost, actor, epoch: Some(epoch()), at: AT };
+    golden("process-goal", &goal);
+}
+
+#[test]
+fn documents() {
+    let entry = |g| RunEntry {
+        u: uid(),
+        o: 0,
+        s: "-5c8f7-x2k4v".into(),
+        t: 0,
+        v: Version(2),
+        g,
+        f: Token { incarnation: 2, term: 4711, batch: 17 },
+        p: BTreeMap::new(),
+    };
+    let owners = vec![DocumentOwner { ns: Namespace::default_namespace(), owner: owner() }];
+    let run = RunDocument {
+        epoch: epoch(),
+        bulk: Some("scale".into()),
+        owners,
+        templates: vec![hash()],
+        entries: vec![entry(Goal::Run), entry(Goal::Stop)],
+        ..RunDocument::default()
+    };
+    golden("run-document", &run);
+    let file = |g| FileEntry { u: uid(), v: Version(8), d: hash(), w: None, g };
+    let entries = vec![file(FileGoal::Hold), file(FileGoal::Release)];
+    golden("files-document", &FilesDocument { epoch: epoch(), entries });
+    let spec = FileSpec {
+        name: name("app-conf"),
+        namespace: Namespace::default_namespace(),
+        path: "/etc/app.conf".into(),
+        owner: "root".into(),
+        group: Some("app".into()),
+        mode: crate::quantity::Mode::from_bits(0o640),
+        content: ContentRef { sha256: hash(), size: 4096 },
+        create_directories: true,
+        drift: Drift::Enforce,
+        on_existing: OnExisting::Replace,
+        on_remove: OnRemove::Keep,
+    };
+    golden("file-spec", &spec);
+}
+
+#[test]
+fn leaders() {
+    let replica = "ctl-1".parse().expect("a name");
+    golden("lease", &Lease { replica: Some(replica), n: 12 });
+    let replica = "ctl-1".parse().expect("a name");
+    golden("term", &Term { replica, incarnation: 2, nonce: 7 });
+    let replica = "ctl-1".parse().expect("a name");
+    golden("fence", &Fence { replica, epoch: epoch(), batch: 17, txn: txn() });
+    golden("incarnation", &Incarnation { n: 2 });
+    let replica = "ctl-1".parse().expect("a name");
+    golden("beacon", &Beacon { replica, n: 99, leads: ControllerName::ALL.to_vec() });
+}
+
+#[test]
+fn states() {
+    let lost = LostVerdict {
+        at: AT,
+        last_beat: AT,
+        boot: "b".into(),
+        incarnation: 5,
+        held: true,
+        why: Some("brake".into()),
+    };
+    let tainted_since = BTreeMap::from([("k=v".to_owned(), AT)]);
+    golden("node-state", &NodeState { lost: Some(lost), tainted_since, epoch: epoch() });
+    let rollout = RolloutState {
+        current: Version(1),
+        target: Version(2),
+        last_good: Version(1),
+        wave: 1,
+        bake_ends_at: Some(AT),
+        phase: RolloutPhase::Baking,
+        reason: "3 of 3".into(),
+        generation: 3,
+        started_at: Some(AT),
+        epoch: epoch(),
+        ..RolloutState::default()
+    };
+    golden("rollout-state", &rollout);
+    let filters = vec![FilterCount { name: "memory".into(), count: 4, detail: "needs 512Mi".into() }];
+    let pending = PendingState {
+        message: "none of 4 nodes fits".into(),
+        filters,
+        since: AT,
+        revision: Revision(88_123),
+        epoch: epoch(),
+    };
+    golden("pending-state", &pending);
+}
+
+#[test]
+fn nodes() {
+    let held = HeldDocument { epoch: epoch(), revision: Revision(88) };
+    let usage = Usage { load1: 42, pressure: Some(3), ..Usage::default() };
+    let beat = Beat {
+        machine: "m".into(),
+        boot: "b".into(),
+        incarnation: 5,
+        n: 9,
+        server: Some(name("s1")),
+        version: "0.1.0".into(),
+        usage,
+        running: 3,
+        assigned: 4,
+        run: held,
+        files: held,
+        report: 7,
+        holder: true,
+        wall: AT.0,
+        draining: false,
+    };
+    golden("beat", &beat);
+    let reply = BeatReply { run: Revision(88), files: Revision(89), report: 7, ..BeatReply::default() };
+    golden("beat-reply", &reply);
+    golden("report", &report(held));
+}
+
+fn report(held: HeldDocument) -> Report {
+    let process = ProcessReport {
+        u: uid(),
+        i: 2,
+        phase: ProcessPhase::Running,
+        ready: true,
+        pid: Some(4711),
+        t: Some(hash()),
+        v: Version(2),
+        started_at: Some(AT),
+        ready_at: Some(AT),
+        restarts: 1,
+        reason: None,
+        message: None,
+        exits: 1,
+        cgroup: None,
+        log_path: None,
+    };
+    let exit = ExitReport {
+        u: uid(),
+        i: 1,
+        seq: 1,
+        code: Some(3),
+        signal: None,
+        reason: ExitReason::Exited,
+        why: None,
+        at: AT,
+    };
+    let file = FileReport {
+        u: uid(),
+        v: Version(8),
+        wanted: Version(8),
+        path: "/etc/app.conf".into(),
+        sha256: Some(hash()),
+        state: FileState::InSync,
+        reason: None,
+        message: None,
+        at: AT,
+        last_drift: None,
+    };
+    Report {
+        machine: "m".into(),
+        boot: "b".into(),
+        incarnation: 5,
+        seq: 7,
+        at: AT,
+        run: held,
+        files: held,
+        processes: vec![process],
+        exits: vec![exit],
+        file_states: vec![file],
+        ..Report::default()
+    }
+}
+
+#[test]
+fn narrative() {
+    let object = ObjectRef {
+        kind: Kind::Deployment,
+        namespace: Some(Namespace::default_namespace()),
+        name: name("web"),
+    };
+    let event = Event {
+        kind: EventType::Normal,
+        reason: Reason::Scaled,
+        object: object.clone(),
+        uid: Some(uid()),
+        node: None,
+        message: "scaled from 2 to 3".into(),
+        count: 1,
+        first_time: AT,
+        last_time: AT,
+        actor: Some(Actor::User(name("anna"))),
+        cause_revision: Some(Revision(88)),
+        txn: Some(txn()),
+    };
+    golden("event", &event);
+    let audit = AuditRecord {
+        actor: Actor::User(name("anna")),
+        verb: "apply".into(),
+        objects: vec![object],
+        objects_more: 0,
+        phase: "intent".into(),
+        message: String::new(),
+        reason: None,
+        count: 1,
+        at: AT,
+        txn: txn(),
+    };
+    golden("audit", &audit);
+}
