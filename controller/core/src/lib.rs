@@ -4,7 +4,7 @@
 //!
 //! * [`fleet::Fleet`]: the immutable snapshot, fed change by change from the store.
 //! * [`plan::Plan`]: what a reconciler decided: guarded steps, events, status, when to look again, and why.
-//! * [`liveness`]: beats and canaries to phases, on every replica.
+//! * [`liveness`]: beats and canaries to phases, on every replica. [`fitness`]: whether a node may be given work.
 //! * [`lease`]: leadership as a sans-IO machine. [`lane`]: plans to fenced batches.
 //! * [`queue`]: which object to look at next.
 //! * Reconcilers: [`node`], [`scheduler`], [`process`], [`deployment`], [`configfile`], [`garbage`].
@@ -15,6 +15,7 @@ pub mod admission;
 pub mod audit;
 pub mod configfile;
 pub mod deployment;
+pub mod fitness;
 pub mod fleet;
 pub mod garbage;
 pub mod lane;

@@ -97,6 +97,8 @@ struct Node {
     duplicate_until: Mono,
     /// The phase last told by [`Liveness::tick`].
     told: NodePhase,
+    /// Whether the node had its holder, and its name for itself, when that was last told.
+    told_whole: bool,
 }
 
 /// The state of one replica's ears.
@@ -113,6 +115,13 @@ pub struct Liveness {
     dropped: u64,
     connection: u64,
     wheel: BTreeMap<Mono, BTreeSet<NodeName>>,
+}
+
+impl Node {
+    /// Whether nothing that beats show forbids work on it.
+    fn is_whole(&self, now: Mono) -> bool {
+        self.beat.as_ref().is_none_or(|b| b.holder) && now >= self.duplicate_until
+    }
 }
 
 impl Liveness {
@@ -150,6 +159,7 @@ impl Liveness {
             offset: None,
             duplicate_until: Mono(0),
             told: NodePhase::Unknown,
+            told_whole: true,
         };
         self.nodes.insert(name.clone(), node);
         self.schedule(name, now.plus_ms(self.limits.suspect_ms));
@@ -186,10 +196,14 @@ impl Liveness {
             let other_machine = known.machine != beat.machine;
             if other_machine && now.mono.since_ms(heard.mono) < duplicate_ms {
                 node.duplicate_until = now.mono.plus_ms(duplicate_ms);
-                return Verdict::Refused(format!(
+                let why = format!(
                     "another machine ({}) is alive as {name}; this one is {}",
                     known.machine, beat.machine
-                ));
+                );
+                if node.told_whole {
+                    self.schedule(name.clone(), now.mono);
+                }
+                return Verdict::Refused(why);
             }
             let stale = known.incarnation == beat.incarnation && beat.n <= known.n;
             if stale {
@@ -201,10 +215,14 @@ impl Liveness {
         node.beat = Some(Arc::new(beat));
         node.heard = Some(now);
         node.from = now.mono;
+        if node.is_whole(now.mono) != node.told_whole {
+            self.schedule(name.clone(), now.mono);
+        }
         Verdict::Accepted
     }
 
-    /// Lets time pass. Returns the nodes whose phase changed, with their phase now.
+    /// Lets time pass. Returns the nodes to be judged anew, with their phase now: those whose phase changed, and those
+    /// whose beats began or ceased to show something that forbids work.
     pub fn tick(&mut self, now: Mono) -> Vec<(NodeName, NodePhase)> {
         let gap = now.since_ms(self.last_tick);
         self.last_tick = now;
@@ -231,12 +249,14 @@ impl Liveness {
         due.into_iter().filter_map(|name| self.look(name, now)).collect()
     }
 
-    /// Looks at one node that is due, schedules the next look, and says if its phase changed.
+    /// Looks at one node that is due, schedules the next look, and says if it is to be judged anew.
     fn look(&mut self, name: NodeName, now: Mono) -> Option<(NodeName, NodePhase)> {
         let phase = self.phase_of(self.nodes.get(&name)?, now);
         let node = self.nodes.get_mut(&name)?;
-        let changed = node.told != phase;
+        let whole = node.is_whole(now);
+        let changed = node.told != phase || node.told_whole != whole;
         node.told = phase;
+        node.told_whole = whole;
         let next = match phase {
             NodePhase::Ready => {
                 node.from.max(self.settled).plus_ms(self.limits.suspect_ms).max(now.plus_ms(TICK_MS))
@@ -245,6 +265,8 @@ impl Liveness {
                 now.plus_ms(TICK_MS)
             }
         };
+        // A second machine that has fallen silent is no trouble any more.
+        let next = if now < node.duplicate_until { next.min(node.duplicate_until) } else { next };
         self.schedule(name.clone(), next);
         changed.then_some((name, phase))
     }

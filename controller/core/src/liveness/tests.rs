@@ -139,6 +139,31 @@ fn a_second_machine_under_the_name_is_refused_until_the_first_is_silent() {
 }
 
 #[test]
+fn what_beats_show_to_forbid_work_is_told_at_once_and_so_is_its_end() {
+    let mut rig = Rig::new();
+    rig.run(5_000, &["a"], true);
+    let mut said = |beat: Beat| {
+        rig.now += TICK_MS;
+        rig.ears.canary(server(), Mono(rig.now));
+        rig.ears.beat(&name("a"), beat, at(rig.now));
+        let told = rig.ears.tick(Mono(rig.now)).into_iter().chain(rig.ears.tick(Mono(rig.now + 1)));
+        told.filter(|(node, _)| *node == name("a")).count()
+    };
+    let held = |n, holder| Beat { holder, ..beat("a", n) };
+    let before = said(held(1_000_100, true)) + said(held(1_000_101, true));
+    assert_eq!(before, usize::from(!beat("a", 1).holder), "nothing new in the second");
+    assert_eq!(said(held(1_000_102, false)), 1);
+    assert_eq!(said(held(1_000_103, false)), 0);
+    assert_eq!(said(held(1_000_104, true)), 1);
+    assert_eq!(said(Beat { incarnation: 7, ..beat("other", 1) }), 1, "a second machine");
+    let mut ends = 0;
+    for n in 1_000_105..1_000_130 {
+        ends += said(held(n, true));
+    }
+    assert_eq!(ends, 1, "and that it has fallen silent");
+}
+
+#[test]
 fn a_restarted_agent_is_the_same_node() {
     let mut rig = Rig::new();
     rig.run(5_000, &["a"], true);

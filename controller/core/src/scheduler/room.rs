@@ -9,6 +9,7 @@ use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::report::{ConditionStatus, Facts};
 use ostler_schemas::v1::status::NodePhase;
 
+use crate::fitness;
 use crate::fleet::{Fleet, ProcessRecords};
 use crate::liveness::Signals;
 use crate::node::LOST_TAINT;
@@ -128,19 +129,15 @@ fn empty(fleet: &Fleet, signals: &Signals, name: &NodeName, spec: &NodeSpec) -> 
 }
 
 fn closed(fleet: &Fleet, signals: &Signals, name: &NodeName) -> Option<String> {
-    if fleet.is_lost(name) {
-        return Some("Lost".to_owned());
-    }
     if !fleet.reports.contains_key(name) {
         return Some("has not reported yet".to_owned());
     }
-    let duplicate = signals.nodes.get(name).is_some_and(|s| s.duplicate);
-    if duplicate {
-        return Some("DuplicateIdentity".to_owned());
-    }
-    match signals.phase(name) {
+    match fitness::phase(fleet, signals, name) {
         NodePhase::Ready => None,
-        phase @ (NodePhase::NotReady | NodePhase::Suspect | NodePhase::Lost | NodePhase::Unknown) => {
+        phase @ NodePhase::NotReady => {
+            Some(fitness::forbidden(fleet, signals, name).unwrap_or(phase.as_str()).to_owned())
+        }
+        phase @ (NodePhase::Suspect | NodePhase::Lost | NodePhase::Unknown) => {
             Some(phase.as_str().to_owned())
         }
     }

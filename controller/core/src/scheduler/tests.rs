@@ -107,6 +107,49 @@ fn processes_go_to_the_least_loaded_and_ties_to_the_first_name() {
 }
 
 #[test]
+fn nothing_is_placed_on_a_node_that_users_see_as_not_ready() {
+    let mut rig = two_nodes();
+    rig.delete(&Key::Object(rig::object(Kind::Node, "b")));
+    let web = deployment(&mut rig, |_| {});
+    rig.process(&web, 10, 1, None);
+    let holder = |rig: &mut Rig, is_there| {
+        let signal = rig.signals.nodes.get_mut(&node_name("a")).expect("heard");
+        signal.beat = Some(std::sync::Arc::new(ostler_schemas::v1::beat::Beat {
+            holder: is_there,
+            ..Default::default()
+        }));
+    };
+    let shown =
+        |rig: &Rig| crate::status::Lens::new(&rig.fleet, &rig.signals, NOW).node_phase(&node_name("a"));
+    let said = |rig: &mut Rig, kind: &str| {
+        let conditions = vec![ostler_schemas::v1::report::Condition {
+            kind: kind.to_owned(),
+            status: ConditionStatus::True,
+            reason: kind.to_owned(),
+            message: String::new(),
+            last_transition_time: NOW,
+            observed_generation: None,
+        }];
+        let report = Report { conditions, ..report_of(rig, "a") };
+        save(rig, "a", &report);
+    };
+    holder(&mut rig, false);
+    look(&mut rig);
+    assert_eq!((node_of(&rig, 10), shown(&rig)), (None, NodePhase::NotReady));
+    holder(&mut rig, true);
+    for kind in ["AgentHung", "HolderLost", "DuplicateIdentity", "Frozen"] {
+        said(&mut rig, kind);
+        look(&mut rig);
+        assert_eq!((node_of(&rig, 10), shown(&rig)), (None, NodePhase::NotReady), "{kind}");
+        let why = &rig.fleet.pending[&uid(10)].filters;
+        assert!(format!("{why:?}").contains(kind), "{why:?}");
+    }
+    said(&mut rig, "DiskPressure");
+    look(&mut rig);
+    assert_eq!((node_of(&rig, 10).as_deref(), shown(&rig)), (Some("a"), NodePhase::Ready));
+}
+
+#[test]
 fn an_entry_carries_the_token_of_the_batch_that_bound_it() {
     let mut rig = two_nodes();
     let web = deployment(&mut rig, |_| {});

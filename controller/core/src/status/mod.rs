@@ -27,6 +27,7 @@ use ostler_schemas::v1::report::{Condition, ConditionStatus, ProcessReport};
 use ostler_schemas::v1::status::{ConfigFileNode, NamespaceStatus, NodePhase, Status, View};
 use ostler_schemas::{ControllerName, Kind, Namespace, NodeName, ObjectRef, Uid};
 
+use crate::fitness;
 use crate::fleet::{Fleet, ProcessRecords};
 use crate::liveness::Signals;
 
@@ -151,7 +152,7 @@ impl<'a> Lens<'a> {
     /// The phase of a node: a durable verdict first, then what this replica hears, then what the node says of itself.
     #[must_use]
     pub fn node_phase(&self, node: &NodeName) -> NodePhase {
-        node::phase(self, node)
+        fitness::phase(self.fleet, self.signals, node)
     }
 
     /// One row per node of a ConfigFile, worst first. Empty for what is no ConfigFile.

@@ -16,35 +16,20 @@ use ostler_schemas::v1::status::{
 };
 
 use super::{Lens, condition, count};
+use crate::fitness::{self, DUPLICATE_IDENTITY, HOLDER_LOST};
 use crate::fleet::Stored;
 use crate::liveness::Signal;
 
-/// Conditions under which a node takes no work although it beats.
-const FORBIDDING: [&str; 4] = ["AgentHung", "HolderLost", "DuplicateIdentity", "Frozen"];
 /// Wall clocks further apart than this make times of one node unfit to be compared with another's.
 const CLOCK_SKEW_MS: u64 = 2_000;
 
-/// A durable verdict first, then what this replica hears, then what the node says of itself.
-pub(super) fn phase(lens: &Lens<'_>, node: &NodeName) -> NodePhase {
-    if lens.fleet.is_lost(node) {
-        return NodePhase::Lost;
-    }
-    match lens.signals.phase(node) {
-        NodePhase::Ready => {
-            let forbidden = conditions_said(lens, node).iter().any(is_forbidding);
-            if forbidden { NodePhase::NotReady } else { NodePhase::Ready }
-        }
-        heard @ (NodePhase::NotReady | NodePhase::Suspect | NodePhase::Lost | NodePhase::Unknown) => heard,
-    }
-}
-
 fn is_forbidding(condition: &Condition) -> bool {
-    condition.status == ConditionStatus::True && FORBIDDING.contains(&condition.kind.as_str())
+    condition.status == ConditionStatus::True && fitness::is_forbidding(&condition.kind)
 }
 
 pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &NodeSpec) -> Option<NodeStatus> {
     let node: NodeName = object.value.metadata.name.as_str().parse().ok()?;
-    let phase = phase(lens, &node);
+    let phase = lens.node_phase(&node);
     let signal = lens.signals.nodes.get(&node);
     let report = lens.fleet.reports.get(&node).map(|r| &*r.value);
     let answers = matches!(phase, NodePhase::Ready | NodePhase::NotReady | NodePhase::Suspect);
@@ -150,11 +135,11 @@ fn conditions_said(lens: &Lens<'_>, node: &NodeName) -> Vec<Condition> {
     let since = signal.heard.unwrap_or(lens.now);
     let mut add = |c: Condition| all.insert(c.kind.clone(), c);
     if signal.beat.as_ref().is_some_and(|b| !b.holder) {
-        add(condition("HolderLost", true, "HolderLost", "the agent gets no answer from its holder", since));
+        add(condition(HOLDER_LOST, true, HOLDER_LOST, "the agent gets no answer from its holder", since));
     }
     if signal.duplicate {
         let message = "another machine beats under this name: see that each host has its own credentials";
-        add(condition("DuplicateIdentity", true, "DuplicateIdentity", message, since));
+        add(condition(DUPLICATE_IDENTITY, true, DUPLICATE_IDENTITY, message, since));
     }
     if let Some(offset) = signal.clock_offset.filter(|o| o.unsigned_abs() > CLOCK_SKEW_MS) {
         let message = format!("its clock is {offset} ms off this controller's");
