@@ -9,7 +9,8 @@
 //! * [`seeds`], [`panics`]: how a run is chosen, and how a panic inside an actor fails its test.
 //! * [`fleet`]: the exception, which lives in real time: a fleet of the shipped programs, for the tests that need one.
 //!
-//! What it guarantees, [`fleet`] apart: one seed, one run. Nothing here reads a clock of the machine, draws from the system, or iterates
+//! What it guarantees, [`fleet`] apart: one seed, one run. Nothing here reads a clock of the machine, draws from the
+//! system, or iterates
 //! in an order that depends on hashing.
 
 pub mod checks;
