@@ -14,7 +14,7 @@ use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_bus::clock::ClockRef;
 use ostler_schemas::quantity::{Rlimit, Signal};
-use ostler_schemas::time::Timestamp;
+use ostler_schemas::time::{Mono, Timestamp};
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace};
 use tokio::sync::mpsc;
@@ -73,6 +73,8 @@ pub struct SimRecord {
 struct Living {
     spawn: HostSpawn,
     process: HostProcess,
+    /// When it started, by a clock that nobody sets.
+    since: Mono,
     stopping: bool,
 }
 
@@ -262,7 +264,7 @@ impl SimHost {
             };
             let event = SimEvent::Started(spawn.argv.clone());
             inner.history.push(SimRecord { at: wall, key, name: spawn.name.clone(), event });
-            inner.living.insert(key, Living { spawn, process: process.clone(), stopping: false });
+            inner.living.insert(key, Living { spawn, process: process.clone(), since: self.clock.mono(), stopping: false });
             process
         };
         if let Some((ms, code)) = program.exits {
@@ -306,7 +308,7 @@ impl SimHost {
 
     /// Whether a process listens on a port: it was given the port, and has run long enough.
     fn answers(&self, port: u16) -> bool {
-        let wall = self.clock.wall();
+        let now = self.clock.mono();
         let text = port.to_string();
         let inner = lock(&self.inner);
         !inner.unready_ports.contains_key(&port)
@@ -314,7 +316,7 @@ impl SimHost {
                 let program = l.spawn.argv.first().and_then(|c| inner.programs.get(c));
                 let ready_after = program.map_or(0, |p| p.ready_after_ms);
                 let given = l.spawn.env.iter().any(|(n, v)| n.starts_with("OSTLER_PORT_") && *v == text);
-                given && wall.since_ms(l.process.started_at) >= ready_after
+                given && now.since_ms(l.since) >= ready_after
             })
     }
 
