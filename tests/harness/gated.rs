@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use ostler_agent::ports::{
-    Files, Host, HostConnection, HostError, HostListing, HostSpawn, HostUser, LedgerStore, LogPiece, LogPlace,
-    SpawnError,
+    Files, Host, HostConnection, HostError, HostListing, HostSpawn, HostUser, LedgerStore, LogPiece,
+    LogPlace, SpawnError,
 };
 use ostler_agent::sim::{SimFiles, SimHost, SimLedger};
 use ostler_agent_core::file::{Observed, Step, StepError};

@@ -57,7 +57,8 @@ impl Machine {
     pub fn new(seed: u64, node: NodeName, watch: Arc<FileWatch>) -> Self {
         let clock = SimClock::new(Gate::new(), Timestamp(START_WALL_MS));
         let host = SimHost::new(Arc::clone(&clock) as ClockRef);
-        let serve = Program { stops_in_ms: Some(20), ready_after_ms: 200, starts_in_ms: 5, ..Program::default() };
+        let serve =
+            Program { stops_in_ms: Some(20), ready_after_ms: 200, starts_in_ms: 5, ..Program::default() };
         host.program(SERVE, serve);
         let facts =
             SimFacts::new(Arc::clone(&host), node.as_str(), Cpu::from_millis(8000), Size::from_mib(16_384));

@@ -20,6 +20,11 @@ const SPOILS_PER_FILE: u32 = 2;
 /// Accidents of one process within a run, likewise: more, and restarts back off for minutes.
 const ACCIDENTS_PER_PROCESS: u32 = 2;
 
+/// How far wall clocks jump.
+const CONTROLLER_JUMP_MS: u64 = 60_000;
+/// Agents decide nothing by wall time.
+const HOST_JUMP_MS: u64 = 3_600_000;
+
 enum Wrong {
     Noise,
     Party(String),
@@ -291,7 +296,14 @@ impl Nemesis {
             clock.set_rate_ppm(ppm);
             self.lasts(world, (5_000, 60_000), Wrong::Rate(machine));
         } else {
-            let ms = i64::try_from(self.entropy.below(7_200_001)).unwrap_or(0) - 3_600_000;
+            let most = match machine {
+                // Bakes and deadlines of rollouts are wall times, because they outlive leaders: a controller whose
+                // clock is wrong by more than their length ends them early.
+                Machine::Controller(_) => CONTROLLER_JUMP_MS,
+                Machine::Host(_) => HOST_JUMP_MS,
+            };
+            let ms = i64::try_from(self.entropy.below(2 * most + 1)).unwrap_or(0)
+                - i64::try_from(most).unwrap_or(0);
             world.tell(format!("the wall clock of {name} jumps by {ms} ms"));
             clock.step_wall_ms(ms);
         }

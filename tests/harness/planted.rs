@@ -97,10 +97,12 @@ impl Plant {
                 shown.epoch = self.epoch(shown.epoch);
                 codec::encode(&shown).ok()
             }),
-            DocumentKind::Files => codec::decode::<FilesDocument>(&message.body).ok().and_then(|mut shown| {
-                shown.epoch = self.epoch(shown.epoch);
-                codec::encode(&shown).ok()
-            }),
+            DocumentKind::Files => {
+                codec::decode::<FilesDocument>(&message.body).ok().and_then(|mut shown| {
+                    shown.epoch = self.epoch(shown.epoch);
+                    codec::encode(&shown).ok()
+                })
+            }
         };
         followed.last = message.body.clone();
         Message { headers, body: shown.map_or(message.body, Bytes::from), ..message }
@@ -228,9 +230,7 @@ impl PlantedStore {
         let mut writes: Vec<Write> = Vec::with_capacity(txn.writes.len());
         for write in &txn.writes {
             let guard = match &write.guard {
-                Guard::Other(key, _) if self.no_fence => {
-                    Guard::Other(key.clone(), self.present(key).await)
-                }
+                Guard::Other(key, _) if self.no_fence => Guard::Other(key.clone(), self.present(key).await),
                 Guard::Own(_) if self.no_own_key => Guard::Own(self.present(&write.key).await),
                 guard @ (Guard::Other(..) | Guard::Own(_)) => guard.clone(),
             };
@@ -387,7 +387,8 @@ impl Topic for DocumentTopic {
 
     fn request(&self, message: Outgoing, timeout_ms: u64) -> BoxFuture<'_, Result<Message, RequestError>> {
         Box::pin(async move {
-            let asked = DocumentKind::ALL.into_iter().find(|k| message.subject == get_document(&self.node, *k));
+            let asked =
+                DocumentKind::ALL.into_iter().find(|k| message.subject == get_document(&self.node, *k));
             let answer = self.inner.request(message, timeout_ms).await?;
             Ok(match asked {
                 Some(kind) => self.plant.rewrite(&self.node, kind, answer),

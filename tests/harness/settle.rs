@@ -1,5 +1,6 @@
 //! Whether everything is as asked: what is still missing, in words.
 
+use ostler_controller_core::fleet::Fleet;
 use ostler_schemas::hash::sha256;
 use ostler_schemas::spec::{ConfigFileSpec, DeploymentSpec, Spec};
 use ostler_schemas::v1::object::Object;
@@ -60,6 +61,16 @@ fn lives_on(world: &World, node: &NodeName, uid: &Uid) -> bool {
     machine.is_some_and(|m| m.host.living().iter().any(|(key, ..)| key.uid == *uid))
 }
 
+/// Whether a version of the file at this path was tried and rolled back from.
+pub(crate) fn was_rolled_back(fleet: &Fleet, path: &str) -> bool {
+    let failed = |object: &Object| {
+        let state = fleet.rollouts.get(&(ControllerName::ConfigFile, object.metadata.uid));
+        state.is_some_and(|s| s.failed.0 > 0)
+    };
+    let holds = |object: &Object| matches!(&object.spec, Spec::ConfigFile(spec) if spec.path == path);
+    fleet.objects.values().any(|object| holds(object) && failed(object))
+}
+
 /// The version that should be in force: the object's own, unless it was tried and rolled back from.
 fn in_force(world: &World, controller: ControllerName, object: &Object) -> Version {
     let wanted = object.metadata.version;
@@ -100,8 +111,16 @@ fn deployment(world: &World, object: &Object, spec: &DeploymentSpec, out: &mut V
 }
 
 fn configfile(world: &World, object: &Object, spec: &ConfigFileSpec, out: &mut Vec<String>) {
-    let Some(content) = spec.content else { return };
     let fleet = &world.checks.log.fleet;
+    let version = in_force(world, ControllerName::ConfigFile, object);
+    let own = fleet.spec_revisions.iter().filter(|((_, uid, _), _)| *uid == object.metadata.uid);
+    let older = own.filter(|(_, revision)| revision.version == version).find_map(|(_, revision)| {
+        match &revision.spec {
+            Spec::ConfigFile(older) => older.content,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
+        }
+    });
+    let Some(content) = older.or(spec.content) else { return };
     for machine in world.machines.iter().filter(|m| m.powered) {
         let node = &machine.node;
         let there = machine.files.read(&spec.path).map(|bytes| sha256(&bytes));
@@ -109,7 +128,7 @@ fn configfile(world: &World, object: &Object, spec: &ConfigFileSpec, out: &mut V
             out.push(format!("{node}: {} is not as it should be", spec.path));
         }
         let report = fleet.reports.get(node).and_then(|r| r.file(&object.metadata.uid).cloned());
-        let told = report.as_ref().is_some_and(|r| r.state == FileState::InSync && r.v == object.metadata.version);
+        let told = report.as_ref().is_some_and(|r| r.state == FileState::InSync && r.v == version);
         if !told {
             let state = report.map(|r| (r.state, r.v));
             out.push(format!("{node}: {} is not reported as in sync ({state:?})", spec.path));

@@ -57,7 +57,9 @@ impl Wish {
     fn after(&self, state: &State) -> State {
         match (self, state) {
             (Wish::Deployment(replicas, rev), _) => State::Deployment(*replicas, format!("--rev {rev}")),
-            (Wish::Scale(replicas), State::Deployment(_, words)) => State::Deployment(*replicas, words.clone()),
+            (Wish::Scale(replicas), State::Deployment(_, words)) => {
+                State::Deployment(*replicas, words.clone())
+            }
             (Wish::Scale(_), other) => other.clone(),
             (Wish::Content(text), _) => State::ConfigFile(sha256(text.as_bytes())),
             (Wish::Delete, _) => State::Absent,

@@ -284,9 +284,18 @@ impl World {
             hosts.take(&machine.node, &machine.host, log, now, found);
             self.watch.look(&machine.node, &machine.files);
         }
-        let files = self.watch.take();
+        // A version that failed is rolled back from by itself: then an older one follows, and rightly.
+        let files =
+            self.watch.take().into_iter().filter(|odd| {
+                odd.rule != Rule::FileFellBack || !settle::was_rolled_back(&log.fleet, &odd.path)
+            });
+        let files: Vec<(Rule, String)> = files.map(|odd| (odd.rule, odd.what)).collect();
         let panics = panics::take().into_iter().map(|detail| (Rule::Panic, detail));
-        found.extend(files.into_iter().chain(panics).map(|(rule, detail)| Found { at_ms: now, rule, detail }));
+        found.extend(files.into_iter().chain(panics).map(|(rule, detail)| Found {
+            at_ms: now,
+            rule,
+            detail,
+        }));
     }
 
     /// Lets time pass under the checkers' eyes.
@@ -408,5 +417,4 @@ impl World {
             self.story.join("\n")
         );
     }
-
 }

@@ -10,6 +10,17 @@ use ostler_schemas::{NodeName, Sha256};
 
 use super::Rule;
 
+/// Something odd about a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Odd {
+    /// The rule that it breaks.
+    pub rule: Rule,
+    /// The path.
+    pub path: String,
+    /// In words.
+    pub what: String,
+}
+
 #[derive(Default)]
 struct Inner {
     paths: BTreeSet<String>,
@@ -19,7 +30,7 @@ struct Inner {
     asked: u64,
     newest: BTreeMap<(NodeName, String), u64>,
     forgiving: bool,
-    found: Vec<(Rule, String)>,
+    found: Vec<Odd>,
 }
 
 /// Looks at managed paths.
@@ -77,12 +88,13 @@ impl FileWatch {
             let hash = sha256(&bytes);
             if !inner.allowed.contains(&hash) {
                 let what = format!("{node}: {path} holds {} bytes that nobody put there", bytes.len());
-                inner.found.push((Rule::TornFile, what));
+                inner.found.push(Odd { rule: Rule::TornFile, path: path.clone(), what });
             }
             let Some(rank) = inner.ranks.get(&(path.clone(), hash)) else { continue };
             let newest = inner.newest.entry((node.clone(), path.clone())).or_default();
             if *rank < *newest && !inner.forgiving {
-                inner.found.push((Rule::FileFellBack, format!("{node}: {path} holds an older version again")));
+                let what = format!("{node}: {path} holds an older version again");
+                inner.found.push(Odd { rule: Rule::FileFellBack, path: path.clone(), what });
             }
             *newest = *rank;
         }
@@ -90,7 +102,7 @@ impl FileWatch {
 
     /// What was found since the last call.
     #[must_use]
-    pub fn take(&self) -> Vec<(Rule, String)> {
+    pub fn take(&self) -> Vec<Odd> {
         std::mem::take(&mut self.inner().found)
     }
 }

@@ -35,7 +35,14 @@ impl HostCheck {
     }
 
     /// Takes in what happened on a host.
-    pub fn take(&mut self, node: &NodeName, host: &SimHost, log: &LogCheck, now: u64, found: &mut Vec<Found>) {
+    pub fn take(
+        &mut self,
+        node: &NodeName,
+        host: &SimHost,
+        log: &LogCheck,
+        now: u64,
+        found: &mut Vec<Found>,
+    ) {
         let history = host.history();
         let seen = self.seen.insert(node.clone(), history.len()).unwrap_or(0);
         for record in history.get(seen..).unwrap_or_default() {
@@ -50,7 +57,8 @@ impl HostCheck {
             match &record.event {
                 SimEvent::Started(_) => {
                     self.starts += 1;
-                    if let Some((other, i)) = self.living.insert(uid, (node.clone(), record.key.incarnation)) {
+                    if let Some((other, i)) = self.living.insert(uid, (node.clone(), record.key.incarnation))
+                    {
                         tell(Rule::TwoLive, &format!("incarnation {i} lives on {other}"));
                     }
                     if !log.bound.contains(&(uid, node.clone())) {

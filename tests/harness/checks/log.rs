@@ -65,7 +65,11 @@ impl LogCheck {
         let before = self.trace.map(|t| t.as_bytes().to_vec()).unwrap_or_default();
         let head = format!("{}|{}|{}|{:?}|", m.stream, m.sequence, m.subject, m.at);
         if let Some(lines) = &mut self.lines {
-            lines.push(format!("{now} {head}{:?}|{}", m.headers, String::from_utf8_lossy(&m.body).escape_debug()));
+            lines.push(format!(
+                "{now} {head}{:?}|{}",
+                m.headers,
+                String::from_utf8_lossy(&m.body).escape_debug()
+            ));
         }
         self.trace = Some(sha256(&[&before, head.as_bytes(), &m.body].concat()));
     }
@@ -194,7 +198,10 @@ impl LogCheck {
                 if (is.epoch.rank(), is.revision) < (was.epoch.rank(), was.revision)
                     && is.epoch.rank() <= was.epoch.rank()
                 {
-                    let detail = format!("{node} held {} of {}, now {} of {}", was.revision, was.epoch, is.revision, is.epoch);
+                    let detail = format!(
+                        "{node} held {} of {}, now {} of {}",
+                        was.revision, was.epoch, is.revision, is.epoch
+                    );
                     found.push(Found { at_ms: now, rule: Rule::HeldFellBack, detail });
                 }
             }
@@ -202,7 +209,12 @@ impl LogCheck {
         for exit in &report.exits {
             let known = self.exits.insert((exit.u, exit.i), exit.seq);
             if known.is_some_and(|seq| seq != exit.seq) {
-                let detail = format!("{node}: incarnation {} of {} ended as {known:?} and as {}", exit.i, exit.u.short(), exit.seq);
+                let detail = format!(
+                    "{node}: incarnation {} of {} ended as {known:?} and as {}",
+                    exit.i,
+                    exit.u.short(),
+                    exit.seq
+                );
                 found.push(Found { at_ms: now, rule: Rule::ExitTwice, detail });
             }
         }
@@ -216,7 +228,8 @@ impl LogCheck {
 
     /// The observed plane is empty. What it said stays known: a leader that has not noticed yet acts on it, and rightly.
     pub fn observed_lost(&mut self) {
-        let keys: Vec<Key> = self.fleet.revisions.keys().filter(|k| k.bucket() == Bucket::Observed).cloned().collect();
+        let keys: Vec<Key> =
+            self.fleet.revisions.keys().filter(|k| k.bucket() == Bucket::Observed).cloned().collect();
         for key in keys {
             self.fleet.revisions.remove(&key);
         }

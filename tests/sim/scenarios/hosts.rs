@@ -69,7 +69,10 @@ fn a_cut_off_node_goes_on_and_ends_moved_work_when_it_returns() {
         world.until(20_000, |w| ready(w) >= 9 && w.checks.log.fleet.is_lost(&node)).await.expect("replaced");
         assert_eq!(world.machines[cut].host.living().len(), its, "cut off, it goes on");
         world.heal(node.as_str());
-        world.until(60_000, |w| w.machines[cut].host.living().is_empty()).await.expect("it ends what was moved");
+        world
+            .until(60_000, |w| w.machines[cut].host.living().is_empty())
+            .await
+            .expect("it ends what was moved");
         end_well(world).await;
     });
 }

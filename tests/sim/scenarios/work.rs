@@ -66,7 +66,8 @@ fn a_rollout_is_finished_through_crashes() {
         for round in 0..8 {
             world.pass(700).await;
             if round % 2 == 0 {
-                let leader = world.leader(ControllerName::Deployment).or(world.leader(ControllerName::Scheduler));
+                let leader =
+                    world.leader(ControllerName::Deployment).or(world.leader(ControllerName::Scheduler));
                 if let Some(leader) = leader {
                     world.replicas[leader].kill();
                 }
