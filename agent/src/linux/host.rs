@@ -68,10 +68,12 @@ impl LinuxHost {
     }
 
     async fn try_spawn(&self, client: &HolderClient, spawn: HostSpawn) -> Result<Spawned, SpawnError> {
-        let is_default = spawn.nofile == Rlimit::NOFILE;
+        // Of several starts that are refused at once, each is tried again: only what was asked in full counts.
+        let asked_in_full = spawn.nofile == Rlimit::NOFILE && !self.modest.load(Ordering::Relaxed);
         let tried = client.spawn(self.to_spawn(spawn.clone())).await.map_err(|error| spawn_error(&error));
         let refused = matches!(&tried, Err(SpawnError::Not(StartFailure::Failed(Reason::LimitRefused, _))));
-        if refused && is_default && !self.modest.swap(true, Ordering::Relaxed) {
+        if refused && asked_in_full {
+            self.modest.store(true, Ordering::Relaxed);
             return client.spawn(self.to_spawn(spawn)).await.map_err(|error| spawn_error(&error));
         }
         tried
