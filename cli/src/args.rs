@@ -41,6 +41,9 @@ pub struct Global {
     /// How long to go on asking while no controller answers
     #[arg(long, global = true, value_name = "DURATION", value_parser = target::duration, default_value = "6s")]
     pub request_timeout: ostler_schemas::quantity::Dur,
+    /// The answers that this program reads: not typed, but wanted wherever the rest is.
+    #[arg(skip)]
+    pub attendance: crate::client::Attendance,
 }
 
 /// The commands.

@@ -5,15 +5,16 @@
 //! apart into "no bus", "no controller" and "no answer"; a request that nobody took is repeated for a while, one that
 //! somebody may have taken is not. After a write this client reads no older state than its own write.
 
+pub mod attend;
 mod replies;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ostler_bus::TopicRef;
 use ostler_bus::store::Headers;
 use ostler_bus::topic::Outgoing;
+use ostler_bus::{EntropyRef, TopicRef};
 use ostler_schemas::codec::{self, Wire};
 use ostler_schemas::spec::ContentRef;
 use ostler_schemas::subject::{ApiSubject, Verb};
@@ -26,6 +27,7 @@ use ostler_schemas::v1::status::View;
 use ostler_schemas::{Name, ObjectRef, Revision, headers};
 use serde_bytes::ByteBuf;
 
+pub use attend::Attendance;
 pub use replies::Replies;
 
 use crate::failure::{Failure, Unreachable};
@@ -51,6 +53,8 @@ pub struct Client {
     servers: String,
     seen: AtomicU64,
     persistence: Duration,
+    entropy: EntropyRef,
+    attendance: Attendance,
 }
 
 impl std::fmt::Debug for Client {
@@ -63,10 +67,18 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// Calls as `caller`; `servers` is what messages name when nobody answers.
+    /// Calls as `caller`; `servers` is what messages name when nobody answers. Ids of answers come from `entropy`.
     #[must_use]
-    pub fn new(topic: TopicRef, caller: Name, servers: String) -> Self {
-        Self { topic, caller, servers, seen: AtomicU64::new(0), persistence: PERSISTENCE }
+    pub fn new(topic: TopicRef, caller: Name, servers: String, entropy: EntropyRef) -> Self {
+        let (seen, attendance) = (AtomicU64::new(0), Attendance::default());
+        Self { topic, caller, servers, seen, persistence: PERSISTENCE, entropy, attendance }
+    }
+
+    /// With the program's own attendance, which takes leave of all answers when the program ends.
+    #[must_use]
+    pub fn with_attendance(mut self, attendance: Attendance) -> Self {
+        self.attendance = attendance;
+        self
     }
 
     /// With another time for which a request that nobody took is repeated.
@@ -297,6 +309,11 @@ impl Client {
         if seen > 0 {
             head.set(headers::MIN_REVISION, seen.to_string());
         }
+        // An id of its own for each: the farewell to an answer that broke must not end the one that follows it.
+        let id = lasts(verb).then(|| self.entropy.txn());
+        if let Some(id) = id {
+            head.set(headers::TXN, id.to_string());
+        }
         let deadline = tokio::time::Instant::now() + self.persistence;
         loop {
             let message = Outgoing::new(subject.clone(), body.clone()).with_headers(head.clone());
@@ -305,7 +322,10 @@ impl Client {
             let patience = if is_read(verb) { READ_PATIENCE } else { PATIENCE };
             let mut replies = Replies::new(stream, self.place(&subject)).with_patience(patience);
             if !replies.nobody_listens().await {
-                return Ok(replies);
+                return Ok(match id {
+                    Some(id) => replies.attended(self.attendance.attend(&self.topic, &self.caller, id)),
+                    None => replies,
+                });
             }
             if tokio::time::Instant::now() >= deadline {
                 return Err(self.no_controller(&subject));
@@ -342,6 +362,11 @@ impl Client {
 /// Whether a verb changes nothing and is answered from memory.
 fn is_read(verb: Verb) -> bool {
     matches!(verb, Verb::Get | Verb::List | Verb::Watch | Verb::Rollout)
+}
+
+/// Whether an answer may go on for as long as somebody reads it.
+fn lasts(verb: Verb) -> bool {
+    matches!(verb, Verb::Watch | Verb::Logs | Verb::Events)
 }
 
 /// Whether nothing can have come of the request: it was not carried out, or there is nothing to carry out.

@@ -73,8 +73,9 @@ pub async fn session(global: &Global) -> Result<Session, Failure> {
                     .to_owned(),
         })));
     }
-    let client = Client::new(bus.topic.clone(), context.user, servers)
-        .with_persistence(global.request_timeout.to_std());
+    let client = Client::new(bus.topic.clone(), context.user, servers, entropy)
+        .with_persistence(global.request_timeout.to_std())
+        .with_attendance(global.attendance.clone());
     Ok(Session { client, namespace, context: name, bus: Some(bus) })
 }
 

@@ -228,8 +228,8 @@ impl Running {
     fn global(&self, args: &Dev) -> Global {
         Global {
             context: Some(self.fleet.context().display().to_string()),
-            namespace: None,
             request_timeout: args.ready_timeout,
+            ..Global::default()
         }
     }
 

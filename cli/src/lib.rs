@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
+use client::Attendance;
 use failure::Failure;
 use out::Out;
 
@@ -93,11 +94,16 @@ fn start(cli: Cli, out: &mut Out) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::local("cannot start", error))?;
+    let attendance = cli.global.attendance.clone();
     // `dev` has children to end first, so it listens for signals itself.
     if !matches!(cli.command, Command::Dev(_)) {
-        runtime.spawn(end_on_interrupt());
+        runtime.spawn(end_on_interrupt(attendance.clone()));
     }
-    let result = runtime.block_on(commands::run(cli, out));
+    let result = runtime.block_on(async {
+        let result = commands::run(cli, out).await;
+        attendance.end().await;
+        result
+    });
     // A read of standard input cannot be cancelled; whatever it still waits for is of no use to anybody.
     runtime.shutdown_background();
     result
@@ -105,8 +111,9 @@ fn start(cli: Cli, out: &mut Out) -> Result<(), Failure> {
 
 /// Ctrl-C ends this program and nothing else. It may be reading standard input or writing to a slow pipe, which nothing
 /// can interrupt, so it does not wait for the command to notice.
-async fn end_on_interrupt() {
+async fn end_on_interrupt(attendance: Attendance) {
     if tokio::signal::ctrl_c().await.is_ok() {
+        attendance.end().await;
         let failure = Failure::Interrupted;
         if let Some(text) = failure.text() {
             eprintln!("\n{text}");

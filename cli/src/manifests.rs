@@ -54,7 +54,8 @@ pub fn read(sources: &Sources, namespace: &Namespace) -> Result<Manifests, Failu
     if documents.is_empty() {
         return Err(Failure::message("there is no manifest in what was given with -f"));
     }
-    let documents = items_of_lists(documents);
+    // Here and not in the check, which would leave more manifests than documents.
+    let documents = manifest::expand_lists(documents);
     let options = Options { default_namespace: namespace.clone(), ..Options::default() };
     let checked = manifest::check(documents.clone(), &options).map_err(Failure::Refused)?;
     Ok(Manifests { checked, documents })
@@ -122,23 +123,6 @@ fn put_namespace(root: &mut Node, namespace: &Namespace) {
     fields.retain(|field| field.key != "namespace");
     let value = Node { place, value: Value::Scalar(Scalar::quoted(namespace.to_string())) };
     fields.push(Entry { key: "namespace".to_owned(), place, value });
-}
-
-/// Documents of `kind: List` stand for their items.
-fn items_of_lists(documents: Vec<Document>) -> Vec<Document> {
-    documents
-        .into_iter()
-        .flat_map(|document| {
-            let is_list = document.root.get("kind").and_then(Node::text) == Some("List");
-            let items = document.root.get("items").map(|items| &items.value);
-            match items {
-                Some(Value::List(items)) if is_list && document.problems.is_empty() => {
-                    items.iter().map(|item| Document::new(document.file.clone(), item.clone())).collect()
-                }
-                Some(_) | None => vec![document],
-            }
-        })
-        .collect()
 }
 
 /// The texts, each with the name that findings call it by.

@@ -9,6 +9,7 @@ use ostler_bus::topic::Message;
 use ostler_schemas::headers;
 use ostler_schemas::v1::api::ApiError;
 
+use super::attend::Attended;
 use crate::failure::{Failure, Unreachable};
 
 /// Status of the bus's own answer when nobody serves a subject.
@@ -24,6 +25,8 @@ pub struct Replies {
     ahead: Option<Message>,
     seen: u64,
     ended: bool,
+    /// Tells the answering side that this is read, for as long as it is.
+    _attended: Option<Attended>,
     /// How many parts the answering side itself says were lost.
     pub lost: u64,
 }
@@ -41,13 +44,20 @@ impl Replies {
     /// An answer to what was sent to `place`.
     #[must_use]
     pub fn new(stream: BoxStream<'static, Message>, place: String) -> Self {
-        Self { stream, place, patience: None, ahead: None, seen: 0, ended: false, lost: 0 }
+        Self { stream, place, patience: None, ahead: None, seen: 0, ended: false, _attended: None, lost: 0 }
     }
 
     /// Silence longer than this is a failure.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
+        self
+    }
+
+    /// Attended for as long as this is not dropped.
+    #[must_use]
+    pub(super) fn attended(mut self, attended: Attended) -> Self {
+        self._attended = Some(attended);
         self
     }
 

@@ -83,7 +83,9 @@ pub(crate) fn client(scripts: Vec<Vec<Message>>) -> (std::sync::Arc<Scripted>, C
         heard: Mutex::new(Vec::new()),
         link,
     });
-    let client = Client::new(topic.clone(), "anna".parse().expect("a name"), "tls://x:4222".to_owned());
+    let entropy = std::sync::Arc::new(ostler_bus::entropy::SeededEntropy::from_number(1));
+    let caller = "anna".parse().expect("a name");
+    let client = Client::new(topic.clone(), caller, "tls://x:4222".to_owned(), entropy);
     (topic, client)
 }
 
