@@ -235,12 +235,13 @@ fn roll_out(fleet: &Fleet, uid: &Uid, now: Now) -> Plan {
     let sight = sight(fleet, object, &state);
     let can_revert = file_of_version(fleet, object, state.last_good).is_some();
     let rules = rules_of_version(fleet, object, spec, state.target);
+    let version = state.target;
     let next = rollout::advance(state, &sight, rules, can_revert, now);
     rollout::tell(&mut plan, object, started.into_iter().chain(next.tell));
     if let Some(ms) = next.wake_in_ms {
         plan.wake_in(ms);
     }
-    plan.why.push(sight.summary);
+    plan.why.push(format!("version {version}: {}", sight.summary));
     if known != Some(&next.state) {
         // Written with the state, so that the nodes' documents find it fresh and need not touch it each.
         if known.map(|k| k.target) != Some(next.state.target)
@@ -289,11 +290,8 @@ fn sight(fleet: &Fleet, object: &Object, state: &RolloutState) -> Sight {
     let reachable = nodes.len() - offline;
     sight.healthy = holds == reachable && (reachable > 0 || nodes.is_empty());
     let first = waiting.first().map(|node| format!("; waits for {node}")).unwrap_or_default();
-    sight.summary = format!(
-        "version {}: {holds} of {} nodes hold it, {failed} failed, {offline} offline{first}",
-        state.target,
-        nodes.len()
-    );
+    sight.summary =
+        format!("{holds} of {} nodes hold it, {failed} failed, {offline} offline{first}", nodes.len());
     sight
 }
 

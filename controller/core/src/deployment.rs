@@ -158,7 +158,7 @@ impl Look<'_> {
             let key = Key::State(ControllerName::Deployment, StateSubject::Uid(uid));
             plan.put(self.fleet, key, Body::Rollout(next.state));
         }
-        plan.why.push(sight.summary);
+        plan.why.push(format!("version {}: {}", self.wanted.version, sight.summary));
         if turned {
             // The moves were for the version that has just been given up.
             plan.wake_in(0);
@@ -389,8 +389,7 @@ impl Look<'_> {
         sight.healthy = moves.is_idle() && ready == situation.replicas && total == ready as usize;
         sight.waiting_since = (!sight.healthy && moves.is_idle()).then_some(newest);
         sight.summary = format!(
-            "version {}: {ready} of {} ready, {total} should run; {} to end, {} to make",
-            self.wanted.version,
+            "{ready} of {} ready, {total} should run; {} to end, {} to make",
             situation.replicas,
             moves.end.len(),
             moves.create
