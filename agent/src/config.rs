@@ -9,7 +9,7 @@
 //! log_dir = "/var/log/ostler"
 //! address = "10.0.0.7"          # what others reach this node's processes at; found if left out
 //! ports = "20000-29999"         # what the scheduler may assign
-//! default_user = "nobody"       # whom processes run as that name no user
+//! default_user = "ostler-work"  # whom processes run as that name no user
 //! allow_root = false            # whether processes may ask to run as root
 //!
 //! [labels]
@@ -35,8 +35,11 @@ use crate::ports::Identity;
 /// What the scheduler may assign when nothing is said: above what hosts give out to clients of outgoing connections
 /// by default is too little room, below it is plenty.
 const PORTS: (u16, u16) = (20_000, 29_999);
-/// Whom processes run as that name no user, when the agent has root's rights.
-const DEFAULT_USER: &str = "nobody";
+/// Whom processes run as that name no user, when the agent has root's rights: the user that packages make for this,
+/// because what else runs as `nobody` could signal and trace them.
+const DEFAULT_USER: &str = "ostler-work";
+/// The same on a host where there is no such user.
+const FALLBACK_USER: &str = "nobody";
 
 /// The file as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -207,7 +210,7 @@ fn check(path: &Path, raw: Raw) -> Result<Settings, SettingsError> {
     Ok(Settings {
         address: raw.address.unwrap_or_else(|| own_address(&bus.servers)),
         // In a sandbox whoever runs it; without root's rights there is no choice.
-        default_user: raw.default_user.or_else(|| (privileged && !sandbox).then(|| DEFAULT_USER.to_owned())),
+        default_user: raw.default_user.or_else(|| (privileged && !sandbox).then(|| default_user().to_owned())),
         allow_root: raw.allow_root.unwrap_or(sandbox),
         labels: raw.labels,
         root: raw.root,
@@ -224,6 +227,13 @@ fn check(path: &Path, raw: Raw) -> Result<Settings, SettingsError> {
 #[must_use]
 pub fn is_privileged() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+fn default_user() -> &'static str {
+    match nix::unistd::User::from_name(DEFAULT_USER) {
+        Ok(Some(_)) => DEFAULT_USER,
+        Ok(None) | Err(_) => FALLBACK_USER,
+    }
 }
 
 fn read_ports(text: &str) -> Option<(u16, u16)> {

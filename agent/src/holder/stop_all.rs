@@ -1,4 +1,4 @@
-//! `ostler-agent holder --stop-all`: what a service manager runs before the host goes down, agent or no agent.
+//! `ostler-agent holder --dir DIR --stop-all MILLISECONDS`: what a service manager runs before the host goes down, agent or no agent.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
