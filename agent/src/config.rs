@@ -210,7 +210,9 @@ fn check(path: &Path, raw: Raw) -> Result<Settings, SettingsError> {
     Ok(Settings {
         address: raw.address.unwrap_or_else(|| own_address(&bus.servers)),
         // In a sandbox whoever runs it; without root's rights there is no choice.
-        default_user: raw.default_user.or_else(|| (privileged && !sandbox).then(|| default_user().to_owned())),
+        default_user: raw
+            .default_user
+            .or_else(|| (privileged && !sandbox).then(|| default_user().to_owned())),
         allow_root: raw.allow_root.unwrap_or(sandbox),
         labels: raw.labels,
         root: raw.root,
