@@ -182,6 +182,8 @@ pub(crate) struct Board {
     pub(crate) files_held: HeldDocument,
     pub(crate) documents_at: Option<Timestamp>,
     pub(crate) assigned: u32,
+    /// Labels of the node that the run document carries.
+    pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) conditions: BTreeMap<String, Condition>,
     pub(crate) host: Option<HostInfo>,
     pub(crate) bus: BusView,
@@ -290,9 +292,13 @@ impl Context {
     }
 
     pub(crate) fn node_facts(&self) -> NodeFacts {
-        let facts = self.board().facts.clone();
+        let (facts, told) = {
+            let board = self.board();
+            (board.facts.clone(), board.node_labels.clone())
+        };
         let mut labels = self.deps.config.labels.clone();
         labels.extend(fact_labels(&facts));
+        labels.extend(told);
         NodeFacts {
             hostname: facts.hostname,
             address: facts.address,

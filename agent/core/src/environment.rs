@@ -18,7 +18,8 @@ pub struct NodeFacts {
     pub address: String,
     /// What managed paths lie below; empty on a host.
     pub root: String,
-    /// Its labels as far as the agent knows them: those of its own configuration and its facts.
+    /// Its labels as far as the agent knows them: those of its own configuration and its facts, and over them those
+    /// that its run document carries.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -172,8 +173,9 @@ fn fact(s: &Surroundings<'_>, path: &FieldPath) -> Option<String> {
         FieldPath::NodeAddress(which) => (which == "internal").then(|| s.facts.address.clone()),
         FieldPath::LimitCpu => s.template.resources.limits.cpu.map(|c| c.to_string()),
         FieldPath::LimitMemory => s.template.resources.limits.memory.map(|m| m.as_bytes().to_string()),
-        // A stored template has no labels, and Nodes have no variables yet.
-        FieldPath::Label(_) | FieldPath::NodeVar(_) => None,
+        FieldPath::Label(key) => s.template.labels.get(key).cloned(),
+        // Nodes have no variables yet.
+        FieldPath::NodeVar(_) => None,
     }
 }
 
@@ -219,6 +221,51 @@ mod tests {
         assert_eq!(go(":$(OSTLER_PORT_HTTP)/x").as_deref(), Ok(":8080/x"));
         assert_eq!(go("$$(A) $A $ $(").as_deref(), Ok("$(A) $A $ $("));
         assert!(matches!(go("$(B)"), Err(WordsError::UnknownName { .. })));
+    }
+
+    fn taking(path: &str) -> ostler_schemas::spec::EnvVar {
+        let field_path = path.parse().expect("a path");
+        let field_ref = ostler_schemas::spec::FieldRef { field_path };
+        let value_from = Some(ostler_schemas::spec::EnvSource { field_ref });
+        ostler_schemas::spec::EnvVar { name: "V".to_owned(), value: None, value_from }
+    }
+
+    #[test]
+    fn facts_are_taken_from_the_template_and_from_the_node() {
+        let label = |k: &str, v: &str| -> BTreeMap<String, String> { [(k.to_owned(), v.to_owned())].into() };
+        let (user, ports) = (UserFacts::default(), BTreeMap::new());
+        let facts = NodeFacts { labels: label("rack", "r7"), ..NodeFacts::default() };
+        let value = |path: &str| {
+            let template = ProcessTemplate {
+                env: vec![taking(path)],
+                labels: label("app", "web"),
+                ..crate::unit::tests::template("/bin/app", ostler_schemas::spec::Restart::Always)
+            };
+            let words = words(&Surroundings {
+                template: &template,
+                uid: Uid::from_bytes([1; 16]),
+                namespace: &Namespace::default_namespace(),
+                name: &"web-1".parse().expect("a name"),
+                version: Version(1),
+                token: Token::default(),
+                ports: &ports,
+                node: &"n1".parse().expect("a node"),
+                facts: &facts,
+                user: &user,
+            })?;
+            Ok(words
+                .env
+                .into_iter()
+                .find(|(name, _)| name == "V")
+                .map(|(_, value)| value)
+                .unwrap_or_default())
+        };
+        assert_eq!(value("metadata.labels['app']").as_deref(), Ok("web"));
+        assert_eq!(value("node.labels['rack']").as_deref(), Ok("r7"));
+        assert_eq!(value("node.labels['ostler/node']").as_deref(), Ok("n1"));
+        for unknown in ["metadata.labels['x']", "node.labels['x']"] {
+            assert!(matches!(value(unknown), Err(WordsError::UnknownFact { .. })), "{unknown}");
+        }
     }
 
     #[test]

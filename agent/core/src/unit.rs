@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 mod exits;
 mod settle;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 pub use exits::{EXITS_KEPT, HostExit, HowEnded};

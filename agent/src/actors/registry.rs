@@ -386,7 +386,11 @@ impl State {
         }
         self.items = items.items;
         let assigned = self.items.values().filter(|i| i.goal == Goal::Run).count();
-        self.context.board().assigned = u32::try_from(assigned).unwrap_or(u32::MAX);
+        {
+            let mut board = self.context.board();
+            board.assigned = u32::try_from(assigned).unwrap_or(u32::MAX);
+            board.node_labels.clone_from(&document.labels);
+        }
         for uid in self.items.keys().copied().collect::<Vec<_>>() {
             self.want_process(me, uid).await?;
         }

@@ -70,6 +70,7 @@ pub(crate) fn template(command: &str, restart: Restart) -> ProcessTemplate {
         tolerations: Vec::new(),
         limit_nofile: Rlimit::NOFILE,
         needs: Vec::new(),
+        labels: Default::default(),
     }
 }
 
@@ -136,6 +137,8 @@ pub(crate) struct Plane {
     pub(crate) ledger: Arc<SimLedger>,
     pub(crate) started_at: Timestamp,
     pub(crate) term: u64,
+    /// Labels of the node that run documents carry.
+    pub(crate) labels: BTreeMap<String, String>,
     clock: Arc<SimClock>,
     facts: Arc<SimFacts>,
     entropy: EntropyRef,
@@ -163,6 +166,7 @@ impl Plane {
             node: "n1".parse().expect("a name"),
             agent: None,
             term: 1,
+            labels: BTreeMap::new(),
             started_at,
             bus,
             host,
@@ -315,6 +319,7 @@ impl Plane {
         let document = RunDocument {
             epoch: epoch(self.term),
             bulk: bulk.map(str::to_owned),
+            labels: self.labels.clone(),
             owners: vec![DocumentOwner { ns: Namespace::default_namespace(), owner }],
             templates: templates.to_vec(),
             entries,

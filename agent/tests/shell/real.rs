@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ostler_agent::NodeConfig;
 use ostler_agent::linux::{FileLedger, LinuxFiles, LinuxHost, ProcessLog};
-use ostler_schemas::spec::{Drift, Restart};
+use ostler_schemas::spec::{Drift, EnvSource, EnvVar, FieldRef, Restart};
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::report::{ExitReason, FileState, ProcessPhase, Report};
 
@@ -145,6 +145,40 @@ async fn processes_and_files_live_through_the_deaths_of_agent_and_holder() {
     let report = plane.report().await.expect("a report");
     let last = report.exits.iter().rfind(|e| e.u == uid(1)).expect("its exit");
     assert!(matches!(last.reason, ExitReason::Signaled | ExitReason::Unknown), "{last:?}");
+}
+
+#[tokio::test]
+async fn variables_show_the_labels_of_process_and_node_and_a_new_label_waits_for_the_next_start() {
+    let taking = |name: &str, path: &str| {
+        let field_ref = FieldRef { field_path: path.parse().expect("a path") };
+        EnvVar { name: name.to_owned(), value: None, value_from: Some(EnvSource { field_ref }) }
+    };
+    let host = Box::new();
+    let mut plane = Plane::new().await;
+    plane.start_agent_on(host.parts()).await;
+    let mut speaker = shell("echo $APP on $RACK; exec sleep 600");
+    speaker.env = vec![taking("APP", "metadata.labels['app']"), taking("RACK", "node.labels['rack']")];
+    speaker.labels.insert("app".to_owned(), "web".to_owned());
+    let hash = plane.put_template(&speaker).await;
+    plane.labels.insert("rack".to_owned(), "r7".to_owned());
+    plane.put_run(vec![entry(1, 0, Goal::Run)], &[hash], None).await;
+    let log = ProcessLog::new(&host.path("log"), "default", "web-1");
+    let said =
+        |what: &str| log.tail(None).is_ok_and(|tail| String::from_utf8_lossy(&tail.bytes).contains(what));
+    plane.until("both are shown", |_| said("web on r7")).await;
+    plane.until_report("it runs", |r| pid(r, 1).is_some()).await;
+    let report = plane.report().await.expect("a report");
+    let before = pid(&report, 1).expect("runs");
+    plane.labels.insert("rack".to_owned(), "r8".to_owned());
+    plane.put_run(vec![entry(1, 0, Goal::Run)], &[hash], None).await;
+    plane.until_report("the document is taken", |r| r.run.revision > report.run.revision).await;
+    assert_eq!(pid(&plane.report().await.expect("a report"), 1), Some(before), "nothing was restarted");
+    let target = nix::unistd::Pid::from_raw(i32::try_from(before).expect("a pid"));
+    nix::sys::signal::kill(target, nix::sys::signal::Signal::SIGKILL).expect("kills");
+    plane.until("the next start shows the new one", |_| said("web on r8")).await;
+    plane.put_run(vec![entry(1, 0, Goal::Stop)], &[hash], None).await;
+    plane.until_report("it ended", |r| r.processes.iter().all(|p| p.phase == ProcessPhase::Stopped)).await;
+    plane.kill_agent().await;
 }
 
 #[tokio::test]

@@ -113,6 +113,19 @@ impl Spec {
     }
 }
 
+impl Spec {
+    /// The template as it is stored for processes to be made from, with the labels that they get: the template's own,
+    /// or those of a Process itself, whose object has `labels`.
+    #[must_use]
+    pub fn template_to_store(&self, labels: &Labels) -> Option<ProcessTemplate> {
+        let labels = match self {
+            Spec::Deployment(spec) => &spec.template.metadata.labels,
+            Spec::Process(_) | Spec::Node(_) | Spec::Namespace(_) | Spec::ConfigFile(_) => labels,
+        };
+        self.process_template().map(|template| ProcessTemplate { labels: labels.clone(), ..template.clone() })
+    }
+}
+
 /// A map of texts, in a fixed order.
 pub type TextMap = BTreeMap<String, String>;
 

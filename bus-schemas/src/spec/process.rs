@@ -1,5 +1,7 @@
 //! What a process is: its program, its surroundings, its limits, how it is stopped, restarted, probed and placed.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
@@ -85,6 +87,10 @@ pub struct ProcessTemplate {
     pub limit_nofile: Rlimit,
     /// What must hold on the node before it starts.
     pub needs: Vec<Need>,
+    /// The labels of its processes, for variables taken from them. Only in a stored template, which stands alone: in a
+    /// manifest and in an object they are in the metadata, and this is empty.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 /// A port that a process listens on.
@@ -202,6 +208,9 @@ struct RestartFields<'a> {
     /// Limits that variables are taken from: such a process sees a change only when it starts anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     limits_in_env: Option<Amounts>,
+    /// Likewise labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels_in_env: BTreeMap<&'a str, &'a str>,
 }
 
 impl ProcessTemplate {
@@ -227,6 +236,7 @@ impl ProcessTemplate {
             start_limit_action: self.start_limit_action,
             needs: &self.needs,
             limits_in_env: self.limits_in_env(),
+            labels_in_env: self.labels_in_env(),
         };
         // Structs of text, numbers and lists always have a JSON form; were that ever untrue, every template would
         // hash alike and the tests of this function would say so.
@@ -234,13 +244,35 @@ impl ProcessTemplate {
         Sha256::from_bytes(sha2::Sha256::digest(&bytes).into())
     }
 
+    /// The facts that variables are taken from.
+    fn paths(&self) -> impl Iterator<Item = &FieldPath> {
+        self.env.iter().filter_map(|v| v.value_from.as_ref()).map(|from| &from.field_ref.field_path)
+    }
+
+    /// The labels of its node that variables are taken from.
+    pub fn node_labels_in_env(&self) -> impl Iterator<Item = &str> {
+        self.paths().filter_map(|path| match path {
+            FieldPath::NodeLabel(key) => Some(key.as_str()),
+            FieldPath::Name
+            | FieldPath::Namespace
+            | FieldPath::Uid
+            | FieldPath::Label(_)
+            | FieldPath::NodeName
+            | FieldPath::NodeHostname
+            | FieldPath::NodeVar(_)
+            | FieldPath::NodeAddress(_)
+            | FieldPath::LimitCpu
+            | FieldPath::LimitMemory => None,
+        })
+    }
+
+    fn labels_in_env(&self) -> BTreeMap<&str, &str> {
+        let refers = |key: &str| self.paths().any(|p| matches!(p, FieldPath::Label(k) if k == key));
+        self.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).filter(|(key, _)| refers(key)).collect()
+    }
+
     fn limits_in_env(&self) -> Option<Amounts> {
-        let refers = |path: &FieldPath| {
-            self.env
-                .iter()
-                .filter_map(|v| v.value_from.as_ref())
-                .any(|from| from.field_ref.field_path == *path)
-        };
+        let refers = |path: &FieldPath| self.paths().any(|p| p == path);
         let cpu = if refers(&FieldPath::LimitCpu) { self.resources.limits.cpu } else { None };
         let memory = if refers(&FieldPath::LimitMemory) { self.resources.limits.memory } else { None };
         (cpu.is_some() || memory.is_some()).then_some(Amounts { cpu, memory })

@@ -28,6 +28,7 @@ pub(crate) fn template() -> ProcessTemplate {
         tolerations: Vec::new(),
         limit_nofile: Rlimit::NOFILE,
         needs: Vec::new(),
+        labels: Default::default(),
     }
 }
 

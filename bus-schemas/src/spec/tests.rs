@@ -80,6 +80,29 @@ fn limits_count_for_the_restart_when_a_variable_shows_them() {
 }
 
 #[test]
+fn labels_count_for_the_restart_when_a_variable_shows_them_and_travel_with_the_stored_template() {
+    let labels = |app: &str, tier: &str| -> Labels {
+        [("app", app), ("tier", tier)].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    };
+    let with = |env: &[EnvVar], labels| {
+        let spec = Spec::Process(Box::new(ProcessSpec(ProcessTemplate { env: env.to_vec(), ..template() })));
+        spec.template_to_store(&labels).expect("a template")
+    };
+    let field_ref = FieldRef { field_path: FieldPath::Label("app".to_owned()) };
+    let shown = [EnvVar { name: "A".to_owned(), value: None, value_from: Some(EnvSource { field_ref }) }];
+    let hash = |env: &[EnvVar], app, tier| with(env, labels(app, tier)).restart_hash();
+    assert_eq!(hash(&[], "a", "b"), hash(&[], "c", "d"));
+    assert_eq!(hash(&shown, "a", "b"), hash(&shown, "a", "d"));
+    assert_ne!(hash(&shown, "a", "b"), hash(&shown, "c", "b"));
+    let stored = with(&shown, labels("a", "b"));
+    let back: ProcessTemplate =
+        crate::codec::decode(&crate::codec::encode(&stored).expect("encodes")).expect("decodes");
+    assert_eq!(back, stored);
+    let bare = crate::codec::encode(&template()).expect("encodes");
+    assert!(!bare.windows(7).any(|w| w == b"\xa6labels"), "without labels its bytes are as they ever were");
+}
+
+#[test]
 fn selectors_need_every_pair() {
     let labels: Labels = [("role", "web"), ("rack", "r7")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     let pick = |k: &str, v: &str| -> Labels { [(k.to_owned(), v.to_owned())].into() };

@@ -30,6 +30,10 @@ pub struct RunDocument {
     /// Set when this document stops many processes on purpose: the reasons, for people.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bulk: Option<String>,
+    /// Those of the node's labels, as the API has them, that variables of some process here are taken from. A change
+    /// of them restarts nothing: it is seen by the next start.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub labels: BTreeMap<String, String>,
     /// Owners that entries refer to by position.
     pub owners: Vec<DocumentOwner>,
     /// Template hashes that entries refer to by position.

@@ -109,18 +109,20 @@ fn settle_all(plan: &mut Plan, fleet: &Fleet, uid: &Uid, now: Now) {
 }
 
 /// The template in force.
-struct Wanted<'a> {
+struct Wanted {
     version: Version,
-    template: &'a ProcessTemplate,
+    template: ProcessTemplate,
     hash: Sha256,
     restart: Sha256,
 }
 
-impl<'a> Wanted<'a> {
-    fn of(fleet: &'a Fleet, object: &'a Object, version: Version) -> Option<Self> {
-        let template = rollout::spec_of_version(fleet, object, version)?.process_template()?;
-        let hash = Plan::nothing().template(fleet, template).ok()?;
-        Some(Self { version, template, hash, restart: template.restart_hash() })
+impl Wanted {
+    fn of(fleet: &Fleet, object: &Object, version: Version) -> Option<Self> {
+        let spec = rollout::spec_of_version(fleet, object, version)?;
+        let template = spec.template_to_store(&object.metadata.labels)?;
+        let hash = Plan::nothing().template(fleet, &template).ok()?;
+        let restart = template.restart_hash();
+        Some(Self { version, template, hash, restart })
     }
 }
 
@@ -130,7 +132,7 @@ struct Look<'a> {
     object: &'a Object,
     spec: &'a DeploymentSpec,
     state: RolloutState,
-    wanted: Wanted<'a>,
+    wanted: Wanted,
     now: Now,
 }
 
@@ -193,7 +195,7 @@ impl Look<'_> {
                 plan.wake_in(0);
                 break;
             }
-            let template = references::process_template(plan, self.fleet, self.wanted.template, self.now)?;
+            let template = references::process_template(plan, self.fleet, &self.wanted.template, self.now)?;
             let record = ProcessTemplateRecord { template, version: self.wanted.version };
             plan.put(self.fleet, Key::ProcessTemplate(*uid), Body::ProcessTemplate(record));
         }
@@ -209,7 +211,7 @@ impl Look<'_> {
             .then(|| Wanted::of(self.fleet, self.object, self.state.last_good))
             .flatten();
         let wanted = good.as_ref().unwrap_or(&self.wanted);
-        let template = references::process_template(plan, self.fleet, wanted.template, self.now)?;
+        let template = references::process_template(plan, self.fleet, &wanted.template, self.now)?;
         let mut taken: BTreeSet<Name> = self
             .fleet
             .processes_of(&self.object.metadata.uid)
@@ -243,7 +245,7 @@ impl Look<'_> {
         }
     }
 
-    fn fresh_name(&self, wanted: &Wanted<'_>, taken: &mut BTreeSet<Name>, ids: &mut dyn Ids) -> Option<Name> {
+    fn fresh_name(&self, wanted: &Wanted, taken: &mut BTreeSet<Name>, ids: &mut dyn Ids) -> Option<Name> {
         let hash = plan::name_hash(&wanted.restart);
         for _ in 0..NAME_DRAWS {
             let name = format!("{}-{hash}-{}", self.object.metadata.name, plan::suffix(ids)).parse().ok()?;
@@ -323,7 +325,7 @@ impl Look<'_> {
     /// a process, never a change of the node's labels.
     fn may_stay(&self, records: &ProcessRecords, had: &ProcessTemplate) -> bool {
         let Some(node) = records.node() else { return true };
-        let wants = self.wanted.template;
+        let wants = &self.wanted.template;
         let selector_ok = had.node_selector == wants.node_selector
             || selects(&wants.node_selector, &self.fleet.node_labels(node));
         let name_ok =

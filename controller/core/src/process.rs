@@ -61,7 +61,8 @@ fn follow(plan: &mut Plan, fleet: &Fleet, object: &Object, records: &ProcessReco
         plan.why.push("it was there before, and is not remade".to_owned());
         return;
     }
-    let Some(template) = object.spec.process_template() else { return };
+    let Some(template) = object.spec.template_to_store(&object.metadata.labels) else { return };
+    let template = &template;
     let known = records.template.as_ref().map(|t| &*t.value);
     let mut draft = Plan::nothing();
     let hash = match draft.template(fleet, template) {

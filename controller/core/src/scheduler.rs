@@ -180,7 +180,8 @@ fn needs_write(fleet: &Fleet, present: Option<&RunDocument>, wanted: &RunDocumen
     match present {
         None => !wanted.entries.is_empty(),
         Some(present) => {
-            let same = project::resolved(present) == project::resolved(wanted);
+            let same =
+                project::resolved(present) == project::resolved(wanted) && present.labels == wanted.labels;
             let bulk_missing = wanted.bulk.is_some() && present.bulk.is_none();
             !same || bulk_missing || present.epoch.incarnation < fleet.store_incarnation()
         }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn template(command: &str, restart: Restart) -> ProcessTemplate {
+pub(crate) fn template(command: &str, restart: Restart) -> ProcessTemplate {
     ProcessTemplate {
         command: vec![command.to_owned()],
         args: Vec::new(),
@@ -32,6 +32,7 @@ fn template(command: &str, restart: Restart) -> ProcessTemplate {
         tolerations: Vec::new(),
         limit_nofile: Rlimit::NOFILE,
         needs: Vec::new(),
+        labels: Default::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use ostler_schemas::{Name, NodeName, Uid};
 
 use crate::fleet::{Fleet, ProcessRecords};
 
+use super::project;
 use super::room::{Room, Rooms};
 
 /// A process that wants a node.
@@ -65,6 +66,8 @@ pub struct Unplaceable {
 
 /// Rough bytes of one more entry, names and ports included: the document's limit is checked with it before placing.
 const ENTRY_BYTES: usize = 110;
+/// Bytes of a label in a document beyond its key and value: their two length marks, at most three bytes each.
+const LABEL_OVERHEAD: usize = 6;
 
 /// The filters, in the order in which they are asked; a node counts for the first that rejects it.
 const FILTERS: [&str; 10] =
@@ -156,15 +159,21 @@ fn filter(
         let detail = format!("needs {}; most free is {most} on {node}", wanted.requests.memory);
         return reject("memory", memory - memory_left, detail);
     }
-    if document_is_full(fleet, node) {
+    if document_is_full(fleet, node, wanted.template) {
         return reject("document", 0, format!("the run document of {node} is full"));
     }
     room.ports_for(wanted).or_else(|why| reject("port", 0, why))
 }
 
-fn document_is_full(fleet: &Fleet, node: &NodeName) -> bool {
-    let entries = fleet.run_documents.get(node).map_or(0, |d| d.entries.len());
-    (entries + 1) * ENTRY_BYTES > DOCUMENT_LIMIT
+fn document_is_full(fleet: &Fleet, node: &NodeName, template: &ProcessTemplate) -> bool {
+    let present = fleet.run_documents.get(node);
+    let entries = present.map_or(0, |d| d.entries.len());
+    let held = present.into_iter().flat_map(|d| &d.labels).map(|(k, v)| k.len() + v.len());
+    let object = fleet.node(node).map(|(object, _)| &*object.value);
+    let more =
+        object.into_iter().flat_map(|o| project::labels_for(o, template)).map(|(k, v)| k.len() + v.len());
+    let labels: usize = held.chain(more).map(|bytes| bytes + LABEL_OVERHEAD).sum();
+    (entries + 1) * ENTRY_BYTES + labels > DOCUMENT_LIMIT
 }
 
 fn show(selector: &BTreeMap<String, String>) -> String {

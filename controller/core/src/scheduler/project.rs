@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::v1::document::{DocumentOwner, RunDocument, RunEntry};
 use ostler_schemas::v1::epoch::Token;
+use ostler_schemas::v1::object::{Labels, Object};
 use ostler_schemas::v1::process::{BindRecord, Goal, GoalReason};
 use ostler_schemas::{NodeName, Sha256, Uid, Version};
 
-use crate::fleet::{Fleet, ProcessRecords};
+use crate::fleet::{Fleet, ProcessRecords, StoredTemplate};
 
 /// A document may stop so many processes without being marked, whatever their number (DESIGN.md 3.4).
 const BULK_AT_LEAST: usize = 3;
@@ -35,7 +37,32 @@ pub fn project(fleet: &Fleet, node: &NodeName, placed: &BTreeMap<Uid, BindRecord
     keep_unexplained(&mut document, fleet, node);
     document.entries.sort_by_key(|e| e.u);
     document.bulk = bulk(fleet, node, &document);
+    document.labels = labels(fleet, node, &document);
     document
+}
+
+/// The node's labels that the document must carry, because a template in it refers to them. What cannot be known now,
+/// for want of the node or of a template, stays as the node was told.
+fn labels(fleet: &Fleet, node: &NodeName, document: &RunDocument) -> Labels {
+    let told = fleet.run_documents.get(node).map(|d| d.labels.clone()).unwrap_or_default();
+    let Some((object, _)) = fleet.node(node) else { return told };
+    let templates: Vec<_> = document.templates.iter().map(|hash| fleet.templates.get(hash)).collect();
+    let mut labels = if templates.iter().any(Option::is_none) { told } else { Labels::new() };
+    for template in templates.into_iter().flatten() {
+        if let StoredTemplate::Process(template) = template {
+            labels.extend(labels_for(object, template));
+        }
+    }
+    labels
+}
+
+/// Those labels of a node that variables of a template are taken from.
+pub(super) fn labels_for<'a>(
+    node: &'a Object,
+    template: &'a ProcessTemplate,
+) -> impl Iterator<Item = (String, String)> + 'a {
+    let known = |key: &str| node.metadata.labels.get_key_value(key);
+    template.node_labels_in_env().filter_map(known).map(|(key, value)| (key.clone(), value.clone()))
 }
 
 /// Whether the entry of a process is no longer needed: its goal is `gone`, and the node has said, knowing so, that

@@ -150,6 +150,39 @@ fn nothing_is_placed_on_a_node_that_users_see_as_not_ready() {
 }
 
 #[test]
+fn a_document_carries_the_node_labels_that_its_templates_refer_to_and_no_others() {
+    let mut rig = two_nodes();
+    let set = |rig: &mut Rig, value: &str| {
+        let name = rig::object(Kind::Node, "a");
+        let mut object = Object::clone(&rig.fleet.objects[&name].value);
+        object.metadata.labels =
+            [("rack", value), ("role", "web")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        rig.put(&Key::Object(name), &object);
+    };
+    set(&mut rig, "r7");
+    let field_path = "node.labels['rack']".parse().expect("a path");
+    let field_ref = ostler_schemas::spec::FieldRef { field_path };
+    let rack = ostler_schemas::spec::EnvVar {
+        name: "RACK".to_owned(),
+        value: None,
+        value_from: Some(ostler_schemas::spec::EnvSource { field_ref }),
+    };
+    let web = deployment(&mut rig, |spec| spec.template.spec.env.push(rack));
+    for n in 10..12 {
+        rig.process(&web, n, 1, None);
+    }
+    look(&mut rig);
+    let told = |rig: &Rig, node| document(rig, node).labels.into_iter().collect::<Vec<_>>();
+    assert_eq!(told(&rig, "a"), [("rack".to_owned(), "r7".to_owned())]);
+    assert_eq!(told(&rig, "b"), [], "it has no such label");
+    set(&mut rig, "r8");
+    let plan = look(&mut rig);
+    assert_eq!(plan.keys().len(), 1, "one document is written anew: {:?}", plan.keys());
+    assert_eq!(told(&rig, "a"), [("rack".to_owned(), "r8".to_owned())]);
+    assert!(reconcile(&rig.fleet, &rig.signals, now()).is_idle());
+}
+
+#[test]
 fn an_entry_carries_the_token_of_the_batch_that_bound_it() {
     let mut rig = two_nodes();
     let web = deployment(&mut rig, |_| {});

@@ -1,8 +1,8 @@
 //! Processes: by hand (an object and records) or made by a workload (records only; metadata is synthesised).
 
-use ostler_schemas::spec::{ProcessSpec, Spec, TemplateMeta};
+use ostler_schemas::spec::{ProcessSpec, ProcessTemplate, Spec, TemplateMeta};
 use ostler_schemas::time::Timestamp;
-use ostler_schemas::v1::object::{Applied, Metadata, Object};
+use ostler_schemas::v1::object::{Applied, Labels, Metadata, Object};
 use ostler_schemas::v1::process::{Goal, ProcessSpecRecord};
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::{Condition, ConditionStatus, ProcessPhase, ProcessReport};
@@ -61,7 +61,8 @@ fn owned(lens: &Lens<'_>, uid: &Uid, records: &ProcessRecords) -> Option<View> {
     let owner = lens.fleet.object_by_uid(&spec.owner.uid);
     let version = records.template.as_ref().map_or(Version(0), |t| t.version);
     let template = match (lens.fleet.process_template(records), owner) {
-        (Some(template), _) => (**template).clone(),
+        // Its labels are shown in the metadata, as everywhere.
+        (Some(template), _) => ProcessTemplate { labels: Labels::new(), ..(**template).clone() },
         (None, Some(owner)) => owner.value.spec.process_template()?.clone(),
         (None, None) => return None,
     };

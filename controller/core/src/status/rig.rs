@@ -86,6 +86,7 @@ pub(crate) fn template(word: &str) -> ProcessTemplate {
         tolerations: Vec::new(),
         limit_nofile: "65536".parse().expect("a limit"),
         needs: Vec::new(),
+        labels: Default::default(),
     }
 }
 
