@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use self::tracker::Tracker;
 use crate::clock::ClockRef;
 use crate::entropy::EntropyRef;
-use crate::store::{BucketInfo, Entry, ReadError, StoreRef, WatchError, WatchEvent};
+use crate::store::{BucketInfo, Entry, Read, ReadError, StoreRef, WatchError, WatchEvent};
 
 /// What an informer tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,9 @@ const BACKOFF_MAX_MS: u64 = 15_000;
 const RELIST_MS: u64 = 30 * 60_000;
 /// After so long away deletions may have left no trace: markers are kept for 24 h.
 const AWAY_MS: u64 = 12 * 3_600_000;
+/// So many keys are compared before a watch resumes. A store that was rolled back and written to again shows that only
+/// by its keys: some of the newest are rewritten all the time, so one would not do.
+const COMPARED: usize = 24;
 /// Events that wait for the receiver: enough to keep both sides busy.
 const CHANNEL: usize = 64;
 
@@ -192,6 +195,14 @@ impl Informer {
         };
         let events = self.tracker.begin(&info);
         self.tell(events).await?;
+        match self.is_rolled_back(whole).await {
+            Ok(false) => {}
+            Ok(true) => {
+                let events = self.tracker.rolled_back(&info);
+                self.tell(events).await?;
+            }
+            Err(error) => return Ok(End::Lost(error.to_string())),
+        }
         let from = self.tracker.from(whole);
         let now = self.clock.mono();
         let mut pump = Pump {
@@ -207,6 +218,22 @@ impl Informer {
             *relist_at = pump.relist_at;
         }
         Ok(end)
+    }
+
+    /// Whether the bucket holds an older write of some key than was told: revisions of a key never go down but with the
+    /// store. The last revision alone hides it once the store has been written to again.
+    async fn is_rolled_back(&self, whole: bool) -> Result<bool, ReadError> {
+        if whole {
+            // Everything is read in any case.
+            return Ok(false);
+        }
+        for (key, told) in self.tracker.newest(COMPARED) {
+            let found = self.store.get(&key, Read::Leader).await?;
+            if found.is_some_and(|entry| entry.revision < told) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn relist_in(&self) -> u64 {

@@ -93,6 +93,24 @@ impl Tracker {
         events
     }
 
+    /// The keys that were written last, `most` of them, with the revisions told.
+    #[must_use]
+    pub fn newest(&self, most: usize) -> Vec<(Key, Revision)> {
+        let mut keys: Vec<(Key, Revision)> = self.known.iter().map(|(k, r)| (k.clone(), *r)).collect();
+        keys.sort_by_key(|(_, revision)| std::cmp::Reverse(*revision));
+        keys.truncate(most);
+        keys
+    }
+
+    /// The bucket in this state holds an older write of a key than was told: it was rolled back, and has grown again
+    /// past what had been seen.
+    pub fn rolled_back(&mut self, info: &BucketInfo) -> Vec<InformerEvent> {
+        let events = self.reset("a key's last revision went backwards");
+        self.created = Some(info.created);
+        self.goal = info.last;
+        events
+    }
+
     /// Where that watch should begin: with everything if that was asked for or if it never was done to the end.
     pub fn from(&mut self, whole: bool) -> WatchFrom {
         if whole || !self.listed {

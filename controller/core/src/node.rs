@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ostler_schemas::key::StateSubject;
+use ostler_schemas::key::{DocumentKind, StateSubject};
 use ostler_schemas::quantity::Dur;
 use ostler_schemas::spec::{Taint, TaintEffect, tolerates};
 use ostler_schemas::time::{Now, Timestamp};
@@ -379,16 +379,22 @@ pub fn regression(fleet: &Fleet, signals: &Signals, last: Revision) -> Option<u3
     let newest_terms: BTreeMap<ControllerName, Revision> =
         fleet.terms.iter().map(|(c, t)| (*c, t.revision)).collect();
     let term_of = |c: ControllerName| newest_terms.get(&c).copied().unwrap_or_default();
-    let held = signals
-        .nodes
-        .values()
-        .filter_map(|s| s.beat.as_ref())
-        .flat_map(|b| [(b.run, ControllerName::Scheduler), (b.files, ControllerName::ConfigFile)]);
+    let held =
+        signals.nodes.iter().filter_map(|(node, s)| Some((node, s.beat.as_ref()?))).flat_map(|(node, b)| {
+            let key = |kind| Key::NodeDocument(node.clone(), kind);
+            [
+                (b.run, ControllerName::Scheduler, key(DocumentKind::Run)),
+                (b.files, ControllerName::ConfigFile, key(DocumentKind::Files)),
+            ]
+        });
     let mut above = None;
-    for (document, controller) in held {
+    for (document, controller, key) in held {
+        // A store that was rolled back and written to again has passed what the agent has seen, but not for this key.
+        let passed = document.revision <= fleet.revision;
+        let fell_back = passed && fleet.revision_of(&key).is_some_and(|r| r < document.revision);
         let seen = document.epoch.incarnation;
         let ahead = seen > ours
-            || (seen == ours && document.revision > last)
+            || (seen == ours && (document.revision > last || fell_back))
             || (seen == ours && document.epoch.term > term_of(controller).max(last));
         if ahead {
             above = above.max(Some(seen.max(ours) + 1));
