@@ -227,6 +227,7 @@ impl Nemesis {
 
     fn watches(&mut self, world: &mut World) {
         let party = world.replicas[self.index(world.replicas.len())].name.clone();
+        world.unsure();
         match self.entropy.below(3) {
             0 => {
                 world.tell(format!("watches of {party} hang"));

@@ -30,6 +30,9 @@ pub const LOOK_MS: u64 = 250;
 /// How long a world without faults may take until everything is as asked: lost nodes return, backoffs of a minute end.
 pub const SETTLE_MS: u64 = 180_000;
 
+/// After so long without a heartbeat a watch is begun anew (12 s), and everything has been read again.
+const NOTICE_MS: u64 = 20_000;
+
 /// How a world is made.
 #[derive(Clone)]
 pub struct Shape {
@@ -256,9 +259,15 @@ impl World {
     pub fn lose_observed(&mut self) {
         self.look();
         self.tell("the observed plane is lost");
+        self.unsure();
         self.faults.lose_stream(Bucket::Observed);
         self.bus.provision();
         self.checks.log.observed_lost();
+    }
+
+    /// From now on leaders may act on an old picture of what nodes report, until they notice.
+    pub fn unsure(&mut self) {
+        self.checks.log.readiness_unsure_until = self.now_ms() + NOTICE_MS;
     }
 
     /// Who leads a controller.
@@ -278,6 +287,11 @@ impl World {
             well.insert(machine.node.clone(), since);
         }
         self.checks.log.well_since = well;
+        let troubled = self.troubled.iter().any(|name| self.replicas.iter().any(|r| r.name == *name));
+        let paused = self.replicas.iter().any(|r| r.life.as_ref().is_some_and(|l| !l.gate.is_open()));
+        if troubled || paused || self.bus_down || self.noisy {
+            self.unsure();
+        }
         let Checks { log, hosts, found } = &mut self.checks;
         log.take(self.bus.take_log(), now, found);
         for machine in &self.machines {

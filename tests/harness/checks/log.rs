@@ -29,6 +29,8 @@ pub struct LogCheck {
     pub exits: BTreeMap<(Uid, u64), u64>,
     /// Since when nothing is wrong with a node; kept by the world.
     pub well_since: BTreeMap<NodeName, u64>,
+    /// Until when leaders may act on an older picture of readiness than the checkers have: they notice within so long.
+    pub readiness_unsure_until: u64,
     /// Nodes whose report the store has lost and not got again.
     pub without_report: BTreeSet<NodeName>,
     /// Every message in words, for whoever compares two runs; empty unless asked for.
@@ -104,7 +106,9 @@ impl LogCheck {
     fn audit(&mut self, before: &Fleet, now: u64, found: &mut Vec<Found>) {
         let present: BTreeSet<audit::Violation> = audit::check(&self.fleet).into_iter().collect();
         let steps = audit::check_step(before, &self.fleet);
-        for violation in present.difference(&self.known).chain(steps.iter()) {
+        let unsure = now <= self.readiness_unsure_until;
+        let steps = steps.iter().filter(|v| !unsure || v.rule != audit::Rule::TooFewReady);
+        for violation in present.difference(&self.known).chain(steps) {
             let detail = format!("{}: {}", violation.subject, violation.detail);
             found.push(Found { at_ms: now, rule: Rule::Audit(violation.rule), detail });
         }
