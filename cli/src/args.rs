@@ -62,7 +62,9 @@ pub enum Command {
     Config(Box<change::Config>),
     #[command(subcommand)]
     Rollout(look::Rollout),
+    #[command(about = "Keep new processes off nodes; those that run stay")]
     Cordon(change::Cordon),
+    #[command(about = "Let nodes take new processes again", after_help = change::UNCORDON_EXAMPLE)]
     Uncordon(change::Cordon),
     Label(change::Label),
     Taint(change::Taint),

@@ -66,7 +66,9 @@ where
             Some(Err(failure)) => return Err(failure),
         }
     }
-    Err(Failure::NotConverged(format!("timed out after {}s: {}", timeout.as_secs(), state.missing)))
+    // The caller may have spent a moment of it already: 30s that were asked for are told as 30s.
+    let seconds = (timeout + Duration::from_millis(500)).as_secs();
+    Err(Failure::NotConverged(format!("timed out after {seconds}s: {}", state.missing)))
 }
 
 async fn before<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {

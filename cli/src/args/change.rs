@@ -120,6 +120,9 @@ pub struct Scale {
     pub reason: Option<String>,
 }
 
+/// What `uncordon --help` ends with; its arguments are those of `cordon`.
+pub(super) const UNCORDON_EXAMPLE: &str = "Example:\n  ostler uncordon web-017";
+
 /// Whether nodes take new processes
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  ostler cordon web-017 --reason \"disk swap\"")]
@@ -135,7 +138,7 @@ pub struct Cordon {
 /// Set labels (key=value) and remove them (key-)
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ostler label node web-001 rack=r7\n  ostler label node/web-001 rack- --overwrite"
+    after_help = "Examples:\n  ostler label node web-001 rack=r7\n  ostler label node web-001 rack=r8 --overwrite\n  ostler label node/web-001 rack-"
 )]
 pub struct Label {
     /// KIND/NAME or KIND NAME, then key=value… or key-…

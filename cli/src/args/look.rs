@@ -43,7 +43,8 @@ pub struct Selection {
   ostler get ps -l app=web --field-selector status.node=web-001 -w
   ostler get nodes -o 'jsonpath={range .items[*]}{.metadata.name}{\"\\n\"}{end}'
 
-Kinds: nodes (no), processes (ps), deployments (deploy), configfiles (cf), namespaces (ns), events (ev)"))]
+Kinds: nodes (no), processes (ps), deployments (deploy), configfiles (cf), namespaces (ns), events (ev);
+all = deployments, processes and configfiles"))]
 pub struct Get {
     /// KIND, KIND NAME… or KIND/NAME…
     #[arg(required = true, value_name = "KIND[/NAME]")]

@@ -103,6 +103,12 @@ pub fn targets(words: &[String], bare: Option<Kind>) -> Result<Vec<Target>, Fail
     Ok(out)
 }
 
+/// What `all` stands for: the kinds that lie in a namespace, owners first.
+#[must_use]
+pub fn everything() -> Vec<Target> {
+    [Kind::Deployment, Kind::Process, Kind::ConfigFile].map(|kind| Target { kind, name: None }).into()
+}
+
 /// Exactly one object, by its name.
 ///
 /// # Errors

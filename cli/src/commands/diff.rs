@@ -1,6 +1,6 @@
 //! `diff`: what an apply would change, as a unified diff of the YAML that users write.
 
-use ostler_schemas::manifest::to_yaml;
+use ostler_schemas::manifest::{Finding, FindingCode, Refusal, to_yaml};
 use ostler_schemas::spec::Spec;
 use ostler_schemas::v1::api::{ApplyResult, content_ref};
 use ostler_schemas::v1::object::Object;
@@ -21,7 +21,17 @@ use crate::render::object::asked;
 pub async fn run(session: &Session, args: &Diff, out: &mut Out) -> Result<(), Failure> {
     let manifests = manifests::read(&args.sources, &session.namespace)?;
     let manner = Manner { force: args.force, dry_run: true, ..Manner::default() };
-    let reply = send(&session.client, &manifests, &session.namespace, &manner).await?;
+    let reply = match send(&session.client, &manifests, &session.namespace, &manner).await {
+        Err(Failure::Refused(refusal)) if is_conflict(&refusal) => {
+            for finding in &refusal.findings {
+                out.warn(&Finding { hint: None, ..finding.clone() }.to_string());
+            }
+            out.say("apply refuses this; with --force it would change:");
+            let forced = Manner { force: true, ..manner };
+            send(&session.client, &manifests, &session.namespace, &forced).await?
+        }
+        other => other?,
+    };
     let mut different = false;
     for result in &reply.results {
         for warning in &result.warnings {
@@ -38,6 +48,12 @@ pub async fn run(session: &Session, args: &Diff, out: &mut Out) -> Result<(), Fa
         out.data(&text)?;
     }
     if different { Err(Failure::Different) } else { Ok(()) }
+}
+
+/// Whether it is refused only because somebody else changed the same: this is what the refusal sends its reader here
+/// for, so it is shown.
+fn is_conflict(refusal: &Refusal) -> bool {
+    refusal.findings.iter().all(|finding| finding.code == FindingCode::Conflict)
 }
 
 async fn before(session: &Session, result: &ApplyResult) -> Result<Option<String>, Failure> {

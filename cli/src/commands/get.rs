@@ -46,7 +46,10 @@ pub async fn run(session: &Session, args: &Get, out: &mut Out) -> Result<(), Fai
         namespaces: args.selection.all_namespaces,
         namespace: session.namespace.clone(),
     };
-    let targets = target::targets(&args.what, None)?;
+    let targets = match args.what.as_slice() {
+        [word] if word == "all" => target::everything(),
+        words => target::targets(words, None)?,
+    };
     if args.watch {
         return watch(session, args, &targets, &show, out).await;
     }
@@ -189,7 +192,11 @@ async fn print(
 fn tables(groups: &[(Kind, Vec<View>)], show: &Show, out: &mut Out) -> Result<(), Failure> {
     let style = show.style(groups.len() > 1);
     let mut first = true;
+    let is_all = groups.len() > 1 && groups.iter().any(|(_, views)| !views.is_empty());
     for (kind, views) in groups {
+        if views.is_empty() && is_all {
+            continue;
+        }
         if views.is_empty() {
             out.say(&nothing(*kind, show));
             continue;

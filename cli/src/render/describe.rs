@@ -212,7 +212,7 @@ fn status(status: &Status, moments: &Moments) -> Vec<(&'static str, String)> {
         ],
         Status::Deployment(deployment) => vec![
             ("Version", deployment.version.to_string()),
-            ("Last good", deployment.last_good_version.to_string()),
+            ("Last good", none_if_zero(deployment.last_good_version.0)),
             ("Failed version", none_if_zero(deployment.failed_version.0)),
             (
                 "Processes",
@@ -224,7 +224,7 @@ fn status(status: &Status, moments: &Moments) -> Vec<(&'static str, String)> {
         ],
         Status::ConfigFile(file) => vec![
             ("Version", file.version.to_string()),
-            ("Last good", file.last_good_version.to_string()),
+            ("Last good", none_if_zero(file.last_good_version.0)),
             ("Failed version", none_if_zero(file.failed_version.0)),
             ("Nodes", format!("{} in all, {} in sync", file.nodes.total, file.nodes.in_sync)),
         ],
@@ -319,7 +319,7 @@ fn rollout(view: &View, moments: &Moments) -> Option<String> {
         "Rollout",
         &[
             ("State", rollout_word(Some(rollout))),
-            ("Version", format!("{} (from {})", rollout.to_version, rollout.from_version)),
+            ("Version", versions(rollout)),
             ("Updated", format!("{} of {}, {} healthy", rollout.updated, rollout.total, rollout.healthy)),
             ("Failed", none_if_zero(u64::from(rollout.failed))),
             ("Offline", none_if_zero(u64::from(rollout.offline))),
@@ -329,6 +329,13 @@ fn rollout(view: &View, moments: &Moments) -> Option<String> {
             ("Message", rollout.message.clone()),
         ],
     )
+}
+
+fn versions(rollout: &ostler_schemas::v1::status::RolloutStatus) -> String {
+    match rollout.from_version.0 {
+        0 => format!("{}, the first", rollout.to_version),
+        _ => format!("{} (from {})", rollout.to_version, rollout.from_version),
+    }
 }
 
 fn events(around: &Around, moments: &Moments, colour: bool) -> Option<String> {

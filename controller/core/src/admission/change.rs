@@ -117,10 +117,10 @@ pub fn put(world: &World<'_>, request: &PutRequest) -> Result<Verdict<ChangeRepl
         if known == *value {
             continue;
         }
-        if let (Some(known), false) = (&known, request.overwrite) {
-            let what = value.as_ref().map_or_else(|| "remove it".to_owned(), |v| format!("set it to {v}"));
+        // Who removes a label says so; who sets one may not know that it has another value.
+        if let (Some(known), Some(value), false) = (&known, value, request.overwrite) {
             return Err(conflict(format!(
-                "{} has label {key}={known} already; to {what}: --overwrite",
+                "{} has label {key}={known} already; to set it to {value}: --overwrite",
                 name.short()
             )));
         }

@@ -210,7 +210,7 @@ fn labels_are_put_by_the_rules_of_manifests() {
     let error = go(&rig, "role", Some("db"), false).expect_err("conflict");
     assert_eq!(error.message, "node/n1 has label role=web already; to set it to db: --overwrite");
     assert!(go(&rig, "role", Some("db"), true).is_ok());
-    assert!(go(&rig, "role", None, true).expect("removes").reply.changed);
+    assert!(go(&rig, "role", None, false).expect("removes").reply.changed);
     assert_eq!(go(&rig, "ostler/node", Some("x"), true).expect_err("own").code, ApiErrorCode::Refused);
     let bad = go(&rig, "role", Some("a b"), true).expect_err("bad");
     assert!(bad.findings[0].message.contains("is not a label value"), "{bad:?}");
