@@ -15,6 +15,8 @@ import time
 RIGS = pathlib.Path(__file__).resolve().parent
 UNITS = ["ostler-nats", "ostler-controller", "ostler-holder", "ostler-workload-stop", "ostler-agent"]
 NODE = "h1"
+# Whom `ostler setup` makes when it is told of nobody.
+CONTEXT = "OSTLER_CONTEXT=/root/admin/context.json"
 # Nothing here takes longer than a few seconds on an idle machine; a loaded one gets this long.
 PATIENCE_S = 60
 
@@ -38,12 +40,15 @@ def until(what, probe, seconds=PATIENCE_S):
 class Layout:
     """What `ostler setup` writes below its --out folder."""
 
-    def __init__(self, programs, out):
+    def __init__(self, programs, out, *words):
+        """A first run for one node; with `words`, a later one that adds what they say."""
         self.out = out
-        subprocess.run([programs / "ostler", "setup", "--out", out, "--node", NODE], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([programs / "ostler", "setup", "--out", out, *(words or ("--node", NODE))],
+                              capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Miss(f"ostler setup: {done.stderr}")
         self.controller = out / "controller"
         self.node = out / "nodes" / NODE
-        self.operator = self._only(out / "operators", "*")
         self.server = self._only(out / "nats", "*.conf")
 
     @staticmethod
@@ -61,8 +66,9 @@ class Layout:
         # The settings name their keys relative to their own folder, so all go beside them.
         for part in sorted(self.controller.iterdir()) + sorted(self.node.iterdir()):
             yield part, f"/etc/ostler/{part.name}"
-        for part in sorted(self.operator.iterdir()):
-            yield part, f"/root/operator/{part.name}"
+        for operator in sorted((self.out / "operators").iterdir()):
+            for part in sorted(operator.iterdir()):
+                yield part, f"/root/{operator.name}/{part.name}"
 
 
 class Host:
@@ -108,7 +114,7 @@ class Host:
         return self._box("exec", *command, check=False, capture_output=True).returncode == 0
 
     def ostler(self, *words):
-        return self.run("env", "OSTLER_CONTEXT=/root/operator/context.json", "ostler", *words)
+        return self.run("env", CONTEXT, "ostler", *words)
 
     def put(self, source, place):
         self._box("put", str(source), str(place))
@@ -129,8 +135,8 @@ class Host:
         self.run("systemctl", "daemon-reload")
         self.run("systemctl", "start", "rig-network.service")
 
-    def install_configuration(self):
-        layout = Layout(self.programs, self.scratch / "setup")
+    def install_configuration(self, *added):
+        layout = Layout(self.programs, self.scratch / "setup", *added)
         for source, place in layout.files():
             self.put(source, place)
         self.run("systemd-tmpfiles", "--create", "ostler.conf")

@@ -78,7 +78,7 @@ pub struct ContextAdd {
     /// Who the key belongs to
     #[arg(long, value_name = "NAME", required_unless_present = "file")]
     pub user: Option<String>,
-    /// Namespace of commands that name none (-n)
+    /// One line about it; what -n says becomes the namespace of commands that name none
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
     /// Select it, too
@@ -107,10 +107,12 @@ pub struct Completion {
 
 /// Write server configuration and credentials for a control plane
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Run again with more nodes or operators, it adds them; keys that are there stay.
+#[command(
+    after_help = "Run again with more nodes or operators, it adds them; keys and servers that are there stay.
 
 Example:
-  ostler setup --out /etc/ostler-setup --server nats-1=10.0.0.1 --node web-001 --node web-002 --operator anna")]
+  ostler setup --out /etc/ostler-setup --server nats-1=10.0.0.1 --node web-001 --node web-002 --operator anna"
+)]
 pub struct Setup {
     /// Folder to write
     #[arg(long, value_name = "DIR")]
@@ -118,11 +120,12 @@ pub struct Setup {
     /// A node; may be given many times
     #[arg(long = "node", value_name = "NAME")]
     pub nodes: Vec<String>,
-    /// An operator; may be given many times
-    #[arg(long = "operator", value_name = "NAME", default_value = "admin")]
+    /// An operator; may be given many times [first run: admin]
+    #[arg(long = "operator", value_name = "NAME")]
     pub operators: Vec<String>,
-    /// A server of the bus, one or three or five: NAME=HOST[:CLIENT_PORT[:CLUSTER_PORT]]
-    #[arg(long = "server", value_name = "NAME=HOST", default_value = "nats-1=127.0.0.1")]
+    /// A server of the bus, one or three or five, all of them: NAME=HOST[:CLIENT_PORT[:CLUSTER_PORT]] [first run:
+    /// nats-1=127.0.0.1; later: as before]
+    #[arg(long = "server", value_name = "NAME=HOST")]
     pub servers: Vec<String>,
 }
 
@@ -156,7 +159,7 @@ pub struct Dev {
     /// Give up if it is not ready by then
     #[arg(long, value_name = "DURATION", value_parser = super::target::duration, default_value = "60s")]
     pub ready_timeout: Dur,
-    /// Write and select no contexts; use --context DIR/operators/dev/context.json instead
+    /// Write and select no contexts; use --context DIR/setup/operators/dev/context.json instead
     #[arg(long)]
     pub no_context: bool,
 }

@@ -18,17 +18,28 @@ const CLIENT_PORT: u16 = 4222;
 /// Where servers connect to each other.
 const CLUSTER_PORT: u16 = 6222;
 
+/// What a first run sets up where the command line says nothing. A later one must not come back to it: it would turn
+/// every node's settings to another server, and let somebody in whom nobody named.
+const FIRST_SERVER: &str = "nats-1=127.0.0.1";
+/// Likewise.
+const FIRST_OPERATOR: &str = "admin";
+/// What a run leaves behind for the next one.
+const STATE: &str = "setup.json";
+
 /// Runs it.
 ///
 /// # Errors
 /// When a name is none or files cannot be written.
 pub fn run(args: &Setup, out: &mut Out) -> Result<(), Failure> {
-    let servers = args.servers.iter().map(|text| server(text)).collect::<Result<Vec<_>, _>>()?;
-    if !matches!(servers.len(), 1 | 3 | 5) {
+    let is_first = !args.out.join(STATE).exists();
+    let servers = words(&args.servers, FIRST_SERVER, is_first);
+    let servers = servers.iter().map(|text| server(text)).collect::<Result<Vec<_>, _>>()?;
+    // None: those of the run before.
+    if !matches!(servers.len(), 0 | 1 | 3 | 5) {
         return Err(Failure::message(format!("a bus has 1, 3 or 5 servers, not {}", servers.len())));
     }
     let nodes: BTreeSet<NodeName> = names(&args.nodes, "--node")?;
-    let operators: BTreeSet<Name> = names(&args.operators, "--operator")?;
+    let operators: BTreeSet<Name> = names(&words(&args.operators, FIRST_OPERATOR, is_first), "--operator")?;
     let entropy = SeededEntropy::from_system().map_err(|error| Failure::local("cannot draw keys", error))?;
     let options = Options { servers, nodes, operators };
     let files = write(&args.out, &options, &entropy)
@@ -44,6 +55,11 @@ pub fn run(args: &Setup, out: &mut Out) -> Result<(), Failure> {
         out.say(&format!("next:  ostler context add prod --file {}", args.out.join(path).display()));
     }
     Ok(())
+}
+
+/// What was said; if that is nothing, `first` on a first run.
+fn words(said: &[String], first: &str, is_first: bool) -> Vec<String> {
+    if said.is_empty() && is_first { vec![first.to_owned()] } else { said.to_vec() }
 }
 
 fn names<T>(words: &[String], flag: &str) -> Result<BTreeSet<T>, Failure>
@@ -84,6 +100,24 @@ fn server(text: &str) -> Result<Server, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn setup(out: &std::path::Path, servers: &[&str], operators: &[&str]) {
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let (nodes, operators, servers) = (Vec::new(), owned(operators), owned(servers));
+        let args = Setup { out: out.to_owned(), nodes, operators, servers };
+        let (mut out, _, _) = Out::captured();
+        run(&args, &mut out).expect("sets up");
+    }
+
+    #[test]
+    fn a_later_run_comes_back_to_no_default() {
+        let dir = tempfile::tempdir().expect("a folder");
+        setup(dir.path(), &["s1=10.0.0.1"], &["anna"]);
+        setup(dir.path(), &[], &[]);
+        let settings = std::fs::read_to_string(dir.path().join("controller/controller.toml")).expect("reads");
+        assert!(settings.contains("tls://10.0.0.1:4222"), "{settings}");
+        assert!(!dir.path().join("operators/admin").exists());
+    }
 
     #[test]
     fn servers_are_written_with_or_without_ports() {
