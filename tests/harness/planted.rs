@@ -197,8 +197,8 @@ impl Hold {
     }
 
     async fn opened(&self) {
-        // The sender lives as long as this value.
-        let _ = self.open.subscribe().wait_for(|open| *open).await;
+        let opened = self.open.subscribe().wait_for(|open| *open).await.is_ok();
+        assert!(opened, "the sender lives as long as this value");
     }
 }
 
@@ -313,7 +313,8 @@ impl Backlog {
             .then(move |message| {
                 let mut piling = piling.subscribe();
                 async move {
-                    let _ = piling.wait_for(|p| !*p).await;
+                    let read = piling.wait_for(|p| !*p).await.is_ok();
+                    assert!(read, "the sender lives as long as the stream");
                     message
                 }
             })

@@ -160,7 +160,6 @@ impl Work {
     }
 
     /// What was asked and answered so far.
-    #[must_use]
     pub fn history(&self) -> MutexGuard<'_, History> {
         lock(&self.history)
     }

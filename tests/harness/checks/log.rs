@@ -93,11 +93,8 @@ impl LogCheck {
         for (key, _) in &keyed {
             self.note(key, &before, now, found);
         }
-        let matters = keyed.iter().any(|(k, _)| match k {
-            Key::Lease(_) | Key::Fence(_) | Key::Term(_) => false,
-            Key::Report(_) | Key::Status(_) | Key::Grant(_) | Key::BlobChunk(..) => false,
-            _ => true,
-        });
+        let idle = |key: &Key| matches!(key, Key::Lease(_) | Key::Fence(_) | Key::Term(_));
+        let matters = keyed.iter().any(|(k, _)| k.bucket() == Bucket::Objects && !idle(k));
         if matters {
             self.audit(&before, now, found);
         }

@@ -116,7 +116,11 @@ fn a_rollback_that_has_been_overtaken_is_noticed() {
             let now = living(world);
             assert!(before.iter().all(|p| now.contains(p)), "{wait_ms}: nothing was stopped");
             let incarnation = world.checks.log.fleet.store_incarnation();
-            assert!(incarnation >= 2, "{wait_ms} ms: the rollback was not noticed\n{}", world.story.join("\n"));
+            assert!(
+                incarnation >= 2,
+                "{wait_ms} ms: the rollback was not noticed\n{}",
+                world.story.join("\n")
+            );
             world.operator.scale(object(Kind::Deployment, "web"), 3).await.done();
             let works = |w: &World| w.checks.log.asked_to_end.len() == 3;
             world.until(20_000, works).await.expect("the control plane works on the store as it is");
