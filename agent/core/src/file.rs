@@ -245,6 +245,8 @@ pub struct ManagedFile {
     looking: bool,
     look_again: bool,
     work: Option<(Work, Vec<Step>)>,
+    /// The work under way is for something that is not asked any more.
+    outdated: bool,
     standing: Standing,
     retry: Option<(Mono, u64)>,
     pace: Option<Mono>,
@@ -264,6 +266,7 @@ impl ManagedFile {
             looking: false,
             look_again: false,
             work: None,
+            outdated: false,
             standing,
             retry: None,
             pace: None,
@@ -275,7 +278,7 @@ impl ManagedFile {
     pub fn on(&mut self, now: Now, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Want(wanted) => self.want(wanted, &mut effects),
+            Event::Want(wanted) => self.want(now, wanted, &mut effects),
             Event::Unwanted => self.wanted = None,
             Event::Look => self.look(&mut effects),
             Event::Observed(result) => self.saw(now, result, &mut effects),
@@ -371,9 +374,11 @@ impl ManagedFile {
         })
     }
 
-    fn want(&mut self, wanted: WantedFile, effects: &mut Vec<Effect>) {
+    fn want(&mut self, now: Now, wanted: WantedFile, effects: &mut Vec<Effect>) {
         let same = self.wanted.as_ref() == Some(&wanted);
         let new_version = self.wanted.as_ref().is_some_and(|w| w.version != wanted.version);
+        let is_as_asked = |w: &WantedFile| w.version == wanted.version && w.goal == wanted.goal;
+        let asks_anew = !self.wanted.as_ref().is_some_and(is_as_asked);
         if let Some(spec) = &wanted.spec {
             self.record.named = Some((spec.namespace.clone(), spec.name.clone()));
             if wanted.goal == FileGoal::Hold {
@@ -385,6 +390,11 @@ impl ManagedFile {
             // A push is a person's act: it ends every truce and every wait.
             self.record.repairs.clear();
             self.record.contested_since = None;
+        }
+        if asks_anew {
+            // What was so of the version before, a failure above all, must never be read as said of this one.
+            self.set(now, FileState::Pending, None, None);
+            self.outdated = self.work.is_some();
             self.retry = None;
             self.pace = None;
         }
@@ -393,8 +403,14 @@ impl ManagedFile {
         }
     }
 
+    /// Whether the file is to be let go and there is nothing of it here, be it that it never was.
+    fn is_let_go(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|w| w.goal == FileGoal::Release)
+            && (self.record.released || self.record.written.is_none())
+    }
+
     fn look(&mut self, effects: &mut Vec<Effect>) {
-        if self.path().is_none() {
+        if self.path().is_none() || (self.is_let_go() && self.work.is_none()) {
             return;
         }
         if self.looking || self.work.is_some() {
@@ -407,17 +423,20 @@ impl ManagedFile {
 
     fn saw(&mut self, now: Now, result: Result<Observed, String>, effects: &mut Vec<Effect>) {
         self.looking = false;
+        if self.look_again {
+            // Something has happened since: this is old, and may be of another version's time.
+            self.look_again = false;
+            self.observed = None;
+            self.look(effects);
+            return;
+        }
         match result {
             Ok(observed) => self.observed = Some(observed),
+            Err(_) if self.is_let_go() => self.observed = None,
             Err(message) => {
                 self.observed = None;
                 self.failed(now, Reason::WriteFailed, format!("cannot be read: {message}"), effects);
             }
-        }
-        if self.look_again {
-            self.look_again = false;
-            self.observed = None;
-            self.look(effects);
         }
     }
 

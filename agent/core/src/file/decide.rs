@@ -17,7 +17,14 @@ enum Leave {
 
 impl ManagedFile {
     pub(super) fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self.work.is_some() || self.looking {
+        if self.work.is_some() {
+            return;
+        }
+        if self.is_let_go() {
+            self.told_release(now, effects);
+            return;
+        }
+        if self.looking {
             return;
         }
         let waits = self.retry.is_some_and(|(at, _)| at.0 != u64::MAX && now.mono < at);
@@ -290,14 +297,18 @@ impl ManagedFile {
         self.run(Work::Repair, steps, effects);
     }
 
-    fn settle_release(&mut self, now: Now, spec: &FileSpec, effects: &mut Vec<Effect>) {
-        if self.record.released || self.record.written.is_none() {
-            if self.set(now, FileState::Released, None, None) && self.record.released {
-                effects
-                    .push(Effect::Tell(Reason::Released, format!("{} is not managed any more", spec.path)));
-            }
-            return;
+    /// A file that never was here is as released as any: whoever waits for the node must hear so, even where its spec
+    /// cannot be had or its path cannot be read.
+    fn told_release(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.retry = None;
+        self.pace = None;
+        if self.set(now, FileState::Released, None, None) && self.record.released {
+            let text = format!("{} is not managed any more", self.path().unwrap_or_default());
+            effects.push(Effect::Tell(Reason::Released, text));
         }
+    }
+
+    fn settle_release(&mut self, now: Now, spec: &FileSpec, effects: &mut Vec<Effect>) {
         let Some(observed) = self.observed.clone() else { return };
         let path = self.record.path.clone();
         let (dir, temp) = (parent(&path).to_owned(), temp_path(&path));
@@ -353,7 +364,9 @@ impl ManagedFile {
                 "what was there before is kept on the host".to_owned(),
             ));
         }
+        let outdated = std::mem::take(&mut self.outdated);
         match error {
+            Some(_) if outdated => {}
             Some(error) => {
                 let reason = match error.kind {
                     StepErrorKind::DiskFull => Reason::DiskFull,

@@ -365,3 +365,53 @@ fn a_crash_at_any_step_is_finished_later() {
         }
     }
 }
+
+#[test]
+fn a_new_version_never_stands_as_the_failure_of_the_one_before() {
+    let mut host = Host::new(ModelFs::default());
+    let mut bad = wanted(1, spec(b"one"), FileGoal::Hold);
+    bad.owner = Some(Err("no such user".to_owned()));
+    host.feed(Event::Want(bad));
+    let shown = |file: &ManagedFile| (file.report().wanted.0, file.report().state);
+    assert_eq!(shown(&host.file), (1, FileState::Failed));
+    let effects = host.file.on(at(1), Event::Want(wanted(2, spec(b"two"), FileGoal::Hold)));
+    assert_eq!(shown(&host.file), (2, FileState::Pending));
+    assert_eq!(host.file.version_in_sync(), None);
+    assert!(effects.contains(&Effect::Observe));
+    // A write of the second version is under way when a third is asked for, and fails then.
+    let effects = host.file.on(at(2), Event::Observed(Ok(host.fs.observe(PATH))));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Run(_))), "{effects:?}");
+    host.file.on(at(3), Event::Want(wanted(3, spec(b"one"), FileGoal::Hold)));
+    let error = StepError { kind: StepErrorKind::DiskFull, message: "no space".to_owned() };
+    let effects = host.file.on(at(4), Event::Ran { done: 0, error: Some(error.clone()) });
+    assert_eq!((shown(&host.file), effects), ((3, FileState::Pending), vec![Effect::Observe]));
+    // Its own failure is one.
+    host.file.on(at(5), Event::Observed(Ok(host.fs.observe(PATH))));
+    host.file.on(at(6), Event::Ran { done: 0, error: Some(error) });
+    assert_eq!(shown(&host.file), (3, FileState::Failed));
+}
+
+#[test]
+fn what_was_read_before_a_new_version_came_is_read_again() {
+    let mut host = Host::new(ModelFs::default());
+    let effects = host.file.on(at(0), Event::Want(wanted(1, spec(b"one"), FileGoal::Hold)));
+    assert_eq!(effects, [Effect::Observe]);
+    host.file.on(at(1), Event::Want(wanted(2, spec(b"two"), FileGoal::Hold)));
+    let effects = host.file.on(at(2), Event::Observed(Err("input/output error".to_owned())));
+    assert_eq!((effects, host.file.report().state), (vec![Effect::Observe], FileState::Pending));
+}
+
+#[test]
+fn a_file_that_never_was_here_is_released_whatever_is_known_of_it() {
+    let release = |spec| WantedFile { spec, ..wanted(1, self::spec(b"one"), FileGoal::Release) };
+    for spec in [None, Some(Arc::new(spec(b"one")))] {
+        let mut host = Host::new(ModelFs::default());
+        host.feed(Event::Want(release(spec)));
+        assert_eq!((host.file.report().state, host.told.len()), (FileState::Released, 0));
+        host.file.on(at(1), Event::Look);
+        host.file.on(at(2), Event::Observed(Err("permission denied".to_owned())));
+        assert_eq!(host.file.report().state, FileState::Released);
+        host.feed(Event::Unwanted);
+        assert!(host.file.is_retired());
+    }
+}
