@@ -405,9 +405,7 @@ impl Look<'_> {
         }
         let name = self.fleet.processes.get(uid)?.spec.as_ref()?.name.clone();
         let said = report.message.as_deref().unwrap_or("no reason given");
-        let probe_failed = self.state.phase == RolloutPhase::Baking
-            && !report.ready
-            && report.reason == Some(Reason::ProbeFailed);
+        let probe_failed = is_failed_probe(self.state.phase, report);
         if report.phase == ProcessPhase::Failed {
             Some(format!("process {name} failed: {said}"))
         } else if probe_failed {
@@ -416,6 +414,18 @@ impl Look<'_> {
             None
         }
     }
+}
+
+/// Whether what a node says of a process is a failure of its version (CONTRACT.md section 3): it was given up, or its
+/// probe failed while baking. Exits while baking are counted over all processes, and whether one is ready in time is
+/// for the deadline to say; one that has no place yet has not failed.
+#[must_use]
+pub fn is_failure(phase: RolloutPhase, report: &ProcessReport) -> bool {
+    report.phase == ProcessPhase::Failed || is_failed_probe(phase, report)
+}
+
+fn is_failed_probe(phase: RolloutPhase, report: &ProcessReport) -> bool {
+    phase == RolloutPhase::Baking && !report.ready && report.reason == Some(Reason::ProbeFailed)
 }
 
 #[cfg(test)]

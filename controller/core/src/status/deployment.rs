@@ -4,12 +4,14 @@ use ostler_schemas::spec::{DeploymentSpec, Rollout};
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::object::{Applied, Object};
 use ostler_schemas::v1::process::Goal;
+use ostler_schemas::v1::reason::{EventType, Reason};
 use ostler_schemas::v1::report::{Condition, ProcessPhase};
 use ostler_schemas::v1::state::{RolloutPhase, RolloutState};
 use ostler_schemas::v1::status::{DeploymentStatus, RolloutStatus};
 use ostler_schemas::{ControllerName, Version};
 
 use super::{Lens, condition, count, process};
+use crate::deployment::is_failure;
 use crate::fleet::Stored;
 
 /// What the processes of a Deployment are like.
@@ -30,7 +32,7 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &Deployment
     let metadata = &object.value.metadata;
     let state = lens.fleet.rollouts.get(&(ControllerName::Deployment, metadata.uid));
     let version = state.map_or(metadata.version, |s| s.target);
-    let tally = tally(lens, object, version);
+    let tally = tally(lens, object, version, state.map(|s| &*s.value));
     let (_, may_be_unavailable) = spec.strategy.bounds(spec.replicas);
     let rollout = state.map(|s| RolloutStatus {
         total: spec.replicas,
@@ -69,8 +71,15 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &Deployment
     }
 }
 
-fn tally(lens: &Lens<'_>, object: &Stored<Object>, version: Version) -> Tally {
+fn tally(
+    lens: &Lens<'_>,
+    object: &Stored<Object>,
+    version: Version,
+    rollout: Option<&RolloutState>,
+) -> Tally {
     let mut out = Tally::default();
+    let phase = rollout.map_or(RolloutPhase::Progressing, |s| s.phase);
+    let is_judged = rollout.is_some_and(|s| s.failed == version && version > Version(0));
     for (uid, records) in lens.fleet.processes_of(&object.value.metadata.uid) {
         let Some(spec) = records.spec.as_ref().filter(|_| records.goal() == Goal::Run) else { continue };
         let has_version = records.template.as_ref().is_some_and(|t| t.version == version);
@@ -80,17 +89,16 @@ fn tally(lens: &Lens<'_>, object: &Stored<Object>, version: Version) -> Tally {
         out.updated += u32::from(has_version);
         out.ready += u32::from(ready);
         out.healthy += u32::from(ready && has_version);
-        let failed = status.phase == ProcessPhase::Failed
-            || status
-                .reason
-                .is_some_and(|r| r.event_type() == ostler_schemas::v1::reason::EventType::Warning);
+        // Of a version that has failed, what is not ready was not ready in time.
+        let failed = lens.process_report(uid).is_some_and(|r| is_failure(phase, r)) || (is_judged && !ready);
+        let warns = |r: Reason| r.event_type() == EventType::Warning;
+        let unwell = status.phase == ProcessPhase::Failed || status.reason.is_some_and(warns);
         let offline = status.phase == ProcessPhase::Unknown;
         out.offline += u32::from(offline);
         out.failed += u32::from(failed && has_version && !offline);
         out.ready_since = out.ready_since.max(status.ready_at.or(status.started_at));
-        if (failed || offline) && out.worst.is_none() {
-            let what =
-                status.reason.map_or(status.phase.as_str(), ostler_schemas::v1::reason::Reason::as_str);
+        if (unwell || offline) && out.worst.is_none() {
+            let what = status.reason.map_or(status.phase.as_str(), Reason::as_str);
             let message = status.message.map(|m| format!(": {m}")).unwrap_or_default();
             out.worst = Some(format!("process/{} {what}{message}", spec.name));
         }

@@ -305,6 +305,46 @@ fn a_deployment_counts_what_is_wanted_updated_and_ready() {
 }
 
 #[test]
+fn a_rollout_counts_as_failed_what_fails_a_version_and_nothing_else() {
+    let (mut rig, _) = placed();
+    let owner = rig.fleet.objects[&object(Kind::Deployment, "web")].value.as_ref().clone();
+    rig.process(&owner, 11, 1, None);
+    let pending = PendingState {
+        message: "none of 1 nodes fits".to_owned(),
+        filters: Vec::new(),
+        since: NOW,
+        revision: Revision(1),
+        epoch: Epoch::default(),
+    };
+    rig.put(&Key::State(ControllerName::Scheduler, StateSubject::Uid(uid(11))), &pending);
+    let failed = |rig: &mut Rig, phase, failed, reason: Option<Reason>, ended| {
+        let state =
+            RolloutState { target: Version(1), phase, failed: Version(failed), ..RolloutState::default() };
+        rig.put(&Key::State(ControllerName::Deployment, StateSubject::Uid(uid(1))), &state);
+        report_with(rig, |r| {
+            let phase = if ended { ProcessPhase::Failed } else { ProcessPhase::Running };
+            r.processes = vec![ostler_schemas::v1::report::ProcessReport {
+                reason,
+                ..process_report(uid(10), phase, false)
+            }];
+        });
+        deployment(rig, "web").rollout.expect("a rollout").failed
+    };
+    use RolloutPhase::{Baking, Paused, Progressing};
+    assert_eq!(failed(&mut rig, Progressing, 0, None, false), 0, "one has no place, which is no failure");
+    assert_eq!(failed(&mut rig, Progressing, 0, Some(Reason::ProbeFailed), false), 0, "it has time yet");
+    assert_eq!(failed(&mut rig, Baking, 0, Some(Reason::ProbeFailed), false), 1);
+    assert_eq!(failed(&mut rig, Progressing, 0, None, true), 1);
+    assert_eq!(failed(&mut rig, Paused, 1, None, false), 2, "neither was ready in time");
+    let degraded = deployment(&rig, "web").conditions;
+    assert_eq!(
+        condition(&degraded, "Degraded").status,
+        ConditionStatus::True,
+        "what has no place is not well"
+    );
+}
+
+#[test]
 fn a_deployment_nobody_has_looked_at_says_so() {
     let (rig, _) = placed();
     let status = deployment(&rig, "web");
