@@ -7,5 +7,6 @@ pub mod diff;
 pub mod events;
 pub mod form;
 pub mod jsonpath;
+pub mod lines;
 pub mod object;
 pub mod table;

@@ -106,7 +106,7 @@ pub struct Events {
 /// Show the output of one process
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ostler logs web-5c8f7-x2k4v --tail 20\n  ostler logs -f process/web-5c8f7-x2k4v"
+    after_help = "Examples:\n  ostler logs web-5c8f7-x2k4v --tail 20\n  ostler logs -f process/web-5c8f7-x2k4v --timestamps"
 )]
 pub struct Logs {
     /// The process: NAME, process/NAME or its 8-character uid
@@ -118,6 +118,9 @@ pub struct Logs {
     /// Only the last so many lines
     #[arg(long, value_name = "LINES")]
     pub tail: Option<u64>,
+    /// Lines as the host keeps them: TIME in UTC, stdout or stderr, the text
+    #[arg(long)]
+    pub timestamps: bool,
 }
 
 /// Look at rollouts

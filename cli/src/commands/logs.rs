@@ -1,4 +1,4 @@
-//! `logs`: the output of one process, as it is.
+//! `logs`: the output of one process, as it wrote it; with `--timestamps` as its host keeps it.
 
 use ostler_schemas::Kind;
 use ostler_schemas::v1::api::LogsRequest;
@@ -9,6 +9,7 @@ use crate::connect::Session;
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::render::amounts::count;
+use crate::render::lines::{Lines, Piece};
 
 /// Runs it.
 ///
@@ -29,11 +30,27 @@ pub async fn run(session: &Session, args: &Logs, out: &mut Out) -> Result<(), Fa
     let request =
         LogsRequest { namespace: session.namespace.clone(), process, follow: args.follow, tail: args.tail };
     let mut replies = session.client.logs(&request).await?;
+    let mut lines = Lines::default();
     while let Some(bytes) = replies.next().await? {
-        out.bytes(&bytes)?;
+        if args.timestamps {
+            out.bytes(&bytes)?;
+        } else {
+            lines.push(&bytes, |piece| show(&piece, out))?;
+        }
     }
+    lines.finish(|piece| show(&piece, out))?;
     if replies.lost > 0 {
         out.warn(&format!("{} of the output lost on the way", count(replies.lost, "part was", "parts were")));
     }
     Ok(())
+}
+
+fn show(piece: &Piece<'_>, out: &mut Out) -> Result<(), Failure> {
+    match piece {
+        Piece::Text(text) => out.bytes(text),
+        Piece::Note(text) => {
+            out.warn(&String::from_utf8_lossy(text));
+            Ok(())
+        }
+    }
 }

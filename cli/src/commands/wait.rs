@@ -97,7 +97,11 @@ fn conditions(view: &View) -> &[Condition] {
 /// The status of a condition, and why. One that speaks of an older generation says nothing of this one.
 fn condition(view: &View, kind: &str) -> (String, String) {
     match conditions(view).iter().find(|c| c.kind.eq_ignore_ascii_case(kind)) {
-        None => ("not there".to_owned(), String::new()),
+        None => {
+            let there: Vec<&str> = conditions(view).iter().map(|c| c.kind.as_str()).collect();
+            let there = if there.is_empty() { "none yet".to_owned() } else { there.join(", ") };
+            ("not there".to_owned(), format!(" (there are: {there})"))
+        }
         Some(c) if c.observed_generation.is_some_and(|g| g < view.metadata.generation.0) => {
             ("not known yet".to_owned(), String::new())
         }
