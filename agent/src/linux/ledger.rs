@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -16,6 +17,7 @@ use ostler_schemas::Sha256;
 use ostler_schemas::codec::DecodeError;
 use ostler_schemas::hash::sha256;
 
+use crate::context::lock;
 use crate::ports::LedgerStore;
 
 const RECORD: &str = "ledger.mpk";
@@ -25,6 +27,9 @@ const OBJECTS: &str = "objects";
 #[derive(Debug, Clone)]
 pub struct FileLedger {
     dir: PathBuf,
+    /// Held while an object is written or the unused are swept: two files of one content are stored at once under one
+    /// name, and a sweep would take a temporary file away from whoever writes it.
+    objects: Arc<Mutex<()>>,
 }
 
 impl FileLedger {
@@ -34,7 +39,7 @@ impl FileLedger {
     /// If it cannot be made.
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir.join(OBJECTS))?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: dir.to_owned(), objects: Arc::default() })
     }
 
     fn object(&self, hash: &Sha256) -> PathBuf {
@@ -61,7 +66,18 @@ impl FileLedger {
         }
     }
 
+    fn store(&self, hash: &Sha256, bytes: &[u8]) -> Result<(), String> {
+        let _objects = lock(&self.objects);
+        let path = self.object(hash);
+        // What is there and whole need not be synced again; what is there and damaged is replaced.
+        if fs::read(&path).is_ok_and(|present| present == bytes) {
+            return Ok(());
+        }
+        replace(&path, bytes).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
     fn sweep(&self, used: &BTreeSet<Sha256>) -> io::Result<()> {
+        let _objects = lock(&self.objects);
         for entry in fs::read_dir(self.dir.join(OBJECTS))? {
             let entry = entry?;
             let hash = entry.file_name().to_str().and_then(|name| name.parse::<Sha256>().ok());
@@ -104,9 +120,8 @@ impl LedgerStore for FileLedger {
     }
 
     fn put(&self, hash: Sha256, bytes: Bytes) -> BoxFuture<'_, Result<(), String>> {
-        let path = self.object(&hash);
-        blocking(move || replace(&path, &bytes).map_err(|error| format!("{}: {error}", path.display())))
-            .boxed()
+        let me = self.clone();
+        blocking(move || me.store(&hash, &bytes)).boxed()
     }
 
     fn get(&self, hash: Sha256) -> BoxFuture<'_, Option<Bytes>> {
@@ -119,5 +134,26 @@ impl LedgerStore for FileLedger {
     fn retain(&self, used: BTreeSet<Sha256>) -> BoxFuture<'_, Result<(), String>> {
         let me = self.clone();
         blocking(move || me.sweep(&used).map_err(|error| error.to_string())).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_content_is_stored_by_many_while_another_is_swept() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let ledger = FileLedger::open(dir.path()).expect("opens");
+        let content = Bytes::from(vec![7; 64 << 10]);
+        let hash = sha256(&content);
+        let used = BTreeSet::from([hash]);
+        for _ in 0..50 {
+            fs::remove_file(ledger.object(&hash)).ok();
+            let (one, two) = (ledger.put(hash, content.clone()), ledger.put(hash, content.clone()));
+            let (one, two, swept) = futures::join!(one, two, ledger.retain(used.clone()));
+            assert_eq!((one, two, swept), (Ok(()), Ok(()), Ok(())));
+            assert_eq!(ledger.get(hash).await.as_ref(), Some(&content));
+        }
     }
 }
