@@ -1,19 +1,29 @@
-//! The story, best effort: what cannot be sent is counted and said with the next that can.
+//! The story, best effort: what happens while there is no connection waits for the next one, up to [`WAITING`] events;
+//! what is lost beyond that is counted and said with the next that can be sent.
+
+use std::collections::VecDeque;
 
 use ostler_bus::store::Headers;
 use ostler_schemas::codec::{self, Wire};
 use ostler_schemas::subject::{EventSource, EventSubject};
+use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::event::Event;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Actor as Who, ObjectRef, Uid, headers as names};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use crate::context::Shared;
+use crate::context::{Shared, Task};
+
+/// Events kept while there is no connection. An outage is told from its newest events: those before them are in the
+/// agent's log. At a few hundred bytes each this is a small part of the agent's memory.
+const WAITING: usize = 512;
 
 pub(crate) struct EventsActor;
 
 pub(crate) enum Msg {
     Tell(Box<Told>),
+    /// There is a connection again.
+    Connected,
 }
 
 pub(crate) struct Told {
@@ -25,7 +35,9 @@ pub(crate) struct Told {
 
 pub(crate) struct State {
     context: Shared,
+    waiting: VecDeque<(Timestamp, Told)>,
     lost: u64,
+    _link: Task,
 }
 
 impl Actor for EventsActor {
@@ -34,8 +46,9 @@ impl Actor for EventsActor {
     type Arguments = Shared;
 
     async fn pre_start(&self, me: ActorRef<Msg>, context: Shared) -> Result<State, ActorProcessingErr> {
-        context.events.set(me);
-        Ok(State { context, lost: 0 })
+        context.events.set(me.clone());
+        let link = Task::spawn(watch_link(context.clone(), me));
+        Ok(State { context, waiting: VecDeque::new(), lost: 0, _link: link })
     }
 
     async fn handle(
@@ -44,27 +57,52 @@ impl Actor for EventsActor {
         message: Msg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let Msg::Tell(told) = message;
-        if !state.context.deps.link.link().borrow().connected {
-            state.lost += 1;
-            return Ok(());
+        match message {
+            Msg::Tell(told) => state.keep(*told),
+            Msg::Connected => {}
         }
-        if state.send(*told).await {
-            state.lost = 0;
-        } else {
-            state.lost += 1;
-        }
+        state.flush().await;
         Ok(())
     }
 }
 
+/// Tells the actor of every new connection.
+async fn watch_link(context: Shared, me: ActorRef<Msg>) {
+    let mut link = context.deps.link.link();
+    loop {
+        let connected = link.borrow_and_update().connected;
+        if (connected && me.cast(Msg::Connected).is_err()) || link.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 impl State {
-    async fn send(&self, told: Told) -> bool {
+    fn keep(&mut self, told: Told) {
+        if self.waiting.len() >= WAITING {
+            self.waiting.pop_front();
+            self.lost += 1;
+        }
+        self.waiting.push_back((self.context.deps.clock.wall(), told));
+    }
+
+    async fn flush(&mut self) {
+        while self.context.deps.link.link().borrow().connected
+            && let Some((at, told)) = self.waiting.pop_front()
+        {
+            if self.send(at, told).await {
+                self.lost = 0;
+            } else {
+                self.lost += 1;
+            }
+        }
+    }
+
+    async fn send(&self, now: Timestamp, told: Told) -> bool {
         let Told { object, uid, reason, mut message } = told;
         if self.lost > 0 {
             message = format!("{message} ({} events before this one could not be sent)", self.lost);
         }
-        let now = self.context.deps.clock.wall();
         let node = self.context.node.clone();
         let event = Event {
             kind: reason.event_type(),
