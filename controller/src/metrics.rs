@@ -56,6 +56,7 @@ pub struct Metrics {
     nodes: Family<Label, Gauge>,
     leads: Family<Label, Gauge>,
     blind: Gauge,
+    unreadable: Gauge,
 }
 
 impl Default for Metrics {
@@ -87,6 +88,7 @@ impl Metrics {
             nodes: Family::default(),
             leads: Family::default(),
             blind: Gauge::default(),
+            unreadable: Gauge::default(),
         };
         metrics.with_registry(|registry| metrics.register(registry));
         metrics
@@ -123,6 +125,11 @@ impl Metrics {
         r.register("batch_messages", "Messages per batch", self.batch_messages.clone());
         r.register("nodes", "Registered nodes by phase, as heard by this replica", self.nodes.clone());
         r.register("leads", "1 for each controller that this replica leads", self.leads.clone());
+        r.register(
+            "unreadable_keys",
+            "Keys of the store whose content this replica cannot read",
+            self.unreadable.clone(),
+        );
         r.register("blind", "1 while this replica can judge no silence", self.blind.clone());
     }
 
@@ -148,6 +155,11 @@ impl Metrics {
         for c in ControllerName::ALL {
             self.leads.get_or_create(&controller(c)).set(i64::from(leads(c)));
         }
+    }
+
+    /// So many keys of the store cannot be read.
+    pub fn unreadable(&self, keys: usize) {
+        self.unreadable.set(i64::try_from(keys).unwrap_or(i64::MAX));
     }
 
     /// The phases of all nodes.

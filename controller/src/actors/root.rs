@@ -124,6 +124,7 @@ impl Actor for Root {
             Msg::Metrics => {
                 let context = &state.args.context;
                 context.metrics.leading(|c| context.lanes.leads(c));
+                context.metrics.unreadable(context.snapshot.fleet().unreadable.len());
             }
             Msg::Retire(reply) => state.retire(reply),
         }
