@@ -8,6 +8,7 @@
 
 mod children;
 mod command;
+mod parties;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -139,6 +140,21 @@ impl Fleet {
     #[must_use]
     pub fn file(&self, node: &str, path: &str) -> PathBuf {
         self.folder.join("dev/hosts").join(node).join("root").join(path.trim_start_matches('/'))
+    }
+
+    /// Every daemon that runs, by its role and name: servers, controllers, agents and holders.
+    #[must_use]
+    pub fn daemons(&self) -> BTreeMap<String, u64> {
+        let state = self.state();
+        let list = |name: &str| state[name].as_array().cloned().unwrap_or_default();
+        let mut all = BTreeMap::new();
+        for (role, field) in [("servers", "pid"), ("controllers", "pid"), ("hosts", "agent"), ("hosts", "holder")] {
+            for entry in list(role) {
+                let name = format!("{field} {}", entry["name"].as_str().unwrap_or_default());
+                all.extend(entry[field].as_u64().map(|pid| (name, pid)));
+            }
+        }
+        all
     }
 
     /// Runs `ostler …`.
