@@ -320,7 +320,9 @@ impl Client {
             let stream =
                 self.topic.request_many(message).await.map_err(|error| self.no_bus(&error.reason))?;
             let patience = if is_read(verb) { READ_PATIENCE } else { PATIENCE };
-            let mut replies = Replies::new(stream, self.place(&subject)).with_patience(patience);
+            let mut replies = Replies::new(stream, self.place(&subject))
+                .with_patience(patience)
+                .asked(is_read(verb) || lasts(verb));
             if !replies.nobody_listens().await {
                 return Ok(match id {
                     Some(id) => replies.attended(self.attendance.attend(&self.topic, &self.caller, id)),

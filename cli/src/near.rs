@@ -1,9 +1,9 @@
 //! "Did you mean": the nearest of some words.
 
-/// The nearest of `words`, if it is near enough to have been meant: about one slip in three letters.
+/// The nearest of `words`, if it is near enough to have been meant: one slip in three letters.
 #[must_use]
 pub fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let reach = (text.chars().count() / 3).max(1) + 1;
+    let reach = (text.chars().count() / 3).max(1);
     words
         .into_iter()
         .map(|word| (strsim::osa_distance(text, word), word))
@@ -21,5 +21,6 @@ mod tests {
         assert_eq!(nearest("wbe", ["db", "web", "api"]), Some("web"));
         assert_eq!(nearest("monitoring", ["web", "api"]), None);
         assert_eq!(nearest("x", ["a"]), None);
+        assert_eq!(nearest("web", ["job"]), None);
     }
 }

@@ -43,10 +43,11 @@ pub fn kind(word: &str) -> Result<Kind, Failure> {
     }
     let Some(kind) = Kind::by_any_name(word) else {
         let words = Kind::ALL.into_iter().flat_map(|k| [k.lower(), k.plural()]);
+        let words = words.chain(Kind::ALL.into_iter().flat_map(|k| k.short_forms().iter().copied()));
         let hint = nearest(word, words).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
         let served: Vec<&str> = Kind::ALL.into_iter().filter(|k| k.is_served()).map(Kind::plural).collect();
         return Err(Failure::message(format!(
-            "{word:?} is not a kind{hint} (there are: {}, events)",
+            "{word:?} is not a kind{hint} (there are: {}, events; an object is written KIND/NAME)",
             served.join(", ")
         )));
     };

@@ -25,6 +25,8 @@ pub struct Replies {
     ahead: Option<Message>,
     seen: u64,
     ended: bool,
+    /// Whether something may have been changed by what was sent.
+    changes: bool,
     /// Tells the answering side that this is read, for as long as it is.
     _attended: Option<Attended>,
     /// How many parts the answering side itself says were lost.
@@ -44,13 +46,30 @@ impl Replies {
     /// An answer to what was sent to `place`.
     #[must_use]
     pub fn new(stream: BoxStream<'static, Message>, place: String) -> Self {
-        Self { stream, place, patience: None, ahead: None, seen: 0, ended: false, _attended: None, lost: 0 }
+        Self {
+            stream,
+            place,
+            patience: None,
+            ahead: None,
+            seen: 0,
+            ended: false,
+            changes: true,
+            _attended: None,
+            lost: 0,
+        }
     }
 
     /// Silence longer than this is a failure.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
+        self
+    }
+
+    /// Whether what was sent is a question, which changes nothing.
+    #[must_use]
+    pub(super) fn asked(mut self, is: bool) -> Self {
+        self.changes = !is;
         self
     }
 
@@ -160,11 +179,16 @@ impl Replies {
     }
 
     fn silence(&self, what: &str) -> Failure {
-        let next = if self.seen == 0 {
-            "if this was a change, it may or may not have been made: look before you repeat it; \
-             see also that your credentials are those of this caller"
-        } else {
-            "try again"
+        let next = match (self.seen, self.changes) {
+            (0, true) => {
+                "if this was a change, it may or may not have been made: look before you repeat it; \
+                 see also that your credentials are those of this caller"
+            }
+            (0, false) => {
+                "try again; if it stays so, see that the controllers are well and that your credentials are \
+                 those of this caller"
+            }
+            (_, _) => "try again",
         };
         Failure::Unreachable(Box::new(Unreachable {
             what: what.to_owned(),

@@ -9,7 +9,7 @@ use ostler_schemas::v1::report::{Condition, ConditionStatus, FileState};
 use ostler_schemas::v1::state::RolloutPhase;
 use ostler_schemas::v1::status::{ConfigFileNode, NodePhase, Status, View};
 
-use super::amounts::{Moments, cores, size};
+use super::amounts::{Moments, cores, count, size};
 use super::columns::{self, Style, exit_word, labels, node_word, process_word, rollout_word, taint, wanted};
 use super::events::{add_up, table as event_table};
 use super::table::{Table, dash};
@@ -122,7 +122,7 @@ fn spec(spec: &Spec) -> Vec<(&'static str, String)> {
                 "Content",
                 file.content.map_or_else(
                     || "none yet: give it with \"ostler config push\"".to_owned(),
-                    |c| format!("{} bytes, sha256 {}", c.size, c.sha256.short()),
+                    |c| format!("{}, sha256 {}", count(c.size, "byte", "bytes"), c.sha256.short()),
                 ),
             ),
             (
@@ -196,7 +196,7 @@ fn status(status: &Status, moments: &Moments) -> Vec<(&'static str, String)> {
             ("Node", dash(process.node.as_ref())),
             ("Pid", dash(process.pid)),
             ("Incarnation", process.incarnation.to_string()),
-            ("Version", process.version.to_string()),
+            ("Version", none_if_zero(process.version.0)),
             ("Started", dash(process.started_at.map(|at| moments.ago(at)))),
             ("Restarts", dash(process.restarts)),
             ("Ports", process.ports.iter().map(|(n, p)| format!("{n}:{p}")).collect::<Vec<_>>().join(",")),
@@ -323,6 +323,7 @@ fn rollout(view: &View, moments: &Moments) -> Option<String> {
             ("Updated", format!("{} of {}, {} healthy", rollout.updated, rollout.total, rollout.healthy)),
             ("Failed", none_if_zero(u64::from(rollout.failed))),
             ("Offline", none_if_zero(u64::from(rollout.offline))),
+            ("Bakes until", dash(rollout.bake_ends_at.map(|at| moments.clock(at)))),
             ("Started", dash(rollout.started_at.map(|at| moments.ago(at)))),
             ("Finished", dash(rollout.finished_at.map(|at| moments.ago(at)))),
             ("Why", dash(rollout.reason.as_ref())),
