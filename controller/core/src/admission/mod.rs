@@ -34,7 +34,7 @@ pub use change::{node, put, scale};
 pub use config::{ContentAt, content, history, push, rollback};
 pub use delete::delete;
 pub use deny::{conflict, forbidden, invalid, not_found, refused, unavailable};
-pub use reap::{bootstrap, reap};
+pub use reap::{bootstrap, nodes_that_have, reap};
 pub use register::register;
 
 /// Who asks, when, and in which transaction.

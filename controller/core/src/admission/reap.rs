@@ -3,7 +3,7 @@
 use ostler_schemas::spec::{NamespaceSpec, Spec};
 use ostler_schemas::v1::object::{Labels, Object};
 use ostler_schemas::v1::report::FileState;
-use ostler_schemas::{Key, Namespace, ObjectRef, Uid};
+use ostler_schemas::{Key, Namespace, NodeName, ObjectRef, Uid};
 
 use super::delete::finalizer;
 use super::edit::{self, Wish};
@@ -40,7 +40,7 @@ fn is_clean(fleet: &Fleet, name: &ObjectRef, object: &Object) -> bool {
         Spec::Deployment(_) | Spec::Process(_) => {
             fleet.by_owner.get(uid).is_none_or(imbl::OrdSet::is_empty) && !fleet.processes.contains_key(uid)
         }
-        Spec::ConfigFile(_) => no_node_has(fleet, uid),
+        Spec::ConfigFile(_) => nodes_that_have(fleet, uid).next().is_none(),
         Spec::Namespace(_) => !fleet
             .objects
             .keys()
@@ -49,13 +49,14 @@ fn is_clean(fleet: &Fleet, name: &ObjectRef, object: &Object) -> bool {
     }
 }
 
-/// Whether no registered node has the file in its document, or says that it holds it still.
-fn no_node_has(fleet: &Fleet, uid: &Uid) -> bool {
-    fleet.nodes().all(|(node, _, _)| {
+/// The registered nodes that have a file in their document, or say that they hold it still: its deletion waits for
+/// these.
+pub fn nodes_that_have<'a>(fleet: &'a Fleet, uid: &'a Uid) -> impl Iterator<Item = NodeName> + 'a {
+    fleet.nodes().map(|(node, _, _)| node).filter(|node| {
         let entry =
-            fleet.files_documents.get(&node).is_some_and(|d| d.value.entries.iter().any(|e| e.u == *uid));
-        let report = fleet.reports.get(&node).and_then(|r| r.value.file(uid));
-        !entry && report.is_none_or(|f| f.state == FileState::Released)
+            fleet.files_documents.get(node).is_some_and(|d| d.value.entries.iter().any(|e| e.u == *uid));
+        let report = fleet.reports.get(node).and_then(|r| r.value.file(uid));
+        entry || report.is_some_and(|f| f.state != FileState::Released)
     })
 }
 

@@ -214,6 +214,26 @@ fn deletion_releases_everywhere_before_the_object_goes() {
 }
 
 #[test]
+fn a_deletion_that_waits_says_for_which_nodes_and_why() {
+    let mut world = nodes(3);
+    push(&mut world, "app", 1);
+    world.settle(60);
+    world.lose("n2");
+    world.settle(60);
+    world.ask_deletion(&name("app"));
+    world.settle(60);
+    let view = crate::status::view(&world.fleet, &world.signals, world.now().wall, &name("app"));
+    let Some(ostler_schemas::v1::status::Status::ConfigFile(status)) = view.map(|v| v.status) else {
+        panic!("still there")
+    };
+    let said = status.conditions.iter().find(|c| c.kind == "Deleting").expect("the condition");
+    assert!(said.message.starts_with("waits for 1 node: n2 (Lost); "), "{}", said.message);
+    world.bring_back("n2");
+    world.settle(60);
+    assert!(!world.fleet.objects.contains_key(&name("app")));
+}
+
+#[test]
 fn of_two_with_one_path_the_older_keeps_it_and_the_other_never_undoes_it() {
     let mut world = nodes(2);
     label(&mut world, "n1", "role", "web");

@@ -7,12 +7,13 @@ use ostler_schemas::time::age;
 use ostler_schemas::v1::document::{FileEntry, FileGoal};
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::v1::report::{FileReport, FileState};
+use ostler_schemas::v1::report::{Condition, FileReport, FileState};
 use ostler_schemas::v1::status::{ConfigFileNode, ConfigFileStatus, FileNodeCounts, NodePhase};
 use ostler_schemas::{ControllerName, Kind, NodeName, ObjectRef, Uid, Version};
 
 use super::deployment::{degraded, rollout};
 use super::{Lens, condition, count};
+use crate::admission::nodes_that_have;
 use crate::configfile::{in_force, rules_of_version, seniority};
 use crate::fleet::{Fleet, Stored};
 
@@ -166,6 +167,7 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &ConfigFile
     let in_sync = nodes.in_sync == nodes.total;
     let reason = if in_sync { "AllInSync" } else { "NotAllInSync" };
     let message = format!("{} of {} nodes in sync", nodes.in_sync, nodes.total);
+    let deleting = object.value.is_deleting().then(|| deleting(lens, &object.value));
     ConfigFileStatus {
         version,
         last_good_version: state.map_or(Version(0), |s| s.last_good),
@@ -173,19 +175,57 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &ConfigFile
         nodes,
         rollout,
         observed_generation: state.map_or(0, |s| s.generation),
-        conditions: vec![
-            condition("InSync", in_sync, reason, message, changed),
-            degraded(state.map(|s| &*s.value), worst, changed),
-            condition(
-                "PathConflict",
-                conflict.is_some(),
-                if conflict.is_some() { "PathConflict" } else { "NoConflict" },
-                conflict.map(named).unwrap_or_default(),
-                since,
-            ),
-        ],
+        conditions: deleting
+            .into_iter()
+            .chain([
+                condition("InSync", in_sync, reason, message, changed),
+                degraded(state.map(|s| &*s.value), worst, changed),
+                condition(
+                    "PathConflict",
+                    conflict.is_some(),
+                    if conflict.is_some() { "PathConflict" } else { "NoConflict" },
+                    conflict.map(named).unwrap_or_default(),
+                    since,
+                ),
+            ])
+            .collect(),
         epoch: state.map(|s| s.epoch).unwrap_or_default(),
     }
+}
+
+/// Most nodes that the condition of a deletion names.
+const NAMED: usize = 5;
+
+/// Which nodes a deletion waits for, and why: a lost one keeps it waiting until it returns or is deleted itself.
+fn deleting(lens: &Lens<'_>, object: &Object) -> Condition {
+    let since = object.metadata.deletion_timestamp.unwrap_or(object.metadata.creation_timestamp);
+    let uid = &object.metadata.uid;
+    let waits: Vec<NodeName> = nodes_that_have(lens.fleet, uid).collect();
+    let why = |node: &NodeName| {
+        let report = lens.fleet.reports.get(node).and_then(|r| r.value.file(uid));
+        match (lens.node_phase(node), report) {
+            (NodePhase::Ready | NodePhase::NotReady, Some(r)) if r.state == FileState::Failed => {
+                let said = r.message.as_deref().unwrap_or("no reason given");
+                format!("{node} (Failed: {said})")
+            }
+            (NodePhase::Ready | NodePhase::NotReady, _) => format!("{node} (is letting it go)"),
+            (phase @ (NodePhase::Suspect | NodePhase::Lost | NodePhase::Unknown), _) => {
+                format!("{node} ({})", phase.as_str())
+            }
+        }
+    };
+    let named: Vec<String> = waits.iter().take(NAMED).map(why).collect();
+    let more = if waits.len() > NAMED { format!(" and {} more", waits.len() - NAMED) } else { String::new() };
+    let message = match waits.len() {
+        0 => "no node has it any more".to_owned(),
+        n => {
+            let word = if n == 1 { "node" } else { "nodes" };
+            let lost = waits.iter().find(|n| lens.node_phase(n) == NodePhase::Lost);
+            let advice = lost.map(|n| format!("; a host that is gone for good: ostler delete node/{n}"));
+            format!("waits for {n} {word}: {}{more}{}", named.join(", "), advice.unwrap_or_default())
+        }
+    };
+    condition("Deleting", true, "Deleting", message, since)
 }
 
 fn counts(rows: &[ConfigFileNode]) -> FileNodeCounts {
