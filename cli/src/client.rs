@@ -38,7 +38,7 @@ const PERSISTENCE: Duration = Duration::from_secs(6);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long one answer may take: commits wait for synced replicas, and an apply may be large.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one part of what is read from memory may take. A replica that hangs is passed by asking again.
 const READ_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a watch may be silent: the server sends keep-alives well within it.

@@ -27,6 +27,12 @@ const READS_AT_ONCE: usize = 16;
 /// The longest pause before a decision is made anew, drawn at random: two writers must not stay in step.
 const PAUSE_MS: u64 = 20;
 
+/// A store that cannot take anything now is asked again for so long: a stream whose leader was lost has another within
+/// 5 to 10 s on three servers.
+const PATIENCE_MS: u64 = 12_000;
+/// Pause between such attempts.
+const NOT_NOW_MS: u64 = 250;
+
 /// Who asks for a change, and why.
 pub(super) struct Asking<'a> {
     pub(super) name: &'a Name,
@@ -61,7 +67,9 @@ pub(super) async fn change<R: Send>(
 ) -> Result<Changed<R>, ApiError> {
     let deps = &shared.deps;
     let mut seen = asking.seen;
-    for _ in 0..ATTEMPTS {
+    let patient_until = deps.clock.mono().plus_ms(PATIENCE_MS);
+    let mut overtaken = 0;
+    while overtaken < ATTEMPTS {
         let fleet = shared.fleet_at(seen).await?;
         let by = By { actor: asking.actor.clone(), at: deps.clock.wall(), txn: deps.entropy.txn() };
         let signals = shared.signals();
@@ -73,10 +81,19 @@ pub(super) async fn change<R: Send>(
         if decision.is_idle() {
             return Ok(Changed { reply, revision: fleet.revision, txn: by.txn });
         }
-        blobs::ensure(shared, &decision.contents).await?;
-        match attempt(shared, &asking, &by, &decision).await? {
-            Attempt::Done(revision) => return Ok(Changed { reply, revision, txn: by.txn }),
-            Attempt::Overtaken(by_revision) => {
+        let tried = match blobs::ensure(shared, &decision.contents).await {
+            Ok(()) => attempt(shared, &asking, &by, &decision).await,
+            Err(error) => Err(error),
+        };
+        match tried {
+            Ok(Attempt::Done(revision)) => return Ok(Changed { reply, revision, txn: by.txn }),
+            // Nothing was done: the decision may be made anew once the store takes writes again.
+            Err(error) if error.code == ApiErrorCode::Unavailable && deps.clock.mono() < patient_until => {
+                deps.clock.sleep_ms(NOT_NOW_MS).await;
+            }
+            Err(error) => return Err(error),
+            Ok(Attempt::Overtaken(by_revision)) => {
+                overtaken += 1;
                 deps.metrics.conflicts.inc();
                 seen = seen.max(by_revision);
                 deps.clock.sleep_ms(deps.entropy.below(PAUSE_MS)).await;
