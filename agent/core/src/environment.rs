@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ostler_schemas::spec::{FieldPath, ProcessTemplate};
+use ostler_schemas::spec::{FieldPath, ProcessTemplate, port_variable};
 use ostler_schemas::v1::epoch::Token;
 use ostler_schemas::{Name, Namespace, NodeName, Uid, Version};
 
@@ -152,12 +152,6 @@ fn given(s: &Surroundings<'_>) -> Vec<(String, String)> {
     vars
 }
 
-/// `OSTLER_PORT_<NAME>`: capitals, and `_` for `-`.
-#[must_use]
-pub fn port_variable(name: &str) -> String {
-    format!("OSTLER_PORT_{}", name.to_ascii_uppercase().replace('-', "_"))
-}
-
 fn fact(s: &Surroundings<'_>, path: &FieldPath) -> Option<String> {
     match path {
         FieldPath::Name => Some(s.name.to_string()),
@@ -179,32 +173,11 @@ fn fact(s: &Surroundings<'_>, path: &FieldPath) -> Option<String> {
     }
 }
 
-/// `$(NAME)` becomes the variable's value; `$$(NAME)` is the text `$(NAME)`; any other `$` is itself.
+/// Fills in `$(NAME)`, by the same reading of the text as admission's: what it let pass as text is text here, too.
 fn expand(text: &str, vars: &[(String, String)], place: &str) -> Result<String, WordsError> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        let tail = &rest[at..];
-        if let Some(after) = tail.strip_prefix("$$(") {
-            out.push_str("$(");
-            rest = after;
-        } else if let Some((name, after)) = tail.strip_prefix("$(").and_then(|inner| inner.split_once(')')) {
-            let value = vars.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
-            out.push_str(
-                value.ok_or_else(|| WordsError::UnknownName {
-                    place: place.to_owned(),
-                    name: name.to_owned(),
-                })?,
-            );
-            rest = after;
-        } else {
-            out.push('$');
-            rest = &tail[1..];
-        }
-    }
-    out.push_str(rest);
-    Ok(out)
+    let value_of = |name: &str| vars.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+    ostler_schemas::spec::expand(text, value_of)
+        .map_err(|name| WordsError::UnknownName { place: place.to_owned(), name: name.to_owned() })
 }
 
 #[cfg(test)]
@@ -221,6 +194,7 @@ mod tests {
         assert_eq!(go(":$(OSTLER_PORT_HTTP)/x").as_deref(), Ok(":8080/x"));
         assert_eq!(go("$$(A) $A $ $(").as_deref(), Ok("$(A) $A $ $("));
         assert!(matches!(go("$(B)"), Err(WordsError::UnknownName { .. })));
+        assert_eq!(go("ls=$(ls -l) $$ ${A}").as_deref(), Ok("ls=$(ls -l) $$ ${A}"), "a shell's own words");
     }
 
     fn taking(path: &str) -> ostler_schemas::spec::EnvVar {
