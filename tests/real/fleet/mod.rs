@@ -148,7 +148,9 @@ impl Fleet {
         let state = self.state();
         let list = |name: &str| state[name].as_array().cloned().unwrap_or_default();
         let mut all = BTreeMap::new();
-        for (role, field) in [("servers", "pid"), ("controllers", "pid"), ("hosts", "agent"), ("hosts", "holder")] {
+        for (role, field) in
+            [("servers", "pid"), ("controllers", "pid"), ("hosts", "agent"), ("hosts", "holder")]
+        {
             for entry in list(role) {
                 let name = format!("{field} {}", entry["name"].as_str().unwrap_or_default());
                 all.extend(entry[field].as_u64().map(|pid| (name, pid)));

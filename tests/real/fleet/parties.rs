@@ -34,7 +34,13 @@ impl Fleet {
         };
         let folder = self.setup().join(folder);
         let name = format!("{} of a test", identity.caller());
-        Config { servers: self.servers(), credentials: folder.join(key), ca: folder.join("ca.pem"), identity, name }
+        Config {
+            servers: self.servers(),
+            credentials: folder.join(key),
+            ca: folder.join("ca.pem"),
+            identity,
+            name,
+        }
     }
 
     /// A connection of `identity`.

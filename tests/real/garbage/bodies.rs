@@ -7,13 +7,33 @@ use ostler_schemas::v1::api::{ApplyRequest, ListRequest};
 
 /// Names that envelopes bear, those of every plane among them.
 const KINDS: [&str; 22] = [
-    "Beat", "Report", "Event", "AuditRecord", "Beacon", "Lease", "Term", "Fence", "Incarnation", "Object",
-    "SpecRevision", "ProcessSpecRecord", "ProcessTemplateRecord", "BindRecord", "GoalRecord", "RunDocument",
-    "FilesDocument", "NodeState", "RolloutState", "ApplyRequest", "RegisterRequest", "LogsRequest",
+    "Beat",
+    "Report",
+    "Event",
+    "AuditRecord",
+    "Beacon",
+    "Lease",
+    "Term",
+    "Fence",
+    "Incarnation",
+    "Object",
+    "SpecRevision",
+    "ProcessSpecRecord",
+    "ProcessTemplateRecord",
+    "BindRecord",
+    "GoalRecord",
+    "RunDocument",
+    "FilesDocument",
+    "NodeState",
+    "RolloutState",
+    "ApplyRequest",
+    "RegisterRequest",
+    "LogsRequest",
 ];
 /// What a body may be instead of a map with the right fields: an empty map, nil, a number, a list that promises more
 /// than there is, a map of a text to itself.
-const INSIDES: [&[u8]; 5] = [&[0x80], &[0xc0], &[0x2a], &[0xdd, 0xff, 0xff, 0xff, 0xff], &[0x81, 0xa1, b'x', 0xa1, b'x']];
+const INSIDES: [&[u8]; 5] =
+    [&[0x80], &[0xc0], &[0x2a], &[0xdd, 0xff, 0xff, 0xff, 0xff], &[0x81, 0xa1, b'x', 0xa1, b'x']];
 /// Close to the most that the bus carries.
 const LARGE: usize = 1_100_000;
 

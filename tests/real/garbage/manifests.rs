@@ -53,7 +53,8 @@ fn hostile() -> Vec<(String, Vec<u8>)> {
     for kind in Kind::ALL {
         let kind = kind.as_str();
         for spec in SPECS {
-            let yaml = format!("apiVersion: ostler/v1\nkind: {kind}\nmetadata: {{name: bad}}\nspec: {spec}\n");
+            let yaml =
+                format!("apiVersion: ostler/v1\nkind: {kind}\nmetadata: {{name: bad}}\nspec: {spec}\n");
             all.push((format!("{kind} with spec {spec}"), tree(&yaml)));
         }
         for metadata in METADATA {
@@ -67,7 +68,11 @@ fn hostile() -> Vec<(String, Vec<u8>)> {
         let yaml = format!("apiVersion: ostler/v1\nkind: {kind}\nmetadata: {{name: bad}}\nspec:\n{wide}");
         all.push((format!("{kind} with width"), tree(&yaml)));
     }
-    for (number, yaml) in ["5", "[]", "apiVersion: ostler/v2\nkind: Node\n", "kind: Deployment\n", "kind: 5\n"].iter().enumerate() {
+    for (number, yaml) in
+        ["5", "[]", "apiVersion: ostler/v2\nkind: Node\n", "kind: Deployment\n", "kind: 5\n"]
+            .iter()
+            .enumerate()
+    {
         all.push((format!("document {number}"), tree(yaml)));
     }
     for cut in [0, 1, 40, 200] {

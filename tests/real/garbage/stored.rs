@@ -90,8 +90,11 @@ fn pelt(fleet: &Fleet, keys: &[Key], bodies: &[Bytes]) {
 
 /// Few bodies: each is written under each key, and on one server every write waits for the disk.
 fn some() -> Vec<Bytes> {
-    let mut all = vec![Bytes::from_static(b"garbage"), Bytes::from(vec![0x91; 1_000]), Bytes::from_static(b"")];
-    all.extend(["Object", "ProcessSpecRecord", "GoalRecord", "Lease"].map(|kind| bodies::envelope(kind, 1, &[0x80])));
+    let mut all =
+        vec![Bytes::from_static(b"garbage"), Bytes::from(vec![0x91; 1_000]), Bytes::from_static(b"")];
+    all.extend(
+        ["Object", "ProcessSpecRecord", "GoalRecord", "Lease"].map(|kind| bodies::envelope(kind, 1, &[0x80])),
+    );
     all.push(bodies::envelope("Object", 99, &[0x80]));
     all
 }

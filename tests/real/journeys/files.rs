@@ -9,7 +9,9 @@ use crate::work::deployment;
 
 fn contents(fleet: &Fleet, path: &str) -> BTreeMap<String, String> {
     let nodes = fleet.phases().into_keys();
-    nodes.filter_map(|node| Some((node.clone(), std::fs::read_to_string(fleet.file(&node, path)).ok()?))).collect()
+    nodes
+        .filter_map(|node| Some((node.clone(), std::fs::read_to_string(fleet.file(&node, path)).ok()?)))
+        .collect()
 }
 
 #[track_caller]
@@ -69,7 +71,8 @@ fn a_file_is_pushed_compared_put_back_and_rolled_back() {
 #[test]
 fn a_process_waits_for_what_it_needs() {
     let fleet = Fleet::start(Size { agents: 2, ..Size::default() });
-    let process = deployment("web", 1).replace("      command:", "      needs: [configfile/app-conf@>=2]\n      command:");
+    let process = deployment("web", 1)
+        .replace("      command:", "      needs: [configfile/app-conf@>=2]\n      command:");
     push(&fleet, "a = 1\n", &["--path", "/etc/app.conf", "--all-nodes"]).ok();
     fleet.run_with(&["apply", "-f", "-"], &process).ok();
     fleet.until_event("NeedsNotMet", "process/web");

@@ -24,7 +24,10 @@ fn apply_and_compare(fleet: &Fleet) {
 
     let bad = manifest(fleet, "bad.yaml", &deployment("web", 3).replace("replicas", "replicsa"));
     let refused = fleet.run(&["apply", "-f", &bad]).ends(1);
-    assert!(refused.contains(":5:3: deployment/web: spec.replicsa: unknown field; did you mean replicas?"), "{refused}");
+    assert!(
+        refused.contains(":5:3: deployment/web: spec.replicsa: unknown field; did you mean replicas?"),
+        "{refused}"
+    );
     assert_eq!(fleet.run(&["diff", "-f", &bad]).code, 2);
 
     let said = fleet.ok(&["scale", "deployment/web", "--replicas", "2"]);
@@ -46,7 +49,10 @@ fn look(fleet: &Fleet) {
     // What is shown can be applied as it is.
     assert!(fleet.run_with(&["apply", "-f", "-"], &yaml).ok().contains("unchanged"));
     let wide = fleet.ok(&["get", "ps", "-o", "wide"]);
-    assert!(wide.lines().next().is_some_and(|head| head.contains("PID") && head.contains("LAST-EXIT")), "{wide}");
+    assert!(
+        wide.lines().next().is_some_and(|head| head.contains("PID") && head.contains("LAST-EXIT")),
+        "{wide}"
+    );
     let described = fleet.ok(&["describe", "deployment/web"]);
     assert!(described.contains("Processes:") && described.contains("Events:"), "{described}");
     let events = fleet.ok(&["events", "deployment/web"]);
@@ -58,7 +64,10 @@ fn look(fleet: &Fleet) {
     assert_eq!(fleet.run(&["get", "deployment/nobody"]).code, 1);
     assert_eq!(fleet.run(&["get", "unicorns"]).code, 1);
     assert_eq!(fleet.run(&["wait", "deploy/web", "--for=condition=Available", "--timeout", "30s"]).code, 0);
-    assert_eq!(fleet.run(&["wait", "deploy/web", "--for=jsonpath={.status.ready}=7", "--timeout", "1s"]).code, 2);
+    assert_eq!(
+        fleet.run(&["wait", "deploy/web", "--for=jsonpath={.status.ready}=7", "--timeout", "1s"]).code,
+        2
+    );
     assert_eq!(fleet.run(&["rollout", "status", "deployment/web"]).code, 0);
     assert_eq!(fleet.run(&["--context", "/nowhere/context.json", "get", "nodes"]).code, 1);
 }

@@ -50,5 +50,8 @@ fn a_process_that_fails_again_and_again_is_replaced_at_its_limit() {
         all.iter().any(|process| process["metadata"]["uid"] != first.as_str()).then_some(())
     });
     let exits = fleet.events().into_iter().filter(|event| event["reason"] == "Exited").collect::<Vec<_>>();
-    assert!(exits.iter().any(|event| event["message"].as_str().is_some_and(|m| m.contains('3'))), "{exits:?}");
+    assert!(
+        exits.iter().any(|event| event["message"].as_str().is_some_and(|m| m.contains('3'))),
+        "{exits:?}"
+    );
 }
