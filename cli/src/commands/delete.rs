@@ -1,6 +1,7 @@
 //! `delete`: marks objects for deletion and waits until they are gone.
 
 use ostler_schemas::v1::api::{DeleteRequest, ListRequest};
+use ostler_schemas::v1::status::{Status, View};
 use ostler_schemas::{Kind, ObjectRef};
 use std::collections::BTreeSet;
 
@@ -106,6 +107,7 @@ pub async fn gone(
         let list = ListRequest { kind, namespace, labels: Vec::new(), names };
         let mut told: BTreeSet<ObjectRef> = BTreeSet::new();
         let mut left_before = group.len() + 1;
+        let mut held_before: BTreeSet<String> = BTreeSet::new();
         until(&session.client, list, timeout, out, |seen, out| {
             let left: Vec<&&ObjectRef> = group.iter().filter(|o| seen.contains_key(**o)).collect();
             for object in &group {
@@ -123,9 +125,23 @@ pub async fn gone(
                 let number = count(left.len() as u64, "object is", "objects are");
                 out.say(&format!("waiting until {number} gone: {}{more}", names.join(", ")));
             }
-            Ok(Verdict::NotYet(format!("still there: {}{more}", names.join(", "))))
+            let held: BTreeSet<String> =
+                left.iter().filter_map(|o| seen.get(**o)).filter_map(held_up).collect();
+            for why in held.difference(&held_before) {
+                out.say(why);
+            }
+            let why = held.first().map(|why| format!("; {why}")).unwrap_or_default();
+            held_before = held;
+            Ok(Verdict::NotYet(format!("still there: {}{more}{why}", names.join(", "))))
         })
         .await?;
     }
     Ok(())
+}
+
+/// Which nodes a deletion waits for that do not answer, if that is what it waits for: `configfile/x waits for …`.
+fn held_up(view: &View) -> Option<String> {
+    let Status::ConfigFile(status) = &view.status else { return None };
+    let condition = status.conditions.iter().find(|c| c.kind == "Deleting" && c.reason == "WaitsForNodes")?;
+    Some(format!("{} {}", view.object().object_ref().short(), condition.message))
 }

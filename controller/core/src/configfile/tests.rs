@@ -228,6 +228,7 @@ fn a_deletion_that_waits_says_for_which_nodes_and_why() {
     };
     let said = status.conditions.iter().find(|c| c.kind == "Deleting").expect("the condition");
     assert!(said.message.starts_with("waits for 1 node: n2 (Lost); "), "{}", said.message);
+    assert_eq!(said.reason, "WaitsForNodes");
     world.bring_back("n2");
     world.settle(60);
     assert!(!world.fleet.objects.contains_key(&name("app")));

@@ -225,7 +225,9 @@ fn deleting(lens: &Lens<'_>, object: &Object) -> Condition {
             format!("waits for {n} {word}: {}{more}{}", named.join(", "), advice.unwrap_or_default())
         }
     };
-    condition("Deleting", true, "Deleting", message, since)
+    let is_here = |n: &NodeName| matches!(lens.node_phase(n), NodePhase::Ready | NodePhase::NotReady);
+    let reason = if waits.iter().all(is_here) { "Deleting" } else { "WaitsForNodes" };
+    condition("Deleting", true, reason, message, since)
 }
 
 fn counts(rows: &[ConfigFileNode]) -> FileNodeCounts {
