@@ -184,7 +184,6 @@ impl Fleet {
     ///
     /// # Panics
     /// When it does not.
-    #[must_use]
     #[track_caller]
     pub fn ok(&self, words: &[&str]) -> String {
         self.run(words).ok()

@@ -69,7 +69,7 @@ async fn write(bus: &Bus, key: &Key, body: &Bytes) {
         let write = Write { key: key.clone(), op: Op::Put(body.clone()), guard, headers: Headers::new() };
         match store.commit(&Txn { id, writes: vec![write] }).await {
             Ok(_) => return,
-            Err(CommitError::Conflict { .. }) => {}
+            Err(CommitError::Conflict) => {}
             Err(error) => panic!("{key}: {error}"),
         }
     }

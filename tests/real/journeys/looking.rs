@@ -20,7 +20,7 @@ fn apply_and_compare(fleet: &Fleet) {
     assert!(said.contains("deployment/web created"), "{said}");
     assert!(fleet.ok(&["apply", "-f", &three]).contains("deployment/web unchanged"));
     assert_eq!(fleet.ok(&["diff", "-f", &three]), "");
-    let _ = fleet.ok(&["validate", "-f", &three]);
+    fleet.ok(&["validate", "-f", &three]);
 
     let bad = manifest(fleet, "bad.yaml", &deployment("web", 3).replace("replicas", "replicsa"));
     let refused = fleet.run(&["apply", "-f", &bad]).ends(1);
@@ -36,7 +36,7 @@ fn apply_and_compare(fleet: &Fleet) {
     // The manifest would undo what scale did: said, and refused.
     let undone = fleet.run(&["apply", "-f", &three]).ends(1);
     assert!(undone.contains("scale") && undone.contains("user/dev"), "{undone}");
-    let _ = fleet.ok(&["apply", "-f", &three, "--force", "--wait"]);
+    fleet.ok(&["apply", "-f", &three, "--force", "--wait"]);
     fleet.until_running("web", 3);
 }
 
@@ -103,7 +103,7 @@ fn apply_look_read_and_delete() {
     assert!(fleet.get(&["processes"]).is_empty(), "deleted means that its processes are gone");
     assert!(pids.into_iter().all(|pid| !harness::fleet::alive(pid)));
     assert_eq!(fleet.run(&["delete", "deployment/web"]).code, 1);
-    let _ = fleet.ok(&["delete", "deployment/web", "--ignore-not-found"]);
+    fleet.ok(&["delete", "deployment/web", "--ignore-not-found"]);
 }
 
 #[test]

@@ -16,19 +16,19 @@ fn cordon_taint_and_label_decide_where_work_goes() {
     assert!(fleet.ok(&["get", "nodes"]).contains("Ready,Cordoned"));
     fleet.converges(&deployment("cordoned", 3));
     assert!(nodes_of(&fleet, "cordoned", 3).iter().all(|node| node == "node-3"), "only one takes new work");
-    let _ = fleet.ok(&["uncordon", "node-1", "node-2"]);
+    fleet.ok(&["uncordon", "node-1", "node-2"]);
     fleet.converges(&deployment("spread", 4));
     assert!(nodes_of(&fleet, "spread", 4).iter().any(|node| node != "node-3"));
 
-    let _ = fleet.ok(&["taint", "node", "node-3", "maintenance=disk:NoExecute", "--reason", "disk swap"]);
+    fleet.ok(&["taint", "node", "node-3", "maintenance=disk:NoExecute", "--reason", "disk swap"]);
     until("all that does not tolerate it is elsewhere", || {
         let now = fleet.running("");
         (now.len() == 7 && now.values().all(|process| process.node != "node-3")).then_some(())
     });
     fleet.until_event("Evicted", "process/cordoned");
-    let _ = fleet.ok(&["taint", "node", "node-3", "maintenance-"]);
+    fleet.ok(&["taint", "node", "node-3", "maintenance-"]);
 
-    let _ = fleet.ok(&["label", "node", "node-3", "rack=r7"]);
+    fleet.ok(&["label", "node", "node-3", "rack=r7"]);
     let wants = "      nodeSelector: {rack: r7}\n      command:";
     fleet.converges(&deployment("racked", 2).replace("      command:", wants));
     assert!(nodes_of(&fleet, "racked", 2).iter().all(|node| node == "node-3"));
