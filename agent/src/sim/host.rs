@@ -264,7 +264,10 @@ impl SimHost {
             };
             let event = SimEvent::Started(spawn.argv.clone());
             inner.history.push(SimRecord { at: wall, key, name: spawn.name.clone(), event });
-            inner.living.insert(key, Living { spawn, process: process.clone(), since: self.clock.mono(), stopping: false });
+            inner.living.insert(
+                key,
+                Living { spawn, process: process.clone(), since: self.clock.mono(), stopping: false },
+            );
             process
         };
         if let Some((ms, code)) = program.exits {
