@@ -155,8 +155,12 @@ pub struct Label {
   ostler taint node web-017 maintenance=disk-swap:NoSchedule
   ostler taint node/web-017 maintenance-")]
 pub struct Taint {
-    /// NODE, then key[=value]:Effect… or key[:Effect]-…
-    #[arg(required = true, value_name = "NODE TAINT")]
+    /// The node, then the taints.
+    #[arg(
+        required = true,
+        value_name = "NODE TAINT",
+        help = "NODE, then key[=value]:Effect… or key[:Effect]-…"
+    )]
     pub words: Vec<String>,
     /// Why, for the record
     #[arg(long, value_name = "TEXT")]

@@ -123,9 +123,13 @@ pub struct Setup {
     /// An operator; may be given many times [first run: admin]
     #[arg(long = "operator", value_name = "NAME")]
     pub operators: Vec<String>,
-    /// A server of the bus, one or three or five, all of them: NAME=HOST[:CLIENT_PORT[:CLUSTER_PORT]] [first run:
-    /// nats-1=127.0.0.1; later: as before]
-    #[arg(long = "server", value_name = "NAME=HOST")]
+    /// The servers of the bus.
+    #[arg(
+        long = "server",
+        value_name = "NAME=HOST",
+        help = "A server of the bus, one or three or five, all of them: NAME=HOST[:CLIENT_PORT[:CLUSTER_PORT]] \
+                [first run: nats-1=127.0.0.1; later: as before]"
+    )]
     pub servers: Vec<String>,
 }
 

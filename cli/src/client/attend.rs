@@ -1,6 +1,6 @@
 //! Answers that last are attended: the bus does not tell a controller whether anybody still listens to one.
 //!
-//! While an answer is read, an empty message goes to `api.<caller>.relay.<id>` every [`RENEWAL`], and one with header
+//! While an answer is read, an empty message goes to `api.<caller>.relay.<id>` every `RENEWAL`, and one with header
 //! `Ostler-End` when it is read no more, whatever the reason; a controller that misses them ends the answer by itself.
 //! Guarantees: each answer is attended under an id of its own, so that the farewell of one never ends another. Not
 //! guaranteed: that a farewell arrives.
