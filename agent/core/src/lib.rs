@@ -1,8 +1,8 @@
 //! Decisions of the agent and the holder: pure, no IO, no clock.
 //!
 //! * [`documents`]: which documents are followed, and what they ask.
-//! * [`unit`]: the life of one process.
-//! * [`file`]: the life of one managed file.
+//! * [`mod@unit`]: the life of one process.
+//! * [`mod@file`]: the life of one managed file.
 //! * [`needs`], [`environment`], [`probe`]: what a process waits for, starts with, and how its readiness is judged.
 //! * [`ledger`]: what survives the agent; [`report`]: what the node says of itself.
 //! * [`holder`]: the holder's own decisions and its protocol.
