@@ -188,6 +188,9 @@ pub(crate) struct Board {
     pub(crate) host: Option<HostInfo>,
     pub(crate) bus: BusView,
     pub(crate) report_seq: u64,
+    /// Number of the last beat: it goes on when the bus actor is started again, for a beat that is not newer than the
+    /// last one of its incarnation is no sign of life.
+    pub(crate) beat_n: u64,
     pub(crate) exits_dropped: u64,
     pub(crate) facts: Facts,
 }

@@ -89,6 +89,13 @@ impl Handle {
         self.root.kill();
     }
 
+    /// Ends the `n`th of the root's children (modulo their number) as a failure would; the root starts it again. For
+    /// tests of supervision.
+    pub fn crash_part(&self, n: usize) {
+        // A root that has ended has no parts left.
+        self.root.cast(root::Msg::Crash(n)).ok();
+    }
+
     /// Whether the tree of actors answers; what feeds a watchdog.
     pub async fn is_alive(&self) -> bool {
         let (asked, answer) = oneshot::channel();

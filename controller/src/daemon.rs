@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::actors::Context;
 use crate::actors::inbox::Inboxes;
 use crate::actors::leader::Lanes;
-use crate::actors::root::{Args, Msg, Root};
+use crate::actors::root::{Args, Child, Msg, Root};
 use crate::api::{ApiDeps, ApiMetrics, Identities};
 use crate::events::Teller;
 use crate::metrics::Metrics;
@@ -126,6 +126,11 @@ impl Daemon {
     /// Ends as a crash would: nothing is given back.
     pub fn kill(&self) {
         self.root.kill();
+    }
+
+    /// Ends one of its actors as a failure would; the root starts it again. For tests of supervision.
+    pub fn crash(&self, child: Child) {
+        crate::actors::post(&self.root, Msg::Crash(child));
     }
 
     /// Done when the replica has ended by itself.

@@ -108,6 +108,13 @@ impl Machine {
         }
     }
 
+    /// One actor of the agent fails.
+    pub fn crash_part(&self, n: usize) {
+        if let Some(life) = &self.life {
+            life.handle.crash_part(n);
+        }
+    }
+
     /// The power goes: agent and processes end, what was not synced is lost.
     pub fn power_off(&mut self) {
         self.kill_agent();

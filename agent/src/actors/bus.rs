@@ -70,6 +70,7 @@ impl Actor for BusActor {
 
     async fn pre_start(&self, me: ActorRef<Msg>, context: Shared) -> Result<State, ActorProcessingErr> {
         context.bus.set(me.clone());
+        let n = context.board().beat_n;
         let pumps = vec![
             Task::spawn(beat_timer(context.clone(), me.clone())),
             Task::spawn(watch_link(context.clone(), me.clone())),
@@ -77,7 +78,7 @@ impl Actor for BusActor {
         ];
         Ok(State {
             context,
-            n: 0,
+            n,
             silent: 0,
             answered: 0,
             told: 0,
@@ -127,6 +128,7 @@ impl Actor for BusActor {
 impl State {
     fn beat(&mut self, me: &ActorRef<Msg>) {
         self.n += 1;
+        self.context.board().beat_n = self.n;
         self.beats.retain(Task::is_running);
         let (n, beat) = (self.n, self.make());
         let Ok(body) = codec::encode(&beat) else { return };

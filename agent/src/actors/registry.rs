@@ -125,7 +125,10 @@ impl Actor for RegistryActor {
             poll: None,
             host: None,
         };
+        // A wake that was on its way to the registry before this one went with it: nobody would ring again.
+        state.context.registry_wake.answered();
         state.begin(&me).await?;
+        me.cast(Msg::Reassess)?;
         Ok(state)
     }
 

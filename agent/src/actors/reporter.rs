@@ -44,7 +44,10 @@ impl Actor for ReporterActor {
     type Arguments = Shared;
 
     async fn pre_start(&self, me: ActorRef<Msg>, context: Shared) -> Result<State, ActorProcessingErr> {
-        context.reporter.set(me);
+        context.reporter.set(me.clone());
+        // A wake that was on its way to the reporter before this one went with it: nobody would ring again.
+        context.report_wake.answered();
+        me.cast(Msg::Wake)?;
         let seq = context.board().report_seq;
         let mut sender = Sender::default();
         sender.changed();

@@ -43,6 +43,8 @@ pub(crate) enum Msg {
     Again(Child),
     /// Is the tree alive? Answered by whoever feeds the watchdog.
     Alive(tokio::sync::oneshot::Sender<()>),
+    /// End child `n` (modulo their number) as a failure would: for tests of supervision.
+    Crash(usize),
 }
 
 pub(crate) struct State {
@@ -80,6 +82,12 @@ impl Actor for RootActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Msg::Again(child) => state.start(&me, child).await,
+            Msg::Crash(n) => {
+                if let Some(cell) = state.cells.get(&CHILDREN[n % CHILDREN.len()]) {
+                    cell.kill();
+                }
+                Ok(())
+            }
             Msg::Alive(answer) => {
                 // Whoever asked may have stopped waiting.
                 answer.send(()).ok();

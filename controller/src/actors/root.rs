@@ -42,7 +42,8 @@ pub enum Child {
     Api,
 }
 
-const CHILDREN: [Child; 10] = [
+/// Every child.
+pub const CHILDREN: [Child; 10] = [
     Child::Observer,
     Child::Ears,
     Child::Leader,
@@ -78,6 +79,8 @@ pub enum Msg {
     Start(Child),
     /// Refresh metrics.
     Metrics,
+    /// End a child as a failure would: for tests of supervision.
+    Crash(Child),
     /// Give leases back and finish what the API has begun; answered when both are done.
     Retire(RpcReplyPort<()>),
 }
@@ -90,7 +93,7 @@ struct Life {
 /// Its state.
 pub struct State {
     args: Args,
-    alive: BTreeMap<u64, Child>,
+    alive: BTreeMap<u64, (Child, ActorCell)>,
     lives: BTreeMap<Child, Life>,
     leader: Option<ActorRef<leader::Msg>>,
     api: Option<ActorRef<api::Msg>>,
@@ -126,6 +129,10 @@ impl Actor for Root {
                 context.metrics.leading(|c| context.lanes.leads(c));
                 context.metrics.unreadable(context.snapshot.fleet().unreadable.len());
             }
+            Msg::Crash(child) => {
+                let cells = state.alive.values().filter(|(alive, _)| *alive == child);
+                cells.for_each(|(_, cell)| cell.kill());
+            }
             Msg::Retire(reply) => state.retire(reply),
         }
         Ok(())
@@ -155,7 +162,7 @@ fn pid(id: ActorId) -> u64 {
 impl State {
     async fn start(&mut self, me: &ActorRef<Msg>, child: Child) -> Result<(), ActorProcessingErr> {
         let cell = self.spawn(me, child).await?;
-        self.alive.insert(pid(cell.get_id()), child);
+        self.alive.insert(pid(cell.get_id()), (child, cell));
         let started = self.args.context.clock.mono();
         self.lives.entry(child).or_insert(Life { failures: 0, started }).started = started;
         Ok(())
@@ -216,7 +223,7 @@ impl State {
     }
 
     fn ended(&mut self, me: &ActorRef<Msg>, cell: &ActorCell, why: &str) {
-        if let Some(child) = self.alive.remove(&pid(cell.get_id())) {
+        if let Some((child, _)) = self.alive.remove(&pid(cell.get_id())) {
             self.failed(me, child, why);
         }
     }

@@ -2,9 +2,10 @@
 
 use harness::operator::{configfile, deployment, object};
 use harness::world::{SETTLE_MS, World};
+use ostler_controller::actors::root::CHILDREN;
 use ostler_schemas::{ControllerName, Kind};
 
-use super::{content, deployed, end_well, ready, small};
+use super::{content, deployed, end_well, insist, living, ready, small};
 
 #[test]
 fn a_push_is_finished_through_crashes() {
@@ -116,5 +117,36 @@ fn a_restarted_agent_knows_which_files_it_wrote() {
         world.pass(10_000).await;
         end_well(world).await;
         assert!(world.machines.iter().all(|m| m.files.read("/etc/app.conf").is_none()), "removed everywhere");
+    });
+}
+
+/// Every actor of every daemon fails in turn while a rollout and a push are on their way: each is started again, and
+/// what was asked is done.
+#[test]
+fn any_actor_may_fail() {
+    World::run(46, small(), async |world: &mut World| {
+        deployed(world, 4).await;
+        let before = living(world);
+        for (round, child) in CHILDREN.into_iter().enumerate() {
+            let text = format!("round {round}");
+            content(world, &text);
+            world.operator.push("app", text.as_bytes()).await.done();
+            insist(world, &deployment("web", 4 + u32::try_from(round % 2).unwrap_or(0), 1)).await;
+            for replica in &world.replicas {
+                if let Some(life) = &replica.life {
+                    life.daemon.crash(child);
+                }
+            }
+            for machine in &world.machines {
+                machine.crash_part(round);
+            }
+            world.settle(SETTLE_MS).await;
+            for machine in &world.machines {
+                let there = machine.files.read("/etc/app.conf");
+                assert_eq!(there.as_deref(), Some(text.as_bytes()), "{} after {child:?}", machine.node);
+            }
+        }
+        assert!(before.iter().filter(|p| living(world).contains(p)).count() >= 4, "work went on");
+        end_well(world).await;
     });
 }
