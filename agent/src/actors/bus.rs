@@ -5,6 +5,7 @@ use futures::StreamExt;
 use ostler_agent_core::documents::should_read;
 use ostler_bus::store::Headers;
 use ostler_bus::topic::{LinkState, RequestError};
+use ostler_schemas::Revision;
 use ostler_schemas::codec::{self, Wire};
 use ostler_schemas::headers as names;
 use ostler_schemas::key::DocumentKind;
@@ -28,6 +29,8 @@ const REGISTER_MS: u64 = 5_000;
 /// So many answers in a row that know of no report as new as ours, and the store has lost it: it lies in memory, and a
 /// replica that only lags catches up sooner.
 const UNSEEN_BEATS: u32 = 3;
+/// Pauses before a hinted document that was not found yet is read again.
+const AGAIN_MS: [u64; 3] = [15, 60, 240];
 /// Wait before hints are asked for again after their stream ended.
 const HINTS_AGAIN_MS: u64 = 1_000;
 
@@ -342,13 +345,34 @@ async fn watch_link(context: Shared, me: ActorRef<Msg>) {
     }
 }
 
+/// A replica that lags behind answers the first read with an older document (2 % of reads on three idle servers, 16 %
+/// under load). The hint has told which revision there is: it is asked for again soon, rather than with the next beat.
+async fn ask_again(context: Shared, kind: DocumentKind, revision: Revision) {
+    for pause in AGAIN_MS {
+        context.deps.clock.sleep_ms(pause).await;
+        let held = match kind {
+            DocumentKind::Run => context.board().run.revision,
+            DocumentKind::Files => context.board().files_held.revision,
+        };
+        if held >= revision {
+            return;
+        }
+        context.registry.cast(registry::Msg::Read(kind));
+    }
+}
+
 async fn hear_hints(context: Shared, me: ActorRef<Msg>) {
+    let mut again: Vec<Task> = Vec::new();
     loop {
         match context.deps.link.hints().await {
             Ok(mut hints) => {
                 while let Some(hinted) = hints.next().await {
                     if me.cast(Msg::Hint(hinted.hint)).is_err() {
                         return;
+                    }
+                    if let (Hint::Document(kind), Some(revision)) = (hinted.hint, hinted.revision) {
+                        again.retain(Task::is_running);
+                        again.push(Task::spawn(ask_again(context.clone(), kind, revision)));
                     }
                 }
             }

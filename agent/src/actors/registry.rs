@@ -294,9 +294,9 @@ impl State {
         if self.is_refused() {
             return;
         }
-        if let Some((task, again)) = self.reading.get_mut(kind.as_str())
-            && task.is_running()
-        {
+        // Also a read that has ended is under way until its answer is handled: another in its place would be dropped
+        // with it.
+        if let Some((_, again)) = self.reading.get_mut(kind.as_str()) {
             *again = true;
             return;
         }

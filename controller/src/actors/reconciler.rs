@@ -307,7 +307,9 @@ impl<C: Controller> State<C> {
 
     async fn launch(&mut self, me: &ActorRef<Msg>, fleet: &Fleet) {
         let Some(lane) = self.lane.clone() else { return };
-        if self.in_flight.as_ref().is_some_and(|t| !t.is_finished()) || self.waiting.is_empty() {
+        // Also a task that has ended is in flight until its outcome is handled: another batch in its place would be
+        // dropped with it, and its keys would wait for ever.
+        if self.in_flight.is_some() || self.waiting.is_empty() {
             return;
         }
         if self.is_behind_agents(fleet) {

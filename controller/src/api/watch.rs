@@ -12,8 +12,8 @@ use ostler_schemas::{NodeName, ObjectRef};
 use super::reply::Responder;
 use super::server::{Call, Shared};
 
-/// Pictures are compared no more often than this: a person sees no difference, and a burst of writes becomes one.
-const PAUSE_MS: u64 = 100;
+/// Pictures are compared no more often than this: a burst of writes becomes one, and nobody waits long for the next.
+const PAUSE_MS: u64 = 10;
 
 /// Serves a watch until its stream ends.
 pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
