@@ -76,10 +76,13 @@ fn a_process_waits_for_what_it_needs() {
     push(&fleet, "a = 1\n", &["--path", "/etc/app.conf", "--all-nodes"]).ok();
     fleet.run_with(&["apply", "-f", "-"], &process).ok();
     fleet.until_event("NeedsNotMet", "process/web");
-    let waiting = fleet.get(&["processes"]);
-    assert_eq!(waiting[0]["status"]["phase"], "Pending", "{waiting:?}");
-    assert_eq!(waiting[0]["status"]["reason"], "NeedsNotMet", "{waiting:?}");
-    assert!(waiting[0]["status"]["message"].as_str().is_some_and(|m| m.contains("here is 1")), "{waiting:?}");
+    // The event may be there before the report that says the same.
+    until("the process says what it waits for", || {
+        let waiting = fleet.get(&["processes"]);
+        let status = &waiting.first()?["status"];
+        let named = status["message"].as_str().is_some_and(|m| m.contains("here is 1"));
+        (status["phase"] == "Pending" && status["reason"] == "NeedsNotMet" && named).then_some(())
+    });
     let done = fleet.run(&["wait", "deployment/web", "--for=condition=Available", "--timeout", "1s"]);
     assert_eq!(done.code, 2, "{done:?}");
     push(&fleet, "a = 2\n", &[]).ok();
