@@ -53,16 +53,25 @@ impl Raw {
             .expect("sent");
     }
 
-    /// A request that must be answered.
+    /// A request that must be answered. Between servers of a cluster interest travels on its own, so a service that has
+    /// just begun may not be known everywhere: such a request is sent again.
     pub(crate) async fn ask(&self, subject: &str, headers: HeaderMap, body: &str) -> Message {
-        let request = async_nats::Request::new()
-            .headers(headers)
-            .payload(body.to_owned().into())
-            .timeout(Some(PATIENCE));
-        self.client
-            .send_request(subject.to_owned(), request)
-            .await
-            .unwrap_or_else(|e| panic!("{subject}: {e}"))
+        let answered = async {
+            loop {
+                let request = async_nats::Request::new()
+                    .headers(headers.clone())
+                    .payload(body.to_owned().into())
+                    .timeout(Some(PATIENCE));
+                match self.client.send_request(subject.to_owned(), request).await {
+                    Ok(message) => return message,
+                    Err(e) if e.kind() == async_nats::RequestErrorKind::NoResponders => {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    Err(e) => panic!("{subject}: {e}"),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("{subject}: nobody answers"))
     }
 
     /// Whether the server has refused, in these words, something that this client did.

@@ -210,7 +210,12 @@ impl Host {
     fn signalled(&mut self, key: ProcKey, signal: i32, whole_tree: bool) -> Vec<Output> {
         assert!(!self.forgotten.contains(&key), "signalled after it was forgotten");
         let tree = self.trees.get_mut(&key).unwrap();
-        assert!(whole_tree || tree.main, "the ended main process was signalled");
+        // With no grace both signals go out in one turn: the main process may end by the first before the core is told.
+        let told = self.seen.contains_key(&key);
+        assert!(whole_tree || tree.main || !told, "the main process was signalled after its end was told");
+        if !whole_tree && !tree.main {
+            return Vec::new();
+        }
         if signal != SIGKILL && tree.ignores_term {
             return Vec::new();
         }
