@@ -12,7 +12,6 @@ use ostler_schemas::v1::epoch::{Epoch, Incarnation, Token};
 use ostler_schemas::v1::process::{BindRecord, GoalRecord, ProcessSpecRecord, ProcessTemplateRecord};
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::state::{NodeState, PendingState, RolloutState};
-use ostler_schemas::v1::status::{ConfigFileStatus, DeploymentStatus};
 use ostler_schemas::{Key, NodeName, ObjectRef, Revision, Sha256, Uid};
 
 use crate::fleet::Fleet;
@@ -96,14 +95,6 @@ pub struct Telling {
     pub message: String,
 }
 
-/// A status to publish (observed plane, best effort).
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the variants are the kinds whose status is stored")]
-pub enum StatusWrite {
-    Deployment(ObjectRef, Box<DeploymentStatus>),
-    ConfigFile(ObjectRef, Box<ConfigFileStatus>),
-}
-
 /// Work that is no decision: deletions of what nobody reads any more, each guarded or conditional by itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Aside {
@@ -122,8 +113,6 @@ pub struct Plan {
     pub reads: Vec<(Key, Option<Revision>)>,
     /// What to tell.
     pub tell: Vec<Telling>,
-    /// Status to publish.
-    pub status: Vec<StatusWrite>,
     /// Tidying outside the lane; nothing depends on it.
     pub aside: Aside,
     /// Look again after so many milliseconds, even if nothing changes.

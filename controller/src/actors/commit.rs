@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ostler_bus::definite::{Outcome, commit_definite};
-use ostler_bus::store::{Committed, Expect, Guard, Headers, Op, Read, Txn, Write};
+use ostler_bus::store::{Expect, Guard, Headers, Op, Read, Txn, Write};
 use ostler_controller_core::lane::{Rendered, RenderedGuard};
 use ostler_schemas::{ControllerName, Key, Revision, TxnId};
 
@@ -49,10 +49,4 @@ pub async fn commit(context: &Context, txn: &Txn, witness: &Key) -> Outcome {
 pub async fn term_now(context: &Context, c: ControllerName) -> Option<Revision> {
     let entry = context.store.get(&Key::Term(c), Read::Leader).await.ok()??;
     Some(entry.revision)
-}
-
-/// The revision of write `i` of a committed transaction.
-#[must_use]
-pub fn revision(committed: &Committed, i: usize) -> Revision {
-    committed.revision(i)
 }
