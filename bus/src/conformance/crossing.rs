@@ -1,6 +1,7 @@
 //! What agents do through imports.
 
 use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt as _};
 use ostler_schemas::hash::sha256;
 use ostler_schemas::headers as names;
 use ostler_schemas::spec::ContentRef;
@@ -9,6 +10,7 @@ use ostler_schemas::{DocumentKind, Key};
 
 use super::context::{Context, create, delete, node, put, stays_quiet};
 use super::{Verdict, ensure, ensure_eq, list_cases, must};
+use crate::node_link::Hinted;
 use crate::store::{CommitError, Expect, Guard, Headers};
 use crate::topic::{Outgoing, RequestError, TopicRef};
 
@@ -108,20 +110,44 @@ async fn reports_are_guarded(c: &Context) -> Verdict {
     Ok(())
 }
 
+/// Writes until the node is told: between servers of a cluster its interest travels on its own.
+async fn hinted_at_all(c: &Context, hints: &mut BoxStream<'static, Hinted>) -> Verdict {
+    loop {
+        c.document((0, DocumentKind::Files), "early").await?;
+        tokio::select! {
+            biased;
+            hinted = hints.next() => return hinted.map(drop).ok_or_else(|| "no more hints".to_owned()),
+            () = c.clock.sleep_ms(100) => {}
+        }
+    }
+}
+
 async fn hints_reach_their_node(c: &Context) -> Verdict {
     let mut hints = must("hints", c.link.hints().await)?;
     let mut others = must("hints", c.other_link.hints().await)?;
+    hinted_at_all(c, &mut hints).await?;
     let first = c.document((0, DocumentKind::Run), "1").await?;
     let second = c.document((0, DocumentKind::Run), "2").await?;
     for revision in [first, second] {
-        let hinted = futures::StreamExt::next(&mut hints).await.ok_or("no more hints")?;
+        let hinted = loop {
+            let hinted = hints.next().await.ok_or("no more hints")?;
+            if hinted.hint != Hint::Document(DocumentKind::Files) {
+                break hinted;
+            }
+        };
         ensure_eq!(hinted.hint, Hint::Document(DocumentKind::Run), "what it is about");
         ensure_eq!(hinted.revision, Some(revision), "revision");
         ensure!(revision == first || hinted.previous == Some(first), "previous: {:?}", hinted.previous);
     }
     let ask = Outgoing::new(Hint::Ask.subject(&node(0)?), Bytes::new());
-    must("ask", c.topic.publish(ask).await)?;
-    let hinted = futures::StreamExt::next(&mut hints).await.ok_or("no more hints")?;
+    let hinted = loop {
+        must("ask", c.topic.publish(ask.clone()).await)?;
+        tokio::select! {
+            biased;
+            hinted = hints.next() => break hinted.ok_or("no more hints")?,
+            () = c.clock.sleep_ms(100) => {}
+        }
+    };
     ensure_eq!(hinted.hint, Hint::Ask, "what it is about");
     ensure!(stays_quiet(&mut others).await, "another node got the hints");
     Ok(())
