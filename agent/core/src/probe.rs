@@ -121,7 +121,9 @@ pub fn question(
         Some(ProbeAction::TcpSocket(tcp)) => {
             Ok(Question::Tcp { host: host(&tcp.host), port: port(&tcp.port)? })
         }
-        None => Err("its probe asks in a way that this version does not know".to_owned()),
+        Some(ProbeAction::Exec(_)) | None => {
+            Err("its probe asks in a way that this version does not know".to_owned())
+        }
     }
 }
 
@@ -142,6 +144,7 @@ mod tests {
         Probe {
             http_get: None,
             tcp_socket: None,
+            exec: None,
             initial_delay: Dur::ZERO,
             period: Dur::from_secs(10),
             timeout: Dur::from_secs(1),

@@ -20,10 +20,10 @@ use ostler_bus::{StoreRef, TopicRef};
 use ostler_schemas::codec::{self, Wire};
 use ostler_schemas::hash::sha256;
 use ostler_schemas::key::DocumentKind;
-use ostler_schemas::quantity::{Cpu, Dur, Mode, Rlimit, Signal, Size};
+use ostler_schemas::quantity::{Cpu, Dur, Mode, Size};
 use ostler_schemas::spec::{
-    ContentRef, Drift, LimitAction, OnExisting, OnRemove, Port, PortRef, Probe, ProcessTemplate, Protocol,
-    Resources, Restart, TcpSocket,
+    ContentRef, Drift, OnExisting, OnRemove, Port, PortRef, Probe, ProcessTemplate, Protocol, Restart,
+    TcpSocket,
 };
 use ostler_schemas::subject::{ALL_BEATS, Verb};
 use ostler_schemas::time::Timestamp;
@@ -47,31 +47,7 @@ pub(crate) fn epoch(term: u64) -> Epoch {
 }
 
 pub(crate) fn template(command: &str, restart: Restart) -> ProcessTemplate {
-    ProcessTemplate {
-        command: vec![command.to_owned()],
-        args: Vec::new(),
-        env: Vec::new(),
-        user: None,
-        group: None,
-        working_directory: "/".to_owned(),
-        ports: Vec::new(),
-        resources: Resources::default(),
-        kill_signal: Signal::TERM,
-        timeout_stop_sec: Dur::from_secs(30),
-        restart,
-        restart_sec: Dur::from_secs(1),
-        restart_max_delay_sec: Dur::from_secs(60),
-        start_limit_burst: 50,
-        start_limit_interval_sec: Dur::from_secs(600),
-        start_limit_action: LimitAction::None,
-        readiness_probe: None,
-        node_selector: BTreeMap::new(),
-        node_name: None,
-        tolerations: Vec::new(),
-        limit_nofile: Rlimit::NOFILE,
-        needs: Vec::new(),
-        labels: Default::default(),
-    }
+    ProcessTemplate { restart, start_limit_burst: 50, ..ProcessTemplate::of(vec![command.to_owned()]) }
 }
 
 pub(crate) fn probed(port: u16) -> ProcessTemplate {
@@ -80,6 +56,7 @@ pub(crate) fn probed(port: u16) -> ProcessTemplate {
     template.readiness_probe = Some(Probe {
         http_get: None,
         tcp_socket: Some(TcpSocket { port: PortRef::Name("http".to_owned()), host: None }),
+        exec: None,
         initial_delay: Dur::ZERO,
         period: Dur::from_secs(2),
         timeout: Dur::from_secs(1),

@@ -8,11 +8,13 @@ mod configfile;
 mod deployment;
 mod env;
 mod expand;
+mod life;
 mod need;
 mod node;
 mod placement;
 mod probe;
 mod process;
+mod restarts;
 
 use std::collections::BTreeMap;
 
@@ -24,13 +26,17 @@ pub use configfile::{ConfigFileSpec, ContentRef, Drift, OnExisting, OnRemove};
 pub use deployment::{DeploymentSpec, OnFailure, RollingUpdate, Rollout, Strategy, StrategyType};
 pub use env::{EnvSource, EnvVar, FieldPath, FieldRef};
 pub use expand::{GIVEN_VARIABLES, Piece, expand, is_variable_name, pieces, port_variable};
+pub use life::{
+    Artifact, Capability, CpuList, EnvironmentFile, Exec, ExitStatus, KillMode, Logs, OutputTo, Overflow,
+    ProcessType, Unpack,
+};
 pub use need::Need;
 pub use node::{NamespaceSpec, NodeSpec, Reserved, Taint, TaintEffect};
 pub use placement::{Labels, Toleration, TolerationOperator, selects, tolerates};
-pub use probe::{Header, HttpGet, PortRef, Probe, ProbeAction, Scheme, TcpSocket};
+pub use probe::{Header, HttpGet, PortRef, Probe, ProbeAction, ProbeExec, Scheme, TcpSocket};
 pub use process::{
     Amounts, LimitAction, Port, ProcessSpec, ProcessTemplate, Protocol, Requests, Resources, Restart,
-    Template, TemplateMeta,
+    TASKS_MAX, Template, TemplateMeta, WEIGHT,
 };
 
 /// Why a text or value is not what a spec needs; the message is fit for a user.

@@ -16,6 +16,9 @@ pub struct Probe {
     /// Open a TCP connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_socket: Option<TcpSocket>,
+    /// Run a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<ProbeExec>,
     /// How long after the start the first question is asked.
     pub initial_delay: Dur,
     /// From one question to the next.
@@ -35,6 +38,8 @@ pub enum ProbeAction<'a> {
     HttpGet(&'a HttpGet),
     /// A connection that is accepted is good.
     TcpSocket(&'a TcpSocket),
+    /// A command that ends with code 0 is good.
+    Exec(&'a ProbeExec),
 }
 
 impl Probe {
@@ -42,7 +47,8 @@ impl Probe {
     #[must_use]
     pub fn action(&self) -> Option<ProbeAction<'_>> {
         let http = self.http_get.as_ref().map(ProbeAction::HttpGet);
-        http.or_else(|| self.tcp_socket.as_ref().map(ProbeAction::TcpSocket))
+        let tcp = || self.tcp_socket.as_ref().map(ProbeAction::TcpSocket);
+        http.or_else(tcp).or_else(|| self.exec.as_ref().map(ProbeAction::Exec))
     }
 }
 
@@ -72,6 +78,13 @@ pub struct TcpSocket {
     /// Which host; none means the node's own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+}
+
+/// A command, run as the process's user, in its control group and environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeExec {
+    /// The program and its words; no shell.
+    pub command: Vec<String>,
 }
 
 /// The schemes of HTTP probes.

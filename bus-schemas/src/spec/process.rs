@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
-use super::{EnvVar, FieldPath, Labels, Need, Probe, TextMap, Toleration};
+use super::restarts::{Surroundings, is_none_of_these};
+use super::{
+    Artifact, Capability, CpuList, EnvVar, EnvironmentFile, Exec, ExitStatus, FieldPath, KillMode, Labels,
+    Logs, Need, OutputTo, Probe, ProcessType, TextMap, Toleration,
+};
 use crate::ids::{NodeName, Sha256};
-use crate::quantity::{Cpu, Dur, Rlimit, Signal, Size};
+use crate::quantity::{Cpu, Dur, Mode, Rlimit, Signal, Size};
 
 /// A template of processes, as a Deployment has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,10 +91,287 @@ pub struct ProcessTemplate {
     pub limit_nofile: Rlimit,
     /// What must hold on the node before it starts.
     pub needs: Vec<Need>,
+    /// Files fetched, checked and laid ready before a start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
+    /// How it says that it is up.
+    #[serde(rename = "type", default, skip_serializing_if = "is_default")]
+    pub kind: ProcessType,
+    /// More groups, by name or number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supplementary_groups: Vec<String>,
+    /// Permission bits taken away from files that it makes.
+    #[serde(default = "umask", skip_serializing_if = "is_umask")]
+    pub umask: Mode,
+    /// Files of variables, read on the host at each start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment_file: Vec<EnvironmentFile>,
+    /// Bounds of its tree beside `resources.limits`.
+    #[serde(default = "tasks_max", skip_serializing_if = "is_tasks_max")]
+    pub tasks_max: u64,
+    /// Memory that is not taken from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_min: Option<Size>,
+    /// Memory above which it is slowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_high: Option<Size>,
+    /// Most swap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_swap_max: Option<Size>,
+    /// On which cores it runs.
+    #[serde(rename = "allowedCPUs", default, skip_serializing_if = "Option::is_none")]
+    pub allowed_cpus: Option<CpuList>,
+    /// Most bytes read from disks in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_read_bandwidth_max: Option<Size>,
+    /// Most bytes written to disks in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_write_bandwidth_max: Option<Size>,
+    /// Its share when cores are short.
+    #[serde(default = "weight", skip_serializing_if = "is_weight")]
+    pub cpu_weight: u32,
+    /// Its share when disks are short.
+    #[serde(default = "weight", skip_serializing_if = "is_weight")]
+    pub io_weight: u32,
+    /// Its priority among others on a core, from -20 (first) to 19.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub nice: i32,
+    /// How readily it is killed when the host's memory is short, from -1000 (never) to 1000.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub oom_score_adjust: i32,
+    /// Most processes of its user; none means the host's.
+    #[serde(rename = "limitNPROC", default, skip_serializing_if = "Option::is_none")]
+    pub limit_nproc: Option<Rlimit>,
+    /// Largest core dump in bytes; none means the host's.
+    #[serde(rename = "limitCORE", default, skip_serializing_if = "Option::is_none")]
+    pub limit_core: Option<Rlimit>,
+    /// Most locked memory in bytes; none means the host's.
+    #[serde(rename = "limitMEMLOCK", default, skip_serializing_if = "Option::is_none")]
+    pub limit_memlock: Option<Rlimit>,
+    /// Largest stack in bytes; none means the host's.
+    #[serde(rename = "limitSTACK", default, skip_serializing_if = "Option::is_none")]
+    pub limit_stack: Option<Rlimit>,
+    /// Largest file in bytes; none means the host's.
+    #[serde(rename = "limitFSIZE", default, skip_serializing_if = "Option::is_none")]
+    pub limit_fsize: Option<Rlimit>,
+    /// Most address space in bytes; none means the host's.
+    #[serde(rename = "limitAS", default, skip_serializing_if = "Option::is_none")]
+    pub limit_as: Option<Rlimit>,
+    /// Whether neither it nor what it starts can gain privileges by exec.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub no_new_privileges: bool,
+    /// Capabilities that it has although it is not root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ambient_capabilities: Vec<Capability>,
+    /// Capabilities that it can ever have; none means all for root, else those of `ambientCapabilities`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capability_bounding_set: Option<Vec<Capability>>,
+    /// Folders under `/var/lib`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state_directory: Vec<String>,
+    /// Folders under `/var/cache`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cache_directory: Vec<String>,
+    /// Folders under `/var/log`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs_directory: Vec<String>,
+    /// Folders under `/run`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runtime_directory: Vec<String>,
+    /// Whether `/tmp` and `/var/tmp` are its own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub private_tmp: bool,
+    /// Paths that it cannot write to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_only_paths: Vec<String>,
+    /// Run one after the other before each start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exec_start_pre: Vec<Exec>,
+    /// Run to reload it; none means `reload_signal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_reload: Option<Exec>,
+    /// Run to stop it; none means `kill_signal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_stop: Option<Exec>,
+    /// Run after each end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_stop_post: Option<Exec>,
+    /// From its start until it must be up (`type: notify`, or a startup probe).
+    #[serde(default = "timeout_start", skip_serializing_if = "is_timeout_start")]
+    pub timeout_start_sec: Dur,
+    /// How often it must say `WATCHDOG=1`; none means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_sec: Option<Dur>,
+    /// Whom a stop signals and kills.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub kill_mode: KillMode,
+    /// From leaving the endpoints to the first signal of a stop.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pre_stop_delay: Dur,
+    /// Asks it to read its configuration again.
+    #[serde(default = "reload_signal", skip_serializing_if = "is_reload_signal")]
+    pub reload_signal: Signal,
+    /// More ends that mean success, beside code 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub success_exit_status: Vec<ExitStatus>,
+    /// Tells whether it is up; no other probe asks before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_probe: Option<Probe>,
+    /// Tells whether it must be started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness_probe: Option<Probe>,
+    /// Where its standard output goes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub standard_output: OutputTo,
+    /// Where its standard error goes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub standard_error: OutputTo,
+    /// How much of its output is kept, and for how long.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub logs: Logs,
     /// The labels of its processes, for variables taken from them. Only in a stored template, which stands alone: in a
     /// manifest and in an object they are in the metadata, and this is empty.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+}
+
+impl ProcessTemplate {
+    /// A template of which nothing is said but the command: every default of a Process (CONTRACT.md section 2).
+    #[must_use]
+    pub fn of(command: Vec<String>) -> Self {
+        Self {
+            command,
+            args: Vec::new(),
+            env: Vec::new(),
+            user: None,
+            group: None,
+            working_directory: "/".to_owned(),
+            ports: Vec::new(),
+            resources: Resources::default(),
+            kill_signal: Signal::TERM,
+            timeout_stop_sec: Dur::from_secs(30),
+            restart: Restart::Always,
+            restart_sec: Dur::from_secs(1),
+            restart_max_delay_sec: Dur::from_secs(60),
+            start_limit_burst: 5,
+            start_limit_interval_sec: Dur::from_secs(600),
+            start_limit_action: LimitAction::None,
+            readiness_probe: None,
+            node_selector: Labels::new(),
+            node_name: None,
+            tolerations: Vec::new(),
+            limit_nofile: Rlimit::NOFILE,
+            needs: Vec::new(),
+            artifacts: Vec::new(),
+            kind: ProcessType::Exec,
+            supplementary_groups: Vec::new(),
+            umask: umask(),
+            environment_file: Vec::new(),
+            tasks_max: TASKS_MAX,
+            memory_min: None,
+            memory_high: None,
+            memory_swap_max: None,
+            allowed_cpus: None,
+            io_read_bandwidth_max: None,
+            io_write_bandwidth_max: None,
+            cpu_weight: WEIGHT,
+            io_weight: WEIGHT,
+            nice: 0,
+            oom_score_adjust: 0,
+            limit_nproc: None,
+            limit_core: None,
+            limit_memlock: None,
+            limit_stack: None,
+            limit_fsize: None,
+            limit_as: None,
+            no_new_privileges: true,
+            ambient_capabilities: Vec::new(),
+            capability_bounding_set: None,
+            state_directory: Vec::new(),
+            cache_directory: Vec::new(),
+            logs_directory: Vec::new(),
+            runtime_directory: Vec::new(),
+            private_tmp: false,
+            read_only_paths: Vec::new(),
+            exec_start_pre: Vec::new(),
+            exec_reload: None,
+            exec_stop: None,
+            exec_stop_post: None,
+            timeout_start_sec: timeout_start(),
+            watchdog_sec: None,
+            kill_mode: KillMode::Mixed,
+            pre_stop_delay: Dur::ZERO,
+            reload_signal: Signal::HUP,
+            success_exit_status: Vec::new(),
+            startup_probe: None,
+            liveness_probe: None,
+            standard_output: OutputTo::File,
+            standard_error: OutputTo::File,
+            logs: Logs::default(),
+            labels: Labels::new(),
+        }
+    }
+}
+
+/// `tasksMax` when nothing is said: a wish, enforced where the host can, and no reason to avoid one that cannot.
+pub const TASKS_MAX: u64 = 4_096;
+/// `cpuWeight` and `ioWeight` when nothing is said: the kernel's own.
+pub const WEIGHT: u32 = 100;
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+const fn umask() -> Mode {
+    Mode::from_bits(0o022)
+}
+
+fn is_umask(mode: &Mode) -> bool {
+    *mode == umask()
+}
+
+const fn tasks_max() -> u64 {
+    TASKS_MAX
+}
+
+const fn is_tasks_max(tasks: &u64) -> bool {
+    *tasks == TASKS_MAX
+}
+
+const fn weight() -> u32 {
+    WEIGHT
+}
+
+const fn is_weight(weight: &u32) -> bool {
+    *weight == WEIGHT
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+const fn timeout_start() -> Dur {
+    Dur::from_secs(90)
+}
+
+fn is_timeout_start(time: &Dur) -> bool {
+    *time == timeout_start()
+}
+
+fn is_zero(time: &Dur) -> bool {
+    *time == Dur::ZERO
+}
+
+const fn reload_signal() -> Signal {
+    Signal::HUP
+}
+
+fn is_reload_signal(signal: &Signal) -> bool {
+    *signal == Signal::HUP
 }
 
 /// A port that a process listens on.
@@ -205,6 +486,8 @@ struct RestartFields<'a> {
     start_limit_interval_sec: Dur,
     start_limit_action: LimitAction,
     needs: &'a [Need],
+    #[serde(skip_serializing_if = "is_none_of_these")]
+    surroundings: Surroundings<'a>,
     /// Limits that variables are taken from: such a process sees a change only when it starts anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     limits_in_env: Option<Amounts>,
@@ -235,6 +518,7 @@ impl ProcessTemplate {
             start_limit_interval_sec: self.start_limit_interval_sec,
             start_limit_action: self.start_limit_action,
             needs: &self.needs,
+            surroundings: Surroundings::of(self),
             limits_in_env: self.limits_in_env(),
             labels_in_env: self.labels_in_env(),
         };

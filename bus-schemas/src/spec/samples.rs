@@ -1,34 +1,13 @@
 //! Complete specs for tests of this crate.
 
 use super::*;
-use crate::quantity::{CountOrPercent, Dur, Mode, Rlimit, Signal};
+use crate::quantity::{CountOrPercent, Dur, Mode};
 
 /// A template with nothing but a command.
 pub(crate) fn template() -> ProcessTemplate {
     ProcessTemplate {
-        command: vec!["/usr/bin/app".to_owned()],
-        args: Vec::new(),
-        env: Vec::new(),
-        user: None,
-        group: None,
-        working_directory: "/".to_owned(),
-        ports: Vec::new(),
-        resources: Resources::default(),
-        kill_signal: Signal::TERM,
-        timeout_stop_sec: Dur::from_secs(30),
-        restart: Restart::Always,
-        restart_sec: Dur::from_secs(1),
-        restart_max_delay_sec: Dur::from_secs(60),
-        start_limit_burst: 5,
-        start_limit_interval_sec: Dur::from_secs(600),
         start_limit_action: LimitAction::Replace,
-        readiness_probe: None,
-        node_selector: Labels::new(),
-        node_name: None,
-        tolerations: Vec::new(),
-        limit_nofile: Rlimit::NOFILE,
-        needs: Vec::new(),
-        labels: Default::default(),
+        ..ProcessTemplate::of(vec!["/usr/bin/app".to_owned()])
     }
 }
 

@@ -2,38 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use ostler_schemas::quantity::Dur;
-use ostler_schemas::spec::{LimitAction, Port, ProcessTemplate, Resources};
+use ostler_schemas::spec::ProcessTemplate;
 use proptest::prelude::*;
 
 use super::*;
 
 pub(crate) fn template(command: &str, restart: Restart) -> ProcessTemplate {
-    ProcessTemplate {
-        command: vec![command.to_owned()],
-        args: Vec::new(),
-        env: Vec::new(),
-        user: None,
-        group: None,
-        working_directory: "/".to_owned(),
-        ports: Vec::<Port>::new(),
-        resources: Resources::default(),
-        kill_signal: Signal::TERM,
-        timeout_stop_sec: Dur::from_secs(30),
-        restart,
-        restart_sec: Dur::from_secs(1),
-        restart_max_delay_sec: Dur::from_secs(60),
-        start_limit_burst: 5,
-        start_limit_interval_sec: Dur::from_secs(600),
-        start_limit_action: LimitAction::None,
-        readiness_probe: None,
-        node_selector: BTreeMap::new(),
-        node_name: None,
-        tolerations: Vec::new(),
-        limit_nofile: Rlimit::NOFILE,
-        needs: Vec::new(),
-        labels: Default::default(),
-    }
+    ProcessTemplate { restart, ..ProcessTemplate::of(vec![command.to_owned()]) }
 }
 
 fn wanted(version: u64, goal: Goal, template: ProcessTemplate) -> Wanted {

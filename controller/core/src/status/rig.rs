@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use ostler_schemas::codec::{Wire, encode};
 use ostler_schemas::quantity::{CountOrPercent, Cpu, Mode, Size};
 use ostler_schemas::spec::{
-    Amounts, ConfigFileSpec, ContentRef, DeploymentSpec, Drift, LimitAction, NamespaceSpec, NodeSpec,
-    OnExisting, OnFailure, OnRemove, ProcessTemplate, Resources, Restart, RollingUpdate, Rollout, Spec,
-    Strategy, StrategyType, Template, TemplateMeta,
+    Amounts, ConfigFileSpec, ContentRef, DeploymentSpec, Drift, NamespaceSpec, NodeSpec, OnExisting,
+    OnFailure, OnRemove, ProcessTemplate, Resources, RollingUpdate, Rollout, Spec, Strategy, StrategyType,
+    Template, TemplateMeta,
 };
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::beat::Beat;
@@ -61,32 +61,14 @@ pub(crate) fn applied(verb: &str) -> Applied {
 
 pub(crate) fn template(word: &str) -> ProcessTemplate {
     ProcessTemplate {
-        command: vec!["/usr/bin/app".to_owned(), word.to_owned()],
-        args: Vec::new(),
-        env: Vec::new(),
-        user: None,
-        group: None,
-        working_directory: "/".to_owned(),
-        ports: Vec::new(),
         resources: Resources {
             requests: Amounts { cpu: Some(Cpu::from_millis(500)), memory: Some(Size::from_mib(64)) },
             limits: Amounts::default(),
         },
-        kill_signal: "SIGTERM".parse().expect("a signal"),
-        timeout_stop_sec: "30s".parse().expect("a duration"),
-        restart: Restart::Always,
-        restart_sec: "1s".parse().expect("a duration"),
         restart_max_delay_sec: "5m".parse().expect("a duration"),
-        start_limit_burst: 5,
         start_limit_interval_sec: "10s".parse().expect("a duration"),
-        start_limit_action: LimitAction::None,
-        readiness_probe: None,
-        node_selector: BTreeMap::new(),
-        node_name: None,
-        tolerations: Vec::new(),
         limit_nofile: "65536".parse().expect("a limit"),
-        needs: Vec::new(),
-        labels: Default::default(),
+        ..ProcessTemplate::of(vec!["/usr/bin/app".to_owned(), word.to_owned()])
     }
 }
 
