@@ -8,6 +8,7 @@ mod configfile;
 mod deployment;
 mod env;
 mod expand;
+pub mod features;
 mod life;
 mod need;
 mod node;
