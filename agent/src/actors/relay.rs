@@ -1,19 +1,20 @@
 //! Orders of the control plane: fetched when hinted at, answered chunk by chunk within a window of credit.
 
+mod logs;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use ostler_bus::store::Headers;
+use ostler_schemas::TxnId;
 use ostler_schemas::codec;
 use ostler_schemas::headers as names;
 use ostler_schemas::subject::Verb;
 use ostler_schemas::v1::api::{Ask, AskOp, AsksReply, AsksRequest, RELAY_WINDOW};
-use ostler_schemas::{Name, Namespace, TxnId, Uid};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::context::{Shared, Task};
-use crate::ports::LogPlace;
 
 /// How long answers to a fetch are collected: every replica answers for itself.
 const FETCH_MS: u64 = 2_000;
@@ -21,12 +22,9 @@ const FETCH_MS: u64 = 2_000;
 const CHUNK_MS: u64 = 10_000;
 /// Bytes of one chunk.
 const CHUNK_BYTES: usize = 64 << 10;
-/// How often a followed log is looked at: below what a reader notices.
-const FOLLOW_MS: u64 = 250;
-/// How often an empty chunk is sent while a followed log is silent, to learn whether the caller is still there.
-const ALIVE_MS: u64 = 5_000;
-/// Orders carried out at one time; more are answered with an error.
-const RELAYS: usize = 32;
+/// Orders carried out at one time; more are answered with an error. A look at the logs of a selection is one for each
+/// process of it.
+const RELAYS: usize = 128;
 /// Finished orders that are remembered, so that one told twice is carried out once.
 const REMEMBERED: usize = 256;
 
@@ -157,45 +155,8 @@ async fn fetch(context: &Shared, me: &ActorRef<Msg>) {
 
 async fn carry_out(context: &Shared, op: AskOp, chunks: &mut Chunks) -> Result<(), String> {
     match op {
-        AskOp::Logs { uid, follow, tail } => logs(context, uid, (follow, tail), chunks).await,
+        AskOp::Logs { uid, follow, tail } => logs::carry_out(context, uid, (follow, tail), chunks).await,
         AskOp::Unknown => Err("this agent does not know how to do that".to_owned()),
-    }
-}
-
-fn named(context: &Shared, uid: &Uid) -> Option<(Namespace, Name)> {
-    let board = context.board();
-    board.processes.get(uid).map(|v| (v.namespace.clone(), v.name.clone()))
-}
-
-async fn logs(
-    context: &Shared,
-    uid: Uid,
-    (follow, tail): (bool, Option<u64>),
-    chunks: &mut Chunks,
-) -> Result<(), String> {
-    let (namespace, name) = named(context, &uid).ok_or("the process is not on this node")?;
-    let host = &context.deps.host;
-    let piece = host.log_tail(namespace.clone(), name.clone(), tail).await?;
-    chunks.send(&piece.bytes).await?;
-    let mut place: LogPlace = piece.next;
-    let mut quiet_ms = 0;
-    loop {
-        let piece = host.log_more(namespace.clone(), name.clone(), place).await?;
-        place = piece.next;
-        if !piece.bytes.is_empty() {
-            quiet_ms = 0;
-            chunks.send(&piece.bytes).await?;
-            continue;
-        }
-        if !follow || named(context, &uid).is_none() {
-            return Ok(());
-        }
-        context.deps.clock.sleep_ms(FOLLOW_MS).await;
-        quiet_ms += FOLLOW_MS;
-        if quiet_ms >= ALIVE_MS {
-            quiet_ms = 0;
-            chunks.one(Bytes::new(), None).await?;
-        }
     }
 }
 
