@@ -33,6 +33,12 @@ pub const SEQ: &str = "Ostler-Seq";
 pub const MIN_REVISION: &str = "Ostler-Min-Revision";
 /// Objects revision that an answer was made at.
 pub const REVISION: &str = "Ostler-Revision";
+/// `1` on a request that is sent again because its answer did not come: it bears the `Ostler-Txn` of the first.
+pub const RESEND: &str = "Ostler-Resend";
+/// Uid of the object whose marker of deletion this is on.
+pub const UID: &str = "Ostler-Uid";
+/// On the marker of a deletion: the transaction that asked for it, where the marker itself was written later.
+pub const CAUSE: &str = "Ostler-Cause";
 /// Trace context (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
 

@@ -181,6 +181,7 @@ impl Operator {
         });
         let request = ApplyRequest {
             documents: documents.collect(),
+            content: None,
             force: true,
             retry: false,
             dry_run: false,

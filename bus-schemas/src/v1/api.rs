@@ -6,6 +6,7 @@
 
 mod content;
 mod hosts;
+mod logs;
 
 use std::collections::BTreeMap;
 
@@ -25,11 +26,15 @@ use crate::time::Timestamp;
 
 pub use content::{ConfigOp, ConfigPush, ConfigReply, ConfigRequest, ConfigVersion};
 pub use hosts::{Ask, AskOp, AsksReply, AsksRequest, BlobReply, BlobRequest, RegisterReply, RegisterRequest};
+pub use logs::{LOGS_PROCESSES, LOGS_PROCESSES_MAX, LogFilter, LogsOf, LogsRequest};
 
 /// Size of a chunk of a blob.
 pub const CHUNK: usize = 512 << 10;
 /// Contents up to this size may travel inside a request; larger ones go first by `blob`.
 pub const INLINE_MAX: usize = 64 << 10;
+/// The documents of one apply, encoded. 450 objects of 128 KiB would be 56 MiB, which nobody writes by hand and a
+/// controller should not hold for several callers at once; 450 of 36 KiB pass.
+pub const DOCUMENTS_MAX: usize = 16 << 20;
 /// Objects of one page of a list.
 pub const PAGE: usize = 500;
 
@@ -86,6 +91,10 @@ pub enum ApiErrorCode {
 pub struct ApplyRequest {
     /// The documents, each a tree in the wire form of [`crate::manifest`], encoded.
     pub documents: Vec<ManifestDocument>,
+    /// The documents again, where they do not fit into one message: an encoded [`ManifestDocuments`] that was sent
+    /// ahead by `blob`. Then `documents` is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentRef>,
     /// Overrides refusals with code `Conflict`; audited.
     pub force: bool,
     /// Tries a version again that was rolled back from.
@@ -94,6 +103,19 @@ pub struct ApplyRequest {
     pub dry_run: bool,
     /// Why, for the record.
     pub reason: Option<String>,
+}
+
+/// The documents of an apply that is larger than one message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManifestDocuments {
+    /// As in [`ApplyRequest`].
+    pub documents: Vec<ManifestDocument>,
+}
+
+impl Wire for ManifestDocuments {
+    const KIND: &'static str = "ManifestDocuments";
+    const LIMIT: usize = DOCUMENTS_MAX;
 }
 
 /// One document of an apply.
@@ -394,20 +416,6 @@ pub struct EventRecord {
     pub sequence: u64,
     /// When the oldest stored event was stored, on the closing message.
     pub reaches_back_to: Option<Timestamp>,
-}
-
-/// `logs` of one process. The answer's messages bear raw log lines as bodies.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LogsRequest {
-    /// Namespace of the process.
-    pub namespace: Namespace,
-    /// Its name or short uid.
-    pub process: String,
-    /// Go on with new lines.
-    pub follow: bool,
-    /// Only the last so many lines.
-    pub tail: Option<u64>,
 }
 
 /// The version of a server, in the answer's `VersionReply` to `get` of nothing: see `ostler version`.

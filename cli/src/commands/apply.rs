@@ -98,6 +98,7 @@ pub async fn send(
     let documents = parcel.documents.len();
     let request = ApplyRequest {
         documents: parcel.documents,
+        content: None,
         force: manner.force,
         retry: manner.retry,
         dry_run: manner.dry_run,

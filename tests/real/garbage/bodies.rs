@@ -51,6 +51,7 @@ pub(super) fn envelope(kind: &str, schema: u8, inside: &[u8]) -> Bytes {
 fn valid() -> [Vec<u8>; 2] {
     let apply = ApplyRequest {
         documents: Vec::new(),
+        content: None,
         force: true,
         retry: false,
         dry_run: false,

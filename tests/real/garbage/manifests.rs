@@ -44,7 +44,7 @@ fn tree(yaml: &str) -> Vec<u8> {
 fn request(trees: Vec<Vec<u8>>) -> ApplyRequest {
     let document = |tree| ManifestDocument { file: None, tree: ByteBuf::from(tree), content: None };
     let documents = trees.into_iter().map(document).collect();
-    ApplyRequest { documents, force: true, retry: false, dry_run: false, reason: None }
+    ApplyRequest { documents, content: None, force: true, retry: false, dry_run: false, reason: None }
 }
 
 /// All of them, each with a name for messages.

@@ -64,6 +64,7 @@ async fn a_tree_that_is_none_is_refused_and_nothing_stored() {
     for tree in [Vec::new(), vec![0xc1; 10], vec![0x93; 5_000]] {
         let request = ApplyRequest {
             documents: vec![document(tree)],
+            content: None,
             force: true,
             retry: false,
             dry_run: false,

@@ -271,5 +271,5 @@ pub(super) fn apply_of(yaml: &str) -> ApplyRequest {
         content: None,
     };
     let documents = documents.iter().map(document).collect();
-    ApplyRequest { documents, force: false, retry: false, dry_run: false, reason: None }
+    ApplyRequest { documents, content: None, force: false, retry: false, dry_run: false, reason: None }
 }
