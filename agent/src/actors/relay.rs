@@ -155,7 +155,9 @@ async fn fetch(context: &Shared, me: &ActorRef<Msg>) {
 
 async fn carry_out(context: &Shared, op: AskOp, chunks: &mut Chunks) -> Result<(), String> {
     match op {
-        AskOp::Logs { uid, follow, tail } => logs::carry_out(context, uid, (follow, tail), chunks).await,
+        AskOp::Logs { uid, follow, tail, filter: _ } => {
+            logs::carry_out(context, uid, (follow, tail), chunks).await
+        }
         AskOp::Unknown => Err("this agent does not know how to do that".to_owned()),
     }
 }

@@ -9,6 +9,7 @@ pub mod beat;
 pub mod document;
 pub mod epoch;
 pub mod event;
+pub mod log_line;
 pub mod object;
 pub mod process;
 pub mod reason;

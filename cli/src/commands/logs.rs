@@ -1,7 +1,7 @@
 //! `logs`: the output of one process, as it wrote it; with `--timestamps` as its host keeps it.
 
 use ostler_schemas::Kind;
-use ostler_schemas::v1::api::LogsRequest;
+use ostler_schemas::v1::api::{LogFilter, LogsOf, LogsRequest};
 
 use crate::args::look::Logs;
 use crate::args::target;
@@ -27,8 +27,15 @@ pub async fn run(session: &Session, args: &Logs, out: &mut Out) -> Result<(), Fa
             kind.lower()
         )));
     }
-    let request =
-        LogsRequest { namespace: session.namespace.clone(), process, follow: args.follow, tail: args.tail };
+    let request = LogsRequest {
+        namespace: session.namespace.clone(),
+        process,
+        follow: args.follow,
+        tail: args.tail,
+        of: LogsOf::Process,
+        filter: LogFilter::default(),
+        max_processes: None,
+    };
     let mut replies = session.client.logs(&request).await?;
     let mut lines = Lines::default();
     while let Some(bytes) = replies.next().await? {

@@ -92,6 +92,9 @@ pub enum AskOp {
         follow: bool,
         /// Only the last so many lines.
         tail: Option<u64>,
+        /// Which lines.
+        #[serde(default)]
+        filter: super::LogFilter,
     },
     /// Something that a newer server asks for: answered with an error.
     #[serde(other)]

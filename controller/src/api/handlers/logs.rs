@@ -36,7 +36,8 @@ struct Place {
 pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
     let request: LogsRequest = call.decode(shared)?;
     let place = place(shared, call, &request).await?;
-    let op = AskOp::Logs { uid: place.uid, follow: request.follow, tail: request.tail };
+    let op =
+        AskOp::Logs { uid: place.uid, follow: request.follow, tail: request.tail, filter: request.filter };
     let ask = Ask { id: shared.deps.entropy.txn(), op, caller: call.caller.name.clone() };
     let (order, chunks) = shared.asks.hold(place.node.clone(), ask);
     let mut relay = Relay { shared, node: place.node, order, chunks, line: InOrder::new() };

@@ -10,7 +10,8 @@ use ostler_schemas::codec;
 use ostler_schemas::key::StateSubject;
 use ostler_schemas::subject::Verb;
 use ostler_schemas::v1::api::{
-    ApiErrorCode, Ask, AskOp, AsksReply, AsksRequest, LogsRequest, RegisterReply, RegisterRequest,
+    ApiErrorCode, Ask, AskOp, AsksReply, AsksRequest, LogFilter, LogsOf, LogsRequest, RegisterReply,
+    RegisterRequest,
 };
 use ostler_schemas::v1::epoch::Token;
 use ostler_schemas::v1::object::OwnerReference;
@@ -55,7 +56,15 @@ async fn bind(rig: &Rig) -> Uid {
 }
 
 fn logs(follow: bool) -> LogsRequest {
-    LogsRequest { namespace: Namespace::default_namespace(), process: "p".to_owned(), follow, tail: Some(10) }
+    LogsRequest {
+        namespace: Namespace::default_namespace(),
+        process: "p".to_owned(),
+        follow,
+        tail: Some(10),
+        of: LogsOf::Process,
+        filter: LogFilter::default(),
+        max_processes: None,
+    }
 }
 
 /// Waits for a hint and fetches the order, as an agent does.
@@ -99,7 +108,7 @@ async fn lines_are_relayed_in_order() {
     let (anna, agent) = (rig.operator("anna"), rig.agent("n1"));
     let node = async {
         let ask = fetch(&agent).await;
-        assert_eq!(ask.op, AskOp::Logs { uid, follow: false, tail: Some(10) });
+        assert_eq!(ask.op, AskOp::Logs { uid, follow: false, tail: Some(10), filter: LogFilter::default() });
         assert_eq!(ask.caller, name("anna"));
         let sent =
             futures::join!(relay(&agent, &ask, 2, "two\n", None), relay(&agent, &ask, 1, "one\n", None));
