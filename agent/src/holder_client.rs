@@ -271,9 +271,12 @@ impl HolderClient {
 fn unexpected(reply: Reply) -> HolderError {
     match reply {
         Reply::Refused(refusal) => HolderError::Refused(refusal),
-        Reply::Done(_) | Reply::Welcome(_) | Reply::Spawned(_) | Reply::Listing(_) | Reply::Unrecognised => {
-            HolderError::Mismatch
-        }
+        Reply::Done(_)
+        | Reply::Welcome(_)
+        | Reply::Spawned(_)
+        | Reply::Listing(_)
+        | Reply::Ran(_)
+        | Reply::Unrecognised => HolderError::Mismatch,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The real host: processes through the holder, files through the kernel, facts from it, the ledger on disk.
 
+mod exec;
 mod facts;
 mod files;
 mod host;

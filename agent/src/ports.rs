@@ -15,11 +15,12 @@ use ostler_agent_core::environment::UserFacts;
 use ostler_agent_core::file::{Observed, Owner, Step, StepError};
 use ostler_agent_core::holder::protocol::{Limits, ProcKey, RunAs};
 use ostler_agent_core::probe::Question;
-use ostler_agent_core::unit::{HostExit, HostProcess, StartFailure};
+use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_schemas::quantity::{Rlimit, Signal};
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::report::Facts;
 use ostler_schemas::{Name, Namespace, Sha256, Uid};
+use tokio::sync::mpsc;
 
 /// A shared host.
 pub type HostRef = Arc<dyn Host>;
@@ -134,6 +135,89 @@ pub enum SpawnError {
     Unknown(String),
 }
 
+/// A command that is run for a process and is no incarnation of it: a hook, a probe, an `exec`. When its first
+/// process ends, what it left behind is killed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRun {
+    /// As a start of the process would be, but for the words: same user, environment, folder, isolation. What only a
+    /// supervised process has (its log, its stop) means nothing here.
+    pub like: HostSpawn,
+    /// Whether it joins that incarnation's cgroup and namespaces while the incarnation lives; it is then killed when
+    /// the incarnation's main process ends. Else it has a cgroup of its own with the limits of a start.
+    pub beside: bool,
+    /// After how long the whole tree is killed; 0 = never.
+    pub timeout_ms: u64,
+    /// How many bytes of its output are kept, the last ones.
+    pub output_max: usize,
+}
+
+impl HostRun {
+    /// Words of its own, all else as the process is started; beside nothing, without a limit of time.
+    #[must_use]
+    pub fn like(spawn: &HostSpawn, argv: Vec<String>) -> Self {
+        let like = HostSpawn { argv, ..spawn.clone() };
+        Self { like, beside: false, timeout_ms: 0, output_max: RUN_OUTPUT }
+    }
+}
+
+/// How much of a run's output is kept when nobody says: a screen or two, enough to see why it failed.
+pub const RUN_OUTPUT: usize = 16 << 10;
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunOutcome {
+    /// How its first process did; `Unknown` when the holder went away meanwhile.
+    pub how: HowEnded,
+    /// Whether it was killed because its time was over.
+    pub timed_out: bool,
+    /// Why the holder ended it otherwise, for people.
+    pub ended_because: Option<String>,
+    /// The end of what it wrote to stdout and stderr, in the order in which it was read.
+    pub output: Bytes,
+}
+
+/// The size of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Screen {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
+}
+
+/// What is said to a run that somebody attends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionInput {
+    /// Bytes for its input.
+    Bytes(Bytes),
+    /// There is no more input.
+    End,
+    /// Its terminal changed size.
+    Resize(Screen),
+    /// A signal for all of it.
+    Signal(Signal),
+}
+
+/// What a run that somebody attends says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionOutput {
+    /// From its output, or from its terminal.
+    Stdout(Bytes),
+    /// From its error output.
+    Stderr(Bytes),
+    /// It has ended, and everything that it wrote was said.
+    Ended(RunOutcome),
+}
+
+/// A run that somebody attends. Both directions have a bound: who does not read holds it up, nothing is dropped. It is
+/// killed when the output is dropped.
+pub struct HostSession {
+    /// To it.
+    pub input: mpsc::Sender<SessionInput>,
+    /// From it; the last one is [`SessionOutput::Ended`].
+    pub output: mpsc::Receiver<SessionOutput>,
+}
+
 /// A place in a log, for going on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogPlace {
@@ -164,6 +248,12 @@ pub trait Host: Send + Sync + 'static {
     fn stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> BoxFuture<'_, Result<(), HostError>>;
     /// Changes the limit of open files of one.
     fn adjust(&self, key: ProcKey, nofile: Rlimit) -> BoxFuture<'_, Result<(), HostError>>;
+    /// Runs a command to its end, without input. An error means that it did not start, with the reason in words. It
+    /// is killed when the future is dropped.
+    fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>>;
+    /// Starts a command that somebody attends, with pipes or on a terminal of its own; done when it was asked for. One
+    /// that could not be started ends at once with `ended_because` in words and an unknown exit.
+    fn attend(&self, run: HostRun, screen: Option<Screen>) -> BoxFuture<'_, Result<HostSession, HostError>>;
     /// Says that an exit is safe.
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>>;
     /// Looks a user up, and a group if one is named; without a user it is the one that processes run as when nothing

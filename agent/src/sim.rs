@@ -10,5 +10,5 @@ mod ledger;
 
 pub use facts::SimFacts;
 pub use files::SimFiles;
-pub use host::{Program, SimEvent, SimHost, SimRecord};
+pub use host::{Program, SimEvent, SimHost, SimRecord, SimRun};
 pub use ledger::SimLedger;

@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use ostler_agent::ports::{
-    Files, Host, HostConnection, HostError, HostListing, HostSpawn, HostUser, LedgerStore, LogPiece,
-    LogPlace, SpawnError,
+    Files, Host, HostConnection, HostError, HostListing, HostRun, HostSession, HostSpawn, HostUser,
+    LedgerStore, LogPiece, LogPlace, RunOutcome, Screen, SpawnError,
 };
 use ostler_agent::sim::{SimFiles, SimHost, SimLedger};
 use ostler_agent_core::file::{Observed, Step, StepError};
@@ -75,6 +75,14 @@ impl Host for GatedHost {
 
     fn adjust(&self, key: ProcKey, nofile: Rlimit) -> BoxFuture<'_, Result<(), HostError>> {
         through(&self.gate, async move { self.inner.adjust(key, nofile).await }).boxed()
+    }
+
+    fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>> {
+        through(&self.gate, self.inner.run(run)).boxed()
+    }
+
+    fn attend(&self, run: HostRun, screen: Option<Screen>) -> BoxFuture<'_, Result<HostSession, HostError>> {
+        through(&self.gate, self.inner.attend(run, screen)).boxed()
     }
 
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {

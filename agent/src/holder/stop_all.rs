@@ -44,6 +44,7 @@ pub(super) fn stop_all(dir: &Path, grace_ms: u64) -> Result<(), StopAllError> {
                         | Reply::Welcome(_)
                         | Reply::Spawned(_)
                         | Reply::Listing(_)
+                        | Reply::Ran(_)
                         | Reply::Unrecognised => Ok(()),
                     };
                 }

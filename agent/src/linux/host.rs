@@ -19,12 +19,12 @@ use ostler_schemas::{Name, Namespace, Uid};
 
 use super::ledger::blocking;
 use super::log::ProcessLog;
-use super::{probe, users};
+use super::{exec, probe, users};
 use crate::context::lock;
 use crate::holder_client::{Events, HolderClient, HolderError};
 use crate::ports::{
-    Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostSpawn, HostUser, Listed, LogPiece,
-    LogPlace, SpawnError,
+    Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
+    HostUser, Listed, LogPiece, LogPlace, RunOutcome, Screen, SpawnError,
 };
 
 /// The mask of files that processes make.
@@ -93,6 +93,7 @@ impl LinuxHost {
             oom_score_adjust: 0,
             allow_new_privileges: false,
             limits: spawn.limits,
+            isolation: spawn.isolation,
             own_cgroup: true,
             log: LogSpec::below(self.log_dir.to_string_lossy()),
             kill_mode: KillMode::Mixed,
@@ -275,6 +276,16 @@ impl Host for LinuxHost {
             self.client()?.set_rlimit(key, limits).await.map_err(|error| host_error(&error))
         }
         .boxed()
+    }
+
+    fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>> {
+        let order = exec::Order::new(run.beside, run.timeout_ms, self.to_spawn(run.like));
+        async move { exec::run(&self.dir, order, run.output_max).await }.boxed()
+    }
+
+    fn attend(&self, run: HostRun, screen: Option<Screen>) -> BoxFuture<'_, Result<HostSession, HostError>> {
+        let order = exec::Order::new(run.beside, run.timeout_ms, self.to_spawn(run.like));
+        async move { exec::attend(&self.dir, order, screen).await }.boxed()
     }
 
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {

@@ -1,6 +1,8 @@
 //! Simulated processes under a simulated holder: they live on when the agent dies, end as their program says, and
 //! everything that ever happened is written down for checkers.
 
+mod runs;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -21,8 +23,8 @@ use tokio::sync::mpsc;
 
 use crate::context::lock;
 use crate::ports::{
-    Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostSpawn, HostUser, Listed, LogPiece,
-    LogPlace, SpawnError,
+    Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
+    HostUser, Listed, LogPiece, LogPlace, RunOutcome, Screen, SpawnError,
 };
 
 /// How processes with a certain command behave.
@@ -84,6 +86,7 @@ struct Inner {
     exits: Vec<(ProcKey, HostExit)>,
     listeners: Vec<mpsc::UnboundedSender<HostEvent>>,
     history: Vec<SimRecord>,
+    ran: Vec<SimRun>,
     logs: BTreeMap<(Namespace, Name), Vec<u8>>,
     users: BTreeMap<String, Owner>,
     seq: u64,
@@ -101,6 +104,8 @@ pub struct SimHost {
     inner: Mutex<Inner>,
 }
 
+pub use runs::SimRun;
+
 const SIGKILL: i32 = 9;
 
 impl SimHost {
@@ -116,6 +121,7 @@ impl SimHost {
                 exits: Vec::new(),
                 listeners: Vec::new(),
                 history: Vec::new(),
+                ran: Vec::new(),
                 logs: BTreeMap::new(),
                 users: BTreeMap::from([("root".to_owned(), Owner { uid: 0, gid: 0 })]),
                 seq: 0,
@@ -385,6 +391,14 @@ impl Host for SimHost {
 
     fn adjust(&self, _: ProcKey, _: Rlimit) -> BoxFuture<'_, Result<(), HostError>> {
         std::future::ready(self.up()).boxed()
+    }
+
+    fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>> {
+        self.run_to_its_end(run).boxed()
+    }
+
+    fn attend(&self, run: HostRun, screen: Option<Screen>) -> BoxFuture<'_, Result<HostSession, HostError>> {
+        std::future::ready(self.attended(run, screen)).boxed()
     }
 
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {

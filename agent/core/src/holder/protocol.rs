@@ -13,7 +13,10 @@ use std::fmt;
 use ostler_schemas::Uid;
 use serde::{Deserialize, Serialize};
 
+use super::runs::protocol::{Ran, Run, SignalRun};
 use super::wire::{one_of, word};
+
+pub use super::confine::{Capabilities, Isolation, Limits, PrivateTmp, Rlimit, RunAs, SetLimits, SetRlimit};
 
 /// The version of this protocol. It rises only when a meaning changes; new fields and requests do not raise it.
 pub const PROTOCOL: u32 = 1;
@@ -86,12 +89,18 @@ one_of! {
         stop: Stop(Stop),
         /// Changes resource limits of a running process.
         set_rlimit: SetRlimit(SetRlimit),
+        /// Changes everything that can be changed while a process runs.
+        set_limits: SetLimits(Box<SetLimits>),
         /// Lists processes and exits, page by page.
         list: List(List),
         /// Says that an exit is safe elsewhere and may be forgotten. Idempotent.
         ack_exit: AckExit(AckExit),
         /// Stops everything (the host goes down) and refuses new starts; answered when nothing is left.
         stop_all: StopAll(StopAll),
+        /// Runs a command that is no incarnation; ends with the connection. Its descriptors come with it.
+        run: Run(Box<Run>),
+        /// Signals a run of this connection.
+        signal_run: SignalRun(SignalRun),
     }
 }
 
@@ -106,6 +115,8 @@ one_of! {
         spawned: Spawned(Spawned),
         /// A page of the listing.
         listing: Listing(Listing),
+        /// A run has ended, entirely.
+        ran: Ran(Ran),
         /// It was not done.
         refused: Refused(Refusal),
     }
@@ -162,6 +173,8 @@ pub struct Welcome {
     pub exit_of_adopted: bool,
     /// Whether it may start processes as other users.
     pub other_users: bool,
+    /// What else this host can do for processes (`mounts`, `capabilities`, `clone3`); none from an older holder.
+    pub features: Vec<String>,
 }
 
 word! {
@@ -213,6 +226,9 @@ pub struct Spawn {
     /// Limits that need cgroup controllers; what cannot be enforced is named in [`Spawned::unenforced`].
     #[serde(default)]
     pub limits: Limits,
+    /// What it sees of its host and may do on it.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// Whether it gets a cgroup of its own where the holder can make one. Off only for tests and very old hosts.
     #[serde(default = "yes")]
     pub own_cgroup: bool,
@@ -255,41 +271,6 @@ pub const fn default_stop_signal() -> i32 {
 #[must_use]
 pub const fn default_grace_ms() -> u64 {
     30_000
-}
-
-/// User and groups, already resolved to numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunAs {
-    /// User id.
-    pub uid: u32,
-    /// Primary group id.
-    pub gid: u32,
-    /// Supplementary group ids.
-    #[serde(default)]
-    pub groups: Vec<u32>,
-}
-
-/// One resource limit; `u64::MAX` is "no limit".
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rlimit {
-    /// `nofile`, `nproc`, `core`, `memlock`, `stack`, `fsize`, `as`, `cpu`, `data`.
-    pub resource: String,
-    /// What it starts with.
-    pub soft: u64,
-    /// How far it may raise it.
-    pub hard: u64,
-}
-
-/// Limits of the whole tree.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Limits {
-    /// Bytes of memory.
-    pub memory_max: Option<u64>,
-    /// CPU, in thousandths of one core.
-    pub cpu_millis: Option<u64>,
-    /// Tasks.
-    pub tasks_max: Option<u64>,
 }
 
 /// Bytes a log file may grow to (`logs.maxSize`).
@@ -356,15 +337,6 @@ pub struct Stop {
     /// How long to wait before SIGKILL, if not as given at its start.
     #[serde(default)]
     pub grace_ms: Option<u64>,
-}
-
-/// Changes resource limits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SetRlimit {
-    /// Of which.
-    pub key: ProcKey,
-    /// The new limits; those not named stay.
-    pub limits: Vec<Rlimit>,
 }
 
 /// Asks for one page of the listing.
@@ -478,7 +450,7 @@ pub struct Spawned {
     /// Its growing log file.
     #[serde(default)]
     pub log_path: String,
-    /// Limits that this host cannot enforce (`memory`, `cpu`, `pids`).
+    /// Controllers of limits that this host cannot enforce (`memory`, `cpu`, `pids`, `io`, `cpuset`).
     #[serde(default)]
     pub unenforced: Vec<String>,
 }

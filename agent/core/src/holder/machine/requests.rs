@@ -21,11 +21,16 @@ impl HolderCore {
                 Some(_) => out.push(Output::SetRlimit { key: set.key, limits: set.limits, caller }),
                 None => out.push(not_found(caller, set.key)),
             },
+            Request::SetLimits(set) => match self.held.get(&set.key).filter(|held| held.main_alive()) {
+                Some(_) => out.push(Output::SetLimits { set, caller }),
+                None => out.push(not_found(caller, set.key)),
+            },
             Request::List(list) => out.push(Output::Answer(caller, Reply::Listing(self.list(&list)))),
             Request::AckExit(ack) => self.ack(caller, &ack, out),
             Request::StopAll(stop) => self.stop_all(now, caller, &stop, out),
             Request::Hello(_) => out.push(refuse(caller, RefusalCode::Invalid, "hello was said already")),
-            Request::Unrecognised => {
+            // Runs have a machine of their own, which the shell asks.
+            Request::Run(_) | Request::SignalRun(_) | Request::Unrecognised => {
                 out.push(refuse(caller, RefusalCode::Unsupported, "this holder does not know that request"));
             }
         }
@@ -94,7 +99,7 @@ impl HolderCore {
             held.record.stop_sent = Some(SIGKILL);
             held.record.phase = Phase::Stopping;
         }
-        self.dirty = true;
+        self.unwritten.touch(key);
         self.reschedule(key);
         self.after_write.push(done(caller));
     }
@@ -127,7 +132,7 @@ impl HolderCore {
                 out.push(Output::Signal { key: stop.key, signal, whole_tree, caller: None });
             }
         }
-        self.dirty = true;
+        self.unwritten.touch(stop.key);
         self.reschedule(stop.key);
     }
 
@@ -155,7 +160,7 @@ impl HolderCore {
             }
             Some(_) => {
                 self.exits.remove(&ack.seq);
-                self.dirty = true;
+                self.unwritten.touch_exit(ack.seq);
                 self.after_write.push(done(caller));
             }
             None => out.push(done(caller)),

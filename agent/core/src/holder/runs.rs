@@ -1,0 +1,2 @@
+//! Commands that run beside processes: hooks, probes, validators, `exec`.
+pub mod protocol;
