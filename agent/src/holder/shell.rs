@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::time::{ClockId, clock_gettime};
+use ostler_agent_core::holder::journal::Entry;
 use ostler_agent_core::holder::machine::Caller;
 use ostler_agent_core::holder::protocol::{
     Call, Done, Listing, ProcKey, Refusal, RefusalCode, Reply, Request, Rlimit, Spawn, Welcome,
@@ -136,8 +137,13 @@ impl Shell {
             self.drive(Input::Tick);
         }
         self.look_at_trees();
-        while let Some(state) = self.core.state_to_write(boottime_ms()) {
-            match self.state_file.save(&state) {
+        while let Some(entry) = self.core.to_write(boottime_ms()) {
+            let written = match entry {
+                Entry::Snapshot(state) => self.state_file.replace(*state),
+                Entry::Turn(_) if self.state_file.wants_all() => self.state_file.replace(self.core.state()),
+                entry @ (Entry::Turn(_) | Entry::Unrecognised) => self.state_file.append(&entry),
+            };
+            match written {
                 Ok(()) => self.drive(Input::StateWritten),
                 Err(error) => {
                     say(&format!("cannot write its state: {error}"));

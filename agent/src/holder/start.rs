@@ -85,13 +85,13 @@ pub(super) fn start(options: &Options) -> Result<Shell, StartError> {
     let signals = take_signals()?;
     let boot_id = at("read", &options.boot_id, fs::read_to_string(&options.boot_id))?.trim().to_owned();
     let state_file = StateFile::in_dir(&dir);
-    let (state, warning) = state_file.load(&boot_id)?;
-    if let Some(warning) = warning {
-        say(&warning);
+    let loaded = state_file.load(&boot_id)?;
+    if let Some(warning) = &loaded.warning {
+        say(warning);
     }
     let ground = ground(options, &dir)?;
     let welcome = welcome(&ground, &boot_id);
-    let core = HolderCore::restore(state, &boot_id, unix_ms());
+    let core = HolderCore::restore(loaded.state, &boot_id, unix_ms());
     let logs = system("start the log writer", LogWriter::start())?;
     let listener = listen(&dir)?;
     let clients = Clients::new(listener);

@@ -15,14 +15,17 @@
 mod requests;
 #[cfg(test)]
 mod tests;
+mod unwritten;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::protocol::{
-    Event, Exit, ExitRecord, KillMode, Phase, ProcKey, Refusal, RefusalCode, Reply, Request, Rlimit, Spawn,
-    Spawned, Started,
+    Event, Exit, ExitRecord, KillMode, Phase, ProcKey, Refusal, RefusalCode, Reply, Request, Rlimit,
+    SetLimits, Spawn, Spawned, Started,
 };
+use super::journal::{Entry, Turn};
 use super::state::{HolderState, ProcessRecord, STATE_FORMAT};
+use unwritten::Unwritten;
 
 /// SIGKILL, the same number on every Linux architecture.
 const SIGKILL: i32 = 9;
@@ -112,7 +115,7 @@ pub enum Input {
         /// Whether nothing of it is left.
         empty: bool,
     },
-    /// The state given by [`HolderCore::state_to_write`] is safe.
+    /// What [`HolderCore::to_write`] gave is safe.
     StateWritten,
     /// It is not.
     StateNotWritten {
@@ -153,6 +156,13 @@ pub enum Output {
         key: ProcKey,
         /// The new limits.
         limits: Vec<Rlimit>,
+        /// Who waits.
+        caller: Caller,
+    },
+    /// Change what can be changed while it runs, and tell the caller what came of it.
+    SetLimits {
+        /// What, and of which.
+        set: Box<SetLimits>,
         /// Who waits.
         caller: Caller,
     },
@@ -217,7 +227,7 @@ pub struct HolderCore {
     forking: BTreeMap<ProcKey, (Caller, ProcessRecord)>,
     exits: BTreeMap<u64, ExitRecord>,
     timers: BTreeSet<(u64, ProcKey)>,
-    dirty: bool,
+    unwritten: Unwritten,
     /// What waits until the state is written.
     after_write: Vec<Output>,
     retry_at: Option<u64>,
@@ -239,7 +249,7 @@ impl HolderCore {
             forking: BTreeMap::new(),
             exits: state.exits.into_iter().map(|exit| (exit.seq, exit)).collect(),
             timers: BTreeSet::new(),
-            dirty: true,
+            unwritten: Unwritten::everything(),
             after_write: Vec::new(),
             retry_at: None,
             closing: false,
@@ -299,19 +309,26 @@ impl HolderCore {
     #[must_use]
     pub fn next_wake(&self) -> Option<u64> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        let retry = self.retry_at.filter(|_| self.dirty);
+        let retry = self.retry_at.filter(|_| !self.unwritten.is_empty());
         [timer, retry].into_iter().flatten().min()
     }
 
-    /// The state, if it has to be written now; the shell answers with `StateWritten` or `StateNotWritten`. Asked
-    /// once per turn of the shell's loop, so that one write serves everything that came in together.
-    pub fn state_to_write(&mut self, now: u64) -> Option<HolderState> {
+    /// What has to be written now, if anything; the shell answers with `StateWritten` or `StateNotWritten`. Asked
+    /// once per turn of the shell's loop, so that one write serves everything that came in together. A shell that
+    /// would rather write everything takes [`Self::state`] instead, which contains this.
+    pub fn to_write(&mut self, now: u64) -> Option<Entry> {
         let due = self.retry_at.is_none_or(|at| at <= now) || !self.after_write.is_empty();
-        if !self.dirty || !due {
+        if self.unwritten.is_empty() || !due {
             return None;
         }
-        self.dirty = false;
-        Some(self.state())
+        let changes = self.unwritten.take(&self.held, &self.exits);
+        Some(match changes {
+            Some(changes) => {
+                let (boot_id, next_seq) = (self.boot_id.clone(), self.next_seq);
+                Entry::Turn(Turn { boot_id, next_seq, changes })
+            }
+            None => Entry::Snapshot(Box::new(self.state())),
+        })
     }
 
     /// The whole state.
@@ -334,7 +351,7 @@ impl HolderCore {
         held.caller = Some(caller);
         held.unenforced = unenforced;
         self.held.insert(key, held);
-        self.dirty = true;
+        self.unwritten.touch(key);
         self.after_write.push(Output::Release(key));
         if self.closing {
             // The fork was under way when everything was told to stop.
@@ -365,7 +382,6 @@ impl HolderCore {
     fn start_failed(&mut self, key: ProcKey, reason: &str, out: &mut Vec<Output>) {
         let Some(held) = self.let_go(key) else { return };
         self.after_write.retain(|output| *output != Output::Release(key));
-        self.dirty = true;
         out.push(Output::Forget(key));
         if let Some(caller) = held.caller {
             out.push(refuse(caller, RefusalCode::StartFailed, reason));
@@ -383,6 +399,7 @@ impl HolderCore {
         if let Some(held) = self.held.get_mut(&key) {
             held.record.phase = Phase::Leftovers;
             held.check_delay = CHECK_FIRST_MS;
+            self.unwritten.touch(key);
         }
         out.push(Output::CheckTree(key));
     }
@@ -390,7 +407,7 @@ impl HolderCore {
     fn record_exit(&mut self, key: ProcKey, exit: Exit, oom: bool, at: u64) {
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.dirty = true;
+        self.unwritten.touch_exit(seq);
         let record = ExitRecord { key, seq, exit, oom, at };
         self.after_write.push(Output::Publish(Event::Exited(record.clone())));
         self.exits.insert(seq, record);
@@ -400,7 +417,6 @@ impl HolderCore {
         let Some(held) = self.held.get_mut(&key).filter(|held| !held.main_alive()) else { return };
         if empty {
             self.let_go(key);
-            self.dirty = true;
             out.push(Output::Forget(key));
             self.after_write.push(Output::Publish(Event::TreeEmpty(key)));
             self.answer_closers(out);
@@ -416,7 +432,7 @@ impl HolderCore {
                     let signal = record.stop_signal;
                     record.stop_sent = Some(signal);
                     record.kill_at = Some(now.saturating_add(record.grace_ms));
-                    self.dirty = true;
+                    self.unwritten.touch(key);
                     out.push(Output::Signal { key, signal, whole_tree: true, caller: None });
                 }
             }
@@ -428,7 +444,8 @@ impl HolderCore {
     }
 
     fn state_not_written(&mut self, now: u64, reason: &str, out: &mut Vec<Output>) {
-        self.dirty = true;
+        // A part of it may have been written: only a whole new file is sure to be right.
+        self.unwritten = Unwritten::everything();
         self.retry_at = Some(now.saturating_add(WRITE_RETRY_MS));
         for output in std::mem::take(&mut self.after_write) {
             if let Output::Release(key) = output {
@@ -483,6 +500,7 @@ impl HolderCore {
 
     fn let_go(&mut self, key: ProcKey) -> Option<Held> {
         let held = self.held.remove(&key)?;
+        self.unwritten.touch(key);
         if let Some(at) = held.scheduled {
             self.timers.remove(&(at, key));
         }

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::{ExitRecord, KillMode, LogSpec, Phase, ProcKey};
 
-/// The format this build writes. A higher number is refused: its processes must not be guessed at.
-pub const STATE_FORMAT: u32 = 1;
+/// The format this build writes: 1 was one MessagePack value, 2 is a journal ([`super::journal`]). A higher number is
+/// refused: its processes must not be guessed at.
+pub const STATE_FORMAT: u32 = 2;
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use ostler_schemas::Uid;
 use proptest::prelude::*;
 
 use super::*;
+use crate::holder::journal;
 use crate::holder::protocol::{AckExit, LogSpec, RunAs, Signal, Stop, StopAll};
 
 const BOOT: &str = "boot-1";
@@ -29,6 +30,7 @@ fn spawn(key: ProcKey, kill_mode: KillMode) -> Box<Spawn> {
         oom_score_adjust: 0,
         allow_new_privileges: false,
         limits: crate::holder::protocol::Limits::default(),
+        isolation: crate::holder::protocol::Isolation::default(),
         own_cgroup: true,
         log: LogSpec::below("/log"),
         kill_mode,
@@ -57,6 +59,10 @@ struct Host {
     trees: BTreeMap<ProcKey, Tree>,
     /// The last state that was written.
     disk: HolderState,
+    /// The bytes of it.
+    journal: Vec<u8>,
+    /// Whether each write is also tried cut after each of its bytes.
+    cuts: bool,
     disk_works: bool,
     forgotten: BTreeSet<ProcKey>,
     /// Exits as subscribers saw them, by key.
@@ -80,6 +86,8 @@ impl Host {
             pids: 100,
             trees: BTreeMap::new(),
             disk,
+            journal: Vec::new(),
+            cuts: false,
             disk_works: true,
             forgotten: BTreeSet::new(),
             seen: BTreeMap::new(),
@@ -105,15 +113,37 @@ impl Host {
 
     /// One turn of the shell's loop: write what is to be written.
     fn turn(&mut self) {
-        while let Some(state) = self.core.state_to_write(self.now) {
+        while let Some(entry) = self.core.to_write(self.now) {
             if self.disk_works {
-                self.disk = state;
+                self.write(&entry);
                 self.input(Input::StateWritten);
             } else {
                 self.input(Input::StateNotWritten { reason: "no space".to_owned() });
                 break;
             }
         }
+    }
+
+    /// As the shell does it: a snapshot is a new file, a turn is appended.
+    fn write(&mut self, entry: &Entry) {
+        let before = match entry {
+            Entry::Snapshot(_) => journal::head(),
+            Entry::Turn(_) | Entry::Unrecognised => self.journal.clone(),
+        };
+        let mut after = before.clone();
+        journal::append(entry, &mut after).unwrap();
+        let state = self.core.state();
+        if self.cuts {
+            for cut in before.len()..after.len() {
+                let read = journal::replay(&after[..cut]).unwrap();
+                if before.len() > journal::HEAD {
+                    assert_eq!(read.state, self.disk, "cut at {cut} it is neither before nor after");
+                }
+            }
+        }
+        let read = journal::replay(&after).unwrap();
+        assert_eq!((&read.state, read.harm), (&state, None), "what was written is what is");
+        (self.journal, self.disk) = (after, state);
     }
 
     fn request(&mut self, request: Request) -> u64 {
@@ -173,7 +203,7 @@ impl Host {
                 let empty = self.trees.get(&key).is_none_or(|tree| !tree.main && tree.others == 0);
                 self.core.on(self.now, Input::TreeChecked { key, empty })
             }
-            Output::SetRlimit { .. } => Vec::new(),
+            Output::SetRlimit { .. } | Output::SetLimits { .. } => Vec::new(),
             Output::Forget(key) => {
                 assert!(self.forgotten.insert(key), "forgotten twice");
                 self.trees.remove(&key);
@@ -523,7 +553,7 @@ impl Host {
             Act::Replace => {
                 self.turn();
                 // A holder that dies while its state could not be written loses what it says it may lose.
-                if !self.core.dirty {
+                if self.core.unwritten.is_empty() {
                     self.replace_holder();
                 }
             }
@@ -562,6 +592,17 @@ proptest! {
             host.seen.values().map(|exit| exit.seq).filter(|seq| !host.acked.contains(seq)).collect();
         prop_assert_eq!(kept, expected);
         prop_assert_eq!(host.disk, host.core.state());
+    }
+
+    #[test]
+    fn the_end_of_the_holder_in_the_middle_of_a_write_is_before_or_after_it(
+        acts in proptest::collection::vec(act(), 1..25)
+    ) {
+        let mut host = Host::new();
+        host.cuts = true;
+        for act in &acts {
+            host.act(act);
+        }
     }
 
     #[test]
