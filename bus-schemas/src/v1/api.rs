@@ -20,7 +20,7 @@ use super::status::View;
 use crate::codec::Wire;
 use crate::ids::{Generation, Kind, Namespace, NodeName, Revision, Sha256, TxnId, Uid, Version};
 use crate::key::ObjectRef;
-use crate::manifest::Finding;
+use crate::manifest::{Finding, FindingCode, Refusal};
 use crate::spec::{ContentRef, Taint, TaintEffect};
 use crate::time::Timestamp;
 
@@ -116,6 +116,27 @@ pub struct ManifestDocuments {
 impl Wire for ManifestDocuments {
     const KIND: &'static str = "ManifestDocuments";
     const LIMIT: usize = DOCUMENTS_MAX;
+}
+
+impl ManifestDocuments {
+    /// The refusal of so many encoded bytes.
+    #[must_use]
+    pub fn too_large(found: u64) -> Refusal {
+        // Rounded up, so that what is over the limit never looks as if it were not.
+        let tenths = found.saturating_mul(10).div_ceil(1 << 20);
+        let (found, limit) = (format!("{}.{}Mi", tenths / 10, tenths % 10), DOCUMENTS_MAX >> 20);
+        let finding = Finding {
+            file: None,
+            line: 0,
+            column: 0,
+            object: String::new(),
+            field: String::new(),
+            code: FindingCode::TooLarge,
+            message: format!("the documents are {found} together, the limit is {limit}Mi"),
+            hint: Some("split it into parts that may take effect apart".to_owned()),
+        };
+        Refusal { findings: vec![finding], refused: 1, documents: 1 }
+    }
 }
 
 /// One document of an apply.
