@@ -92,6 +92,9 @@ impl Shell {
             });
         if gone || watched.is_err() {
             self.main_ended(key, Exit::Unknown(ENDED_WHILE_REPLACED.to_owned()));
+        } else if record.phase == Phase::Starting {
+            // A child that still waited has lost the pipe it waits on and ends; every other one runs.
+            self.drive(Input::ProgramRuns(key));
         }
     }
 

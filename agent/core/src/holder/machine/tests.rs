@@ -50,6 +50,15 @@ struct Tree {
     pid: i32,
 }
 
+/// That a program runs is not written down on its own.
+fn as_written(state: &HolderState) -> HolderState {
+    let mut state = state.clone();
+    for record in state.processes.iter_mut().filter(|record| record.phase == Phase::Running) {
+        record.phase = Phase::Starting;
+    }
+    state
+}
+
 /// The host: what the shell would see and do.
 struct Host {
     core: HolderCore,
@@ -142,8 +151,12 @@ impl Host {
             }
         }
         let read = journal::replay(&after).unwrap();
-        assert_eq!((&read.state, read.harm), (&state, None), "what was written is what is");
-        (self.journal, self.disk) = (after, state);
+        assert_eq!(
+            (as_written(&read.state), read.harm),
+            (as_written(&state), None),
+            "what was written is what is"
+        );
+        (self.journal, self.disk) = (after, read.state);
     }
 
     fn request(&mut self, request: Request) -> u64 {
