@@ -150,11 +150,12 @@ pub enum Verb {
     Put,
     Blob,
     Register,
+    Top,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Verb; 16] = [
+    pub const ALL: [Verb; 17] = [
         Verb::Apply,
         Verb::Get,
         Verb::List,
@@ -171,6 +172,7 @@ impl Verb {
         Verb::Put,
         Verb::Blob,
         Verb::Register,
+        Verb::Top,
     ];
 
     /// As in the subject.
@@ -193,6 +195,7 @@ impl Verb {
             Verb::Put => "put",
             Verb::Blob => "blob",
             Verb::Register => "register",
+            Verb::Top => "top",
         }
     }
 
@@ -228,7 +231,8 @@ impl Verb {
             | Verb::Asks
             | Verb::Put
             | Verb::Blob
-            | Verb::Register => format!("api.*.{}", self.as_str()),
+            | Verb::Register
+            | Verb::Top => format!("api.*.{}", self.as_str()),
         }
     }
 }

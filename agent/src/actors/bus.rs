@@ -165,6 +165,7 @@ impl State {
             holder: board.host.is_some(),
             wall: context.deps.clock.wall().0,
             draining: false,
+            strain: None,
         }
     }
 

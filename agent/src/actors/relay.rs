@@ -158,7 +158,7 @@ async fn carry_out(context: &Shared, op: AskOp, chunks: &mut Chunks) -> Result<(
         AskOp::Logs { uid, follow, tail, filter: _ } => {
             logs::carry_out(context, uid, (follow, tail), chunks).await
         }
-        AskOp::Unknown => Err("this agent does not know how to do that".to_owned()),
+        AskOp::Usage | AskOp::Unknown => Err("this agent does not know how to do that".to_owned()),
     }
 }
 

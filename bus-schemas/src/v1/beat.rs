@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::epoch::Epoch;
+use super::usage::MemoryStrain;
 use crate::codec::Wire;
 use crate::ids::{Name, Revision};
 use crate::quantity::{Cpu, Size};
@@ -62,6 +63,9 @@ pub struct Beat {
     /// Offset of the agent's monotonic clock is not sent: it means nothing elsewhere.
     #[serde(default)]
     pub draining: bool,
+    /// Told while the host is short of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strain: Option<MemoryStrain>,
 }
 
 impl Wire for Beat {

@@ -185,7 +185,7 @@ fn states() {
         why: Some("brake".into()),
     };
     let tainted_since = BTreeMap::from([("k=v".to_owned(), AT)]);
-    golden("node-state", &NodeState { lost: Some(lost), tainted_since, epoch: epoch() });
+    golden("node-state", &NodeState { lost: Some(lost), tainted_since, relieved: None, epoch: epoch() });
     let rollout = RolloutState {
         current: Version(1),
         target: Version(2),
@@ -231,6 +231,7 @@ fn nodes() {
         holder: true,
         wall: AT.0,
         draining: false,
+        strain: None,
     };
     golden("beat", &beat);
     let reply = BeatReply { run: Revision(88), files: Revision(89), report: 7, ..BeatReply::default() };

@@ -56,7 +56,7 @@ reasons! {
         Completed, Adopted, RolloutStarted, WaveHealthy, RolloutComplete, Paused, Resumed, RolledBack, Scaled,
         WaitingForWindow, FileWritten, FileTakenOver, ActionRun, Released, RunStarted, RunSucceeded, LeaseTaken,
         Thawed, Restored, Created, Configured, Deleted;
-    Warning: Suspect, Lost, ClockSkewed, DiskPressure, MemoryPressure, LimitsUnenforced, AgentHung, HolderLost,
+    Warning: Suspect, Lost, ClockSkewed, DiskPressure, MemoryPressure, PidPressure, LimitsUnenforced, AgentHung, HolderLost,
         DuplicateIdentity, EvictionHeld, BulkStopRefused, EpochRefused, Unschedulable, NeedsNotMet, ArtifactFailed,
         StartFailed, StartTimeout, ProbeFailed, Exited, OutOfMemory, CrashLoop, PortTaken, UserUnknown, LimitRefused,
         Evicted, Preempted, Fenced, Orphaned, Held, WaitingForProof, DataOnLostNode, WaveFailed, ProgressDeadline,

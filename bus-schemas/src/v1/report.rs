@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::beat::HeldDocument;
 use super::reason::Reason;
+use super::usage::Others;
 use crate::codec::Wire;
 use crate::ids::{Name, Namespace, Sha256, Uid, Version};
 use crate::quantity::{Cpu, Size};
@@ -319,6 +320,9 @@ pub struct Report {
     pub facts: Facts,
     /// What the agent can do beyond the first version, by name.
     pub features: Vec<String>,
+    /// What runs there outside Ostler takes; none from an agent that does not measure it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<Others>,
     /// Labels that the agent sets: `ostler/arch`, `ostler/os`, `ostler/kernel`.
     pub labels: BTreeMap<String, String>,
     /// Conditions of the node.

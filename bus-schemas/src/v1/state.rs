@@ -19,6 +19,9 @@ pub struct NodeState {
     pub lost: Option<LostVerdict>,
     /// When a `NoExecute` taint was first seen, by `key=value`: toleration times count from here.
     pub tainted_since: BTreeMap<String, Timestamp>,
+    /// The last eviction for want of memory: the next one waits until what it freed can be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relieved: Option<Timestamp>,
     /// The epoch that wrote this.
     pub epoch: Epoch,
 }

@@ -11,6 +11,7 @@ use super::process::Goal;
 use super::reason::Reason;
 use super::report::{Condition, DriftReport, ExitReport, FileState, ProcessPhase};
 use super::state::RolloutPhase;
+use super::usage::ProcessUsage;
 use crate::codec::Wire;
 use crate::ids::{Actor, NodeName, Revision, Sha256, Uid, Version};
 use crate::quantity::{Cpu, Dur, Size};
@@ -227,6 +228,9 @@ pub struct ProcessStatus {
     pub cgroup: Option<String>,
     /// Log files on the node.
     pub log_path: Option<String>,
+    /// What it takes, where somebody asked its node; never stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ProcessUsage>,
     /// Conditions.
     pub conditions: Vec<Condition>,
 }

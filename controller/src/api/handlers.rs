@@ -6,6 +6,7 @@ mod events;
 mod logs;
 mod nodes;
 mod reads;
+mod top;
 
 use ostler_schemas::subject::Verb;
 use ostler_schemas::v1::api::ApiError;
@@ -31,6 +32,7 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
         Verb::Logs => logs::handle(shared, call, to).await,
         Verb::Asks => nodes::asks(shared, call, to).await,
         Verb::Register => nodes::register(shared, call, to).await,
+        Verb::Top => top::handle(shared, call, to).await,
         // Taken by the accept loop, which keeps the order of chunks.
         Verb::Relay => Ok(0),
     }

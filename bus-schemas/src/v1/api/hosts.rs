@@ -96,6 +96,8 @@ pub enum AskOp {
         #[serde(default)]
         filter: super::LogFilter,
     },
+    /// What each process of the node takes, now.
+    Usage,
     /// Something that a newer server asks for: answered with an error.
     #[serde(other)]
     Unknown,

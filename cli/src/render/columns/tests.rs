@@ -179,6 +179,7 @@ fn process_status(phase: ProcessPhase, ready: bool, node: Option<&str>) -> Proce
         last_exit: None,
         cgroup: None,
         log_path: None,
+        usage: None,
         conditions: Vec::new(),
     }
 }

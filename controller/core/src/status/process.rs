@@ -193,6 +193,7 @@ pub(super) fn status(
         last_exit: exits.iter().filter(|e| e.u == *uid).max_by_key(|e| (e.i, e.seq)).cloned(),
         cgroup: live.and_then(|r| r.cgroup.clone()),
         log_path: report.and_then(|r| r.log_path.clone()),
+        usage: None,
         conditions,
     }
 }
