@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 use sha2::Digest;
 
-use super::check::{Options, Parts};
+use super::check::{Options, Parts, artifact_path};
 use super::finding::{Finding, FindingCode, Place};
 use super::places::Places;
 use crate::ids::{Kind, Name, Namespace, Revision, Sha256};
@@ -215,7 +215,7 @@ fn body(parts: &Parts<'_>, content: Option<Content>) -> Result<ManifestBody, Str
         Kind::Namespace => Ok(ManifestBody::Namespace),
         Kind::Node => from(Some(&Json::Object(spec))).map(ManifestBody::Node),
         Kind::Process => {
-            spec.entry("startLimitAction").or_insert_with(|| Json::from("none"));
+            fill_template(&mut spec, "none");
             from(Some(&Json::Object(spec))).map(|spec| ManifestBody::Process(Box::new(spec)))
         }
         Kind::Deployment => {
@@ -250,7 +250,18 @@ fn fill_deployment(spec: &mut Map<String, Json>) {
         strategy.entry("rollingUpdate").or_insert_with(quarter);
     }
     if let Some(Json::Object(template)) = spec.get_mut("template").and_then(|t| t.get_mut("spec")) {
-        template.entry("startLimitAction").or_insert_with(|| Json::from("replace"));
+        fill_template(template, "replace");
+    }
+}
+
+/// Likewise in a template.
+fn fill_template(template: &mut Map<String, Json>, limit_action: &str) {
+    template.entry("startLimitAction").or_insert_with(|| Json::from(limit_action));
+    for artifact in template.get_mut("artifacts").and_then(Json::as_array_mut).into_iter().flatten() {
+        let path = artifact_path(artifact).map(str::to_owned);
+        if let (Json::Object(artifact), Some(path)) = (artifact, path) {
+            artifact.insert("path".to_owned(), Json::from(path));
+        }
     }
 }
 

@@ -337,7 +337,36 @@ macro_rules! as_text {
         }
     )+ };
 }
-as_text!(ExitStatus Capability CpuList);
+as_text!(Capability CpuList);
+
+/// Codes are numbers, signals are text: as people write them.
+impl Serialize for ExitStatus {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            ExitStatus::Code(code) => s.serialize_u8(*code),
+            ExitStatus::Signal(signal) => s.collect_str(signal),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ExitStatus {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl serde::de::Visitor<'_> for Either {
+            type Value = ExitStatus;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an exit code or the name of a signal")
+            }
+            fn visit_u64<E: serde::de::Error>(self, code: u64) -> Result<ExitStatus, E> {
+                u8::try_from(code).map(ExitStatus::Code).map_err(E::custom)
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ExitStatus, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        d.deserialize_any(Either)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -365,5 +394,9 @@ mod tests {
         assert_eq!("143".parse::<ExitStatus>().expect("a code"), ExitStatus::Code(143));
         assert_eq!("SIGTERM".parse::<ExitStatus>().expect("a signal"), ExitStatus::Signal(Signal::TERM));
         assert!("256".parse::<ExitStatus>().is_err() && "TERM".parse::<ExitStatus>().is_err());
+        let ends = vec![ExitStatus::Code(143), ExitStatus::Signal(Signal::TERM)];
+        assert_eq!(serde_json::to_string(&ends).expect("encodes"), r#"[143,"SIGTERM"]"#);
+        let bytes = rmp_serde::to_vec_named(&ends).expect("encodes");
+        assert_eq!(rmp_serde::from_slice::<Vec<ExitStatus>>(&bytes).expect("decodes"), ends);
     }
 }

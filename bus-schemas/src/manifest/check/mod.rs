@@ -5,12 +5,18 @@
 //! it exist, may it change) is the server's to check, with [`super::Manifest::finding`].
 
 mod across;
+mod artifacts;
+mod bounds;
 mod file;
 mod labels;
+mod life;
 mod metadata;
+mod probes;
 mod process;
 mod report;
 mod scalars;
+mod values;
+mod variables;
 mod walk;
 mod workload;
 
@@ -23,6 +29,7 @@ use super::tree::{Document, Node, Problem, Value};
 use super::typed::{self, Manifest};
 use crate::ids::{Kind, Namespace};
 
+pub(super) use artifacts::path_of as artifact_path;
 pub use file::{MAX_CONTENT, decode_base64};
 use report::Report;
 use walk::Walk;

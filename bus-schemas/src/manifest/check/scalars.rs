@@ -7,13 +7,14 @@ use serde_json::Value as Json;
 
 use super::file;
 use super::labels::{check_label_key, check_label_value};
+use super::values;
 use super::walk::{Walk, found, not_supported};
 use crate::ids::{InvalidId, Kind, Name};
 use crate::manifest::finding::{FindingCode, Place};
 use crate::manifest::schema::{Type, suggest};
 use crate::manifest::tree::{Node, Scalar, ScalarType, Value};
 use crate::quantity::{CountOrPercent, Cpu, Dur, InvalidQuantity, Mode, Rlimit, Signal, Size};
-use crate::spec::{FieldPath, InvalidSpec, Need, is_variable_name};
+use crate::spec::{Capability, CpuList, FieldPath, InvalidSpec, Need, is_variable_name};
 
 /// Why a scalar is not of its type.
 pub(super) struct Bad {
@@ -51,7 +52,7 @@ impl From<InvalidSpec> for Bad {
     }
 }
 
-type Read = Result<Json, Bad>;
+pub(super) type Read = Result<Json, Bad>;
 
 impl Walk<'_> {
     pub(super) fn scalar(&mut self, node: &Node, ty: &Type, path: &str) -> Option<Json> {
@@ -88,10 +89,18 @@ fn read(scalar: &Scalar, ty: &Type) -> Read {
         Type::Duration { positive } => read_duration(text, *positive),
         Type::Cpu => read_cpu(text),
         Type::Size => canonical::<Size, _>(text),
+        Type::Rate => values::rate(text),
         Type::Share => read_share(text),
         Type::Mode => read_mode(scalar),
         Type::Signal => canonical::<Signal, _>(text),
         Type::Rlimit => canonical::<Rlimit, _>(text),
+        Type::ExitStatus => values::exit_status(text),
+        Type::Capability => canonical::<Capability, _>(text),
+        Type::CpuList => canonical::<CpuList, _>(text),
+        Type::Sha256 => values::sha256(scalar),
+        Type::Source => values::source(read_text(scalar)?),
+        Type::Relative => values::relative(read_text(scalar)?),
+        Type::Directory => values::directory(read_text(scalar)?),
         Type::Choice { words, reserved } => read_choice(text, words, reserved),
         Type::Exactly(word) => read_choice(text, &[*word], &[]),
         Type::Kind => read_kind(text),
@@ -123,11 +132,14 @@ fn what(ty: &Type) -> &'static str {
         Type::Int { .. } => "a whole number",
         Type::Duration { .. } => "a duration such as 10s",
         Type::Size => "a size such as 128Mi",
+        Type::Rate => "a size per second such as 10M",
         Type::Cpu => "an amount of cpu such as 250m",
         Type::Share => "a count or percentage such as 25%",
         Type::Mode => "a mode such as \"0644\"",
         Type::Signal => "a signal such as SIGTERM",
         Type::Rlimit => "a whole number, soft:hard, or infinity",
+        Type::ExitStatus => "a code or signal such as 143 or SIGTERM",
+        Type::CpuList => "a list of cores such as 0-3,8, as text",
         Type::Labels { .. } | Type::Annotations | Type::Object(_) => "a map",
         Type::Command | Type::List { .. } => "a list",
         Type::Text
@@ -138,6 +150,11 @@ fn what(ty: &Type) -> &'static str {
         | Type::EnvName
         | Type::Path
         | Type::FilePath
+        | Type::Capability
+        | Type::Sha256
+        | Type::Source
+        | Type::Relative
+        | Type::Directory
         | Type::Account
         | Type::FieldPath
         | Type::Need
@@ -260,6 +277,9 @@ pub(super) fn read_choice(text: &str, words: &[&str], reserved: &[&str]) -> Read
     let message = format!("{text:?} is not one of {}", words.join(", "));
     let hint = match text {
         "no" if words.contains(&"never") => Some("write never".to_owned()),
+        "forking" if words.contains(&"notify") => Some("run the program in the foreground".to_owned()),
+        "simple" | "idle" if words.contains(&"notify") => Some("write exec".to_owned()),
+        "inherit" if words.contains(&"journal") => Some("write file".to_owned()),
         _ => suggest(text, all).map(|meant| format!("did you mean {meant}?")),
     };
     Err(Bad { code: FindingCode::BadChoice, message, hint })

@@ -13,6 +13,9 @@ use crate::manifest::tree::{Entry, Node, Value, join, read_documents};
 /// The version that is named where something is not supported yet.
 const SERVER: &str = env!("CARGO_PKG_VERSION");
 
+/// How a command begins whose program is an artifact.
+pub(super) const IN_ARTIFACTS: &str = "$(OSTLER_ARTIFACTS)/";
+
 pub(super) struct Walk<'r> {
     pub(super) report: &'r mut Report,
 }
@@ -107,11 +110,17 @@ impl<'r> Walk<'r> {
             | Type::Int { .. }
             | Type::Duration { .. }
             | Type::Size
+            | Type::Rate
             | Type::Cpu
             | Type::Share
             | Type::Mode
             | Type::Signal
             | Type::Rlimit
+            | Type::ExitStatus
+            | Type::Capability
+            | Type::CpuList
+            | Type::Sha256
+            | Type::Source
             | Type::Choice { .. }
             | Type::Name
             | Type::LabelKey
@@ -119,6 +128,8 @@ impl<'r> Walk<'r> {
             | Type::EnvName
             | Type::Path
             | Type::FilePath
+            | Type::Relative
+            | Type::Directory
             | Type::Account
             | Type::FieldPath
             | Type::Need
@@ -174,10 +185,8 @@ impl<'r> Walk<'r> {
         }
         let words = self.list(node, &Type::Text, usize::MAX, path)?;
         let first = words.get(0).and_then(Json::as_str).unwrap_or("/");
-        if first.starts_with("$(OSTLER_ARTIFACTS)/") {
-            let message = format!("$(OSTLER_ARTIFACTS) {}", not_supported("variable"));
-            self.report.at(items[0].place, &format!("{path}[0]"), FindingCode::NotSupported, message);
-        } else if !first.starts_with('/') {
+        // That there are artifacts, and this one among them, is a rule of several fields.
+        if !first.starts_with('/') && !first.starts_with(IN_ARTIFACTS) {
             let guess = match first.strip_prefix('.') {
                 Some(_) => "/opt/app/bin/app".to_owned(),
                 None if first.contains('/') => format!("/{first}"),

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{DOCUMENT, Field, Object, Presence, Type, spec_of};
 use crate::ids::Kind;
 use crate::manifest::tree::read_documents;
+use crate::spec::Capability;
 
 /// The schema of every kind that is served.
 #[must_use]
@@ -93,6 +94,19 @@ fn ty(ty: &Type) -> Json {
         Type::Size => {
             json!({ "type": ["string", "integer"], "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", "minimum": 0 })
         }
+        Type::Rate => {
+            json!({ "type": ["string", "integer"], "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", "minimum": 1 })
+        }
+        Type::ExitStatus => {
+            json!({ "type": ["string", "integer"], "pattern": "^([0-9]+|SIG[A-Z0-9+]+)$", "minimum": 0, "maximum": 255 })
+        }
+        Type::Capability => json!({ "enum": Capability::names() }),
+        Type::CpuList => {
+            json!({ "type": ["string", "integer"], "pattern": "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$", "minimum": 0 })
+        }
+        Type::Sha256 => json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
+        Type::Source => json!({ "type": "string", "pattern": "^(https?://|file:/)" }),
+        Type::Relative | Type::Directory => json!({ "type": "string", "pattern": "^[^/]" }),
         Type::Cpu => json!({ "type": ["string", "number"], "pattern": "^[0-9]+(\\.[0-9]+)?m?$" }),
         Type::Share => json!({ "type": ["string", "integer"], "pattern": "^[0-9]+%?$", "minimum": 0 }),
         Type::Mode => json!({ "type": "string", "pattern": "^[0-7]{3,4}$" }),

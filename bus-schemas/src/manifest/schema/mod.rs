@@ -6,6 +6,7 @@
 
 mod json_schema;
 mod kinds;
+mod probe;
 mod template;
 mod words;
 
@@ -35,6 +36,8 @@ pub enum Type {
     },
     /// A size in bytes.
     Size,
+    /// A size per second, more than nothing.
+    Rate,
     /// An amount of CPU, at least `1m`.
     Cpu,
     /// A count or a percentage.
@@ -45,6 +48,16 @@ pub enum Type {
     Signal,
     /// A resource limit.
     Rlimit,
+    /// An exit code, or a signal's name.
+    ExitStatus,
+    /// A capability's name.
+    Capability,
+    /// Numbers of cores.
+    CpuList,
+    /// A hash, in hex.
+    Sha256,
+    /// Where an artifact is fetched from.
+    Source,
     /// One of a few words.
     Choice {
         /// Those that are served.
@@ -73,6 +86,10 @@ pub enum Type {
     Path,
     /// The path of a managed file: absolute, in normal form, not below what belongs to the kernel or to Ostler.
     FilePath,
+    /// Where something lies below a folder: relative, never above it.
+    Relative,
+    /// A folder of a process below one of the host's: as relative paths, and fit for a list separated by colons.
+    Directory,
     /// Name or number of a user or group.
     Account,
     /// A fact of the process or its node.

@@ -1,15 +1,24 @@
 //! The process template (CONTRACT.md section 2).
 
+use super::probe::PROBE;
 use super::{Field, Object, Type, WORDS, choice};
 
 const ANY_TIME: Type = Type::Duration { positive: false };
 const SOME_TIME: Type = Type::Duration { positive: true };
 const MANY: i64 = 1_000_000;
+const WEIGHT: Type = Type::Int { min: 1, max: 10_000 };
+const OUTPUT: Type = choice(&["file", "journal", "null"]);
+/// The kernel has no more pids than these (`PID_MAX_LIMIT`).
+const MOST_TASKS: i64 = 4_194_304;
 
 /// Most entries of `env` (CONTRACT.md 1.3).
 pub(in crate::manifest) const MAX_ENV: usize = 500;
-/// Most ports, tolerations or needs of one process: far above use, so that checking pairs stays cheap.
+/// Most entries of any other list of one process, as ports or needs: far above use, so that checking pairs stays cheap.
 pub(in crate::manifest) const MAX_ENTRIES: usize = 500;
+
+const fn several(of: &'static Type) -> Type {
+    Type::List { of, max: MAX_ENTRIES }
+}
 
 const FIELD_REF: Object = Object {
     fields: &[Field::new("fieldPath", Type::FieldPath, "Which fact of the process or its node.")
@@ -64,49 +73,50 @@ const RESOURCES: Object = Object {
     ],
 };
 
-const HEADER: Object = Object {
+const ARTIFACT: Object = Object {
     fields: &[
-        Field::new("name", Type::Text, "The header.").required("for example Host"),
-        Field::new("value", Type::Text, "Its value.").or("\"\""),
-    ],
-};
-
-const HTTP_GET: Object = Object {
-    fields: &[
-        Field::new("path", Type::Text, "Path and query.").or("/"),
-        Field::new("port", Type::PortRef, "Number, or a name from ports.").required("for example http"),
-        Field::new("host", Type::Text, "Which host; the node's own address if left out."),
-        Field::new("scheme", Type::Choice { words: &["HTTP"], reserved: &["HTTPS"] }, "With or without TLS.")
-            .or("HTTP"),
+        Field::new("source", Type::Source, "Where it is fetched from: https:, http: or file:.")
+            .required("for example https://repo.example.net/web/1.4.2/web"),
+        Field::new("sha256", Type::Sha256, "The hash of what is fetched.")
+            .required("it is what sha256sum prints"),
         Field::new(
-            "httpHeaders",
-            Type::List { of: &Type::Object(&HEADER), max: MAX_ENTRIES },
-            "Headers sent with it.",
+            "path",
+            Type::Relative,
+            "Where it lies below OSTLER_ARTIFACTS; the last part of source if left out. Of an archive, the folder.",
+        ),
+        Field::new("mode", Type::Mode, "Permission bits of the file, as text.").or("\"0755\""),
+        Field::new("unpack", choice(&["none", "tar", "zip"]), "Whether it is an archive.").or("none"),
+    ],
+};
+
+const ENVIRONMENT_FILE: Object = Object {
+    fields: &[
+        Field::new("path", Type::Path, "Where it is.").required("for example /etc/default/app"),
+        Field::new("optional", Type::Bool, "Whether the process starts without it too.").or("false"),
+    ],
+};
+
+const EXEC: Object = Object {
+    fields: &[
+        Field::new("command", Type::Command, "The program and its words; no shell.")
+            .required("for example [\"/usr/bin/app\", \"--x\"]"),
+        Field::new("user", Type::Account, "Name or number; the user of the process if left out."),
+        Field::new("timeout", SOME_TIME, "How long it may take before it has failed.").or("30s"),
+    ],
+};
+
+const LOGS: Object = Object {
+    fields: &[
+        Field::new("maxSize", Type::Size, "Size at which a file is rotated.").or("10Mi"),
+        Field::new(
+            "maxFiles",
+            Type::Int { min: 1, max: 1_000 },
+            "How many files are kept, the growing one included.",
         )
-        .or("[]"),
-    ],
-};
-
-const TCP_SOCKET: Object = Object {
-    fields: &[
-        Field::new("port", Type::PortRef, "Number, or a name from ports.").required("for example http"),
-        Field::new("host", Type::Text, "Which host; the node's own address if left out."),
-    ],
-};
-
-const PROBE: Object = Object {
-    fields: &[
-        Field::new("httpGet", Type::Object(&HTTP_GET), "Ask over HTTP; 200 to 399 is good."),
-        Field::new("tcpSocket", Type::Object(&TCP_SOCKET), "Open a TCP connection."),
-        Field::reserved("exec", "Run a command."),
-        Field::reserved("grpc", "Ask over gRPC."),
-        Field::new("initialDelay", ANY_TIME, "From the start to the first question.").or("0s"),
-        Field::new("period", SOME_TIME, "From one question to the next.").or("10s"),
-        Field::new("timeout", SOME_TIME, "How long an answer may take.").or("1s"),
-        Field::new("successThreshold", Type::Int { min: 1, max: MANY }, "So many good answers in a row.")
-            .or("1"),
-        Field::new("failureThreshold", Type::Int { min: 1, max: MANY }, "So many bad answers in a row.")
-            .or("3"),
+        .or("5"),
+        Field::new("keepAfterExit", ANY_TIME, "How long they are kept after the process is gone.").or("7d"),
+        Field::new("overflow", choice(&["drop", "block"]), "What happens to lines that come too fast.")
+            .or("drop"),
     ],
 };
 
@@ -134,16 +144,28 @@ pub const TEMPLATE: Object = Object {
         Field::new("command", Type::Command, "The program and its first words; no shell.")
             .required("for example [\"/usr/bin/app\", \"--x\"]"),
         Field::new("args", WORDS, "More words, appended to command.").or("[]"),
-        Field::reserved("artifacts", "Files fetched before the start."),
-        Field::reserved("type", "How the process says that it is up."),
+        Field::new(
+            "artifacts",
+            several(&Type::Object(&ARTIFACT)),
+            "Files fetched, checked and laid ready before the start.",
+        )
+        .or("[]"),
+        Field::new("type", choice(&["exec", "notify", "oneshot"]), "How the process says that it is up.")
+            .or("exec"),
         Field::new("user", Type::Account, "Name or number; the agent's default user if left out."),
         Field::new("group", Type::Account, "Name or number; the user's primary group if left out."),
-        Field::reserved("supplementaryGroups", "More groups."),
+        Field::new("supplementaryGroups", several(&Type::Account), "More groups, by name or number.")
+            .or("[]"),
         Field::new("workingDirectory", Type::Path, "Where it starts.").or("/"),
-        Field::reserved("umask", "Permission bits taken away from new files."),
+        Field::new("umask", Type::Mode, "Permission bits taken away from new files, as text.").or("\"0022\""),
         Field::new("env", Type::List { of: &Type::Object(&ENV), max: MAX_ENV }, "Variables, in order.")
             .or("[]"),
-        Field::reserved("environmentFile", "Variables read on the host."),
+        Field::new(
+            "environmentFile",
+            several(&Type::Object(&ENVIRONMENT_FILE)),
+            "Variables read on the host at each start.",
+        )
+        .or("[]"),
         Field::reserved("credentials", "Secrets as files in memory."),
         Field::reserved("rollOnSecretChange", "Whether a changed Secret is a new version."),
         Field::new(
@@ -153,55 +175,118 @@ pub const TEMPLATE: Object = Object {
         )
         .or("[]"),
         Field::new("resources", Type::Object(&RESOURCES), "What it needs and may use.").or("{}"),
-        Field::reserved("tasksMax", "Most tasks of the process tree."),
-        Field::reserved("memoryMin", "Memory that is not taken from it."),
-        Field::reserved("memoryHigh", "Memory above which it is slowed."),
-        Field::reserved("memorySwapMax", "Most swap."),
-        Field::reserved("allowedCPUs", "On which cores it runs."),
-        Field::reserved("ioReadBandwidthMax", "Most bytes read in a second."),
-        Field::reserved("ioWriteBandwidthMax", "Most bytes written in a second."),
-        Field::reserved("cpuWeight", "Its share when cores are short."),
-        Field::reserved("ioWeight", "Its share when disks are short."),
-        Field::reserved("nice", "Its priority."),
-        Field::reserved("oomScoreAdjust", "How readily it is killed when memory is short."),
+        Field::new("tasksMax", Type::Int { min: 1, max: MOST_TASKS }, "Most tasks of the process tree.")
+            .or("4096"),
+        Field::new("memoryMin", Type::Size, "Memory that is not taken from it; none if left out."),
+        Field::new("memoryHigh", Type::Size, "Memory above which it is slowed; none if left out."),
+        Field::new("memorySwapMax", Type::Size, "Most swap; no limit if left out."),
+        Field::new("allowedCPUs", Type::CpuList, "On which cores it runs, as 0-3,8; all if left out."),
+        Field::new(
+            "ioReadBandwidthMax",
+            Type::Rate,
+            "Most bytes read from disks in a second; no limit if left out.",
+        ),
+        Field::new(
+            "ioWriteBandwidthMax",
+            Type::Rate,
+            "Most bytes written to disks in a second; no limit if left out.",
+        ),
+        Field::new("cpuWeight", WEIGHT, "Its share when cores are short.").or("100"),
+        Field::new("ioWeight", WEIGHT, "Its share when disks are short.").or("100"),
+        Field::new("nice", Type::Int { min: -20, max: 19 }, "Its priority; lower comes first.").or("0"),
+        Field::new(
+            "oomScoreAdjust",
+            Type::Int { min: -1_000, max: 1_000 },
+            "How readily it is killed when memory is short.",
+        )
+        .or("0"),
         Field::new("limitNOFILE", Type::Rlimit, "Most open files.").or("1024:524288"),
-        Field::reserved("limitNPROC", "Most processes of its user."),
-        Field::reserved("limitCORE", "Largest core dump."),
-        Field::reserved("limitMEMLOCK", "Most locked memory."),
-        Field::reserved("limitSTACK", "Largest stack."),
-        Field::reserved("limitFSIZE", "Largest file."),
-        Field::reserved("limitAS", "Most address space."),
-        Field::reserved("noNewPrivileges", "Whether it can gain privileges."),
-        Field::reserved("ambientCapabilities", "Capabilities that it has."),
-        Field::reserved("capabilityBoundingSet", "Capabilities that it can have."),
-        Field::reserved("stateDirectory", "Folders under /var/lib."),
-        Field::reserved("cacheDirectory", "Folders under /var/cache."),
-        Field::reserved("logsDirectory", "Folders under /var/log."),
-        Field::reserved("runtimeDirectory", "Folders under /run."),
-        Field::reserved("privateTmp", "A /tmp of its own."),
-        Field::reserved("readOnlyPaths", "Paths that it cannot write."),
+        Field::new("limitNPROC", Type::Rlimit, "Most processes of its user; the host's if left out."),
+        Field::new("limitCORE", Type::Rlimit, "Largest core dump; the host's if left out."),
+        Field::new("limitMEMLOCK", Type::Rlimit, "Most locked memory; the host's if left out."),
+        Field::new("limitSTACK", Type::Rlimit, "Largest stack; the host's if left out."),
+        Field::new("limitFSIZE", Type::Rlimit, "Largest file; the host's if left out."),
+        Field::new("limitAS", Type::Rlimit, "Most address space; the host's if left out."),
+        Field::new("noNewPrivileges", Type::Bool, "Whether it can never gain privileges by exec.").or("true"),
+        Field::new(
+            "ambientCapabilities",
+            several(&Type::Capability),
+            "Capabilities that it has although it is not root.",
+        )
+        .or("[]"),
+        Field::new(
+            "capabilityBoundingSet",
+            several(&Type::Capability),
+            "Capabilities that it can have; all for root, else none beside ambientCapabilities, if left out.",
+        ),
+        Field::new(
+            "stateDirectory",
+            several(&Type::Directory),
+            "Folders under /var/lib, made for user; named in STATE_DIRECTORY.",
+        )
+        .or("[]"),
+        Field::new(
+            "cacheDirectory",
+            several(&Type::Directory),
+            "Folders under /var/cache, made for user; named in CACHE_DIRECTORY.",
+        )
+        .or("[]"),
+        Field::new(
+            "logsDirectory",
+            several(&Type::Directory),
+            "Folders under /var/log, made for user; named in LOGS_DIRECTORY.",
+        )
+        .or("[]"),
+        Field::new(
+            "runtimeDirectory",
+            several(&Type::Directory),
+            "Folders under /run, made for user; named in RUNTIME_DIRECTORY.",
+        )
+        .or("[]"),
+        Field::new("privateTmp", Type::Bool, "Whether /tmp and /var/tmp are its own.").or("false"),
+        Field::new("readOnlyPaths", several(&Type::Path), "Paths that it cannot write to.").or("[]"),
         Field::reserved("protectSystem", "System folders that it cannot write."),
         Field::reserved("protectHome", "Home folders that it cannot see."),
         Field::reserved("systemCallFilter", "System calls that it may make."),
         Field::reserved("unit", "An existing systemd unit instead of command."),
-        Field::reserved("execStartPre", "Run before each start."),
-        Field::reserved("execReload", "Run to reload."),
-        Field::reserved("execStop", "Run to stop."),
-        Field::reserved("execStopPost", "Run after each end."),
-        Field::reserved("timeoutStartSec", "How long a start may take."),
-        Field::reserved("watchdogSec", "How often it must show life."),
+        Field::new(
+            "execStartPre",
+            several(&Type::Object(&EXEC)),
+            "Run one after the other before each start.",
+        )
+        .or("[]"),
+        Field::new("execReload", Type::Object(&EXEC), "Run to reload it; reloadSignal if left out."),
+        Field::new("execStop", Type::Object(&EXEC), "Run to stop it; killSignal if left out."),
+        Field::new("execStopPost", Type::Object(&EXEC), "Run after each end."),
+        Field::new(
+            "timeoutStartSec",
+            SOME_TIME,
+            "From its start until it must be up (type notify, or startupProbe).",
+        )
+        .or("1m30s"),
+        Field::new("watchdogSec", SOME_TIME, "How often it must say WATCHDOG=1; never if left out."),
         Field::new("killSignal", Type::Signal, "Asks it to end.").or("SIGTERM"),
-        Field::reserved("killMode", "Whom the signal goes to."),
+        Field::new(
+            "killMode",
+            choice(&["mixed", "control-group", "process"]),
+            "Whom a stop signals and kills.",
+        )
+        .or("mixed"),
         Field::new("timeoutStopSec", ANY_TIME, "How long it may take to end before it is killed.").or("30s"),
-        Field::reserved("preStopDelay", "From leaving the endpoints to the signal."),
-        Field::reserved("reloadSignal", "Asks it to reload."),
+        Field::new("preStopDelay", ANY_TIME, "From leaving the endpoints to the first signal.").or("0s"),
+        Field::new("reloadSignal", Type::Signal, "Asks it to read its configuration again.").or("SIGHUP"),
         Field::new(
             "restart",
             choice(&["never", "on-failure", "always"]),
             "When it is started again on its node.",
         )
         .or("always"),
-        Field::reserved("successExitStatus", "More codes that mean success."),
+        Field::new(
+            "successExitStatus",
+            several(&Type::ExitStatus),
+            "More codes and signals that mean success.",
+        )
+        .or("[]"),
         Field::new("restartSec", ANY_TIME, "Before the first restart; doubles with each.").or("1s"),
         Field::new("restartMaxDelaySec", ANY_TIME, "The longest wait before a restart.").or("1m"),
         Field::new(
@@ -216,16 +301,20 @@ pub const TEMPLATE: Object = Object {
             choice(&["none", "replace"]),
             "What follows; replace on Deployment, else none.",
         ),
-        Field::reserved("startupProbe", "Tells whether it is up."),
-        Field::reserved("livenessProbe", "Tells whether it must be restarted."),
+        Field::new(
+            "startupProbe",
+            Type::Object(&PROBE),
+            "Tells whether it is up; no other probe asks before.",
+        ),
+        Field::new("livenessProbe", Type::Object(&PROBE), "Tells whether it must be started again."),
         Field::new(
             "readinessProbe",
             Type::Object(&PROBE),
             "Tells whether it is ready; ready when running if left out.",
         ),
-        Field::reserved("standardOutput", "Where its output goes."),
-        Field::reserved("standardError", "Where its errors go."),
-        Field::reserved("logs", "How much output is kept."),
+        Field::new("standardOutput", OUTPUT, "Where its output goes.").or("file"),
+        Field::new("standardError", OUTPUT, "Where its errors go.").or("file"),
+        Field::new("logs", Type::Object(&LOGS), "How much output is kept, and for how long.").or("{}"),
         Field::new(
             "needs",
             Type::List { of: &Type::Need, max: MAX_ENTRIES },
