@@ -6,11 +6,11 @@
 
 use bytes::Bytes;
 use ostler_bus::store::{CommitError, Expect, Guard, Headers, Op, Read, Txn, Write};
-use ostler_controller_core::admission::{NeededContent, invalid, unavailable};
+use ostler_controller_core::admission::{NeededContent, invalid, refused, unavailable};
 use ostler_schemas::hash::sha256;
 use ostler_schemas::manifest::MAX_CONTENT;
 use ostler_schemas::spec::ContentRef;
-use ostler_schemas::v1::api::{ApiError, CHUNK};
+use ostler_schemas::v1::api::{ApiError, CHUNK, DOCUMENTS_MAX, ManifestDocuments};
 use ostler_schemas::{Key, headers};
 
 use super::server::Shared;
@@ -24,9 +24,9 @@ fn chunks(content: ContentRef) -> u32 {
     u32::try_from(content.size.div_ceil(CHUNK as u64)).unwrap_or(u32::MAX)
 }
 
-fn check_size(content: ContentRef) -> Result<(), ApiError> {
-    if content.size > MAX_CONTENT as u64 {
-        return Err(invalid(format!("the content has {} bytes, the limit is {MAX_CONTENT}", content.size)));
+fn check_size(content: ContentRef, limit: usize) -> Result<(), ApiError> {
+    if content.size > limit as u64 {
+        return Err(invalid(format!("the content has {} bytes, the limit is {limit}", content.size)));
     }
     Ok(())
 }
@@ -41,7 +41,8 @@ pub(super) async fn put(
     chunk: u32,
     bytes: &[u8],
 ) -> Result<(), ApiError> {
-    check_size(content)?;
+    // What it will be used for is not known yet; whoever refers to it checks the limit of that.
+    check_size(content, DOCUMENTS_MAX)?;
     let count = chunks(content);
     if chunk >= count {
         return Err(invalid(format!("a content of {} bytes has no chunk {chunk}", content.size)));
@@ -52,7 +53,7 @@ pub(super) async fn put(
         return Err(invalid(format!("chunk {chunk} has {} bytes, expected {expected}", bytes.len())));
     }
     store(shared, content, chunk, bytes).await?;
-    if chunk + 1 == count && !verified(shared, content).await? {
+    if chunk + 1 == count && whole(shared, content, DOCUMENTS_MAX).await?.is_none() {
         return Err(invalid(
             "the chunks do not make up the content that the hash names: send them all again",
         ));
@@ -101,13 +102,34 @@ fn unreadable(error: &ostler_bus::store::ReadError) -> ApiError {
 /// # Errors
 /// If the store cannot be read.
 pub(super) async fn read(shared: &Shared, content: ContentRef) -> Result<Option<Vec<u8>>, ApiError> {
-    check_size(content)?;
-    let mut whole = Vec::with_capacity(usize::try_from(content.size).unwrap_or(0));
+    whole(shared, content, MAX_CONTENT).await
+}
+
+/// The documents of an apply that were sent ahead.
+///
+/// # Errors
+/// They are too large, not there, or the store cannot be read.
+pub(super) async fn read_request(shared: &Shared, content: ContentRef) -> Result<Vec<u8>, ApiError> {
+    if content.size > DOCUMENTS_MAX as u64 {
+        return Err(refused(&ManifestDocuments::too_large(content.size)));
+    }
+    whole(shared, content, DOCUMENTS_MAX).await?.ok_or_else(|| missing(content))
+}
+
+fn missing(content: ContentRef) -> ApiError {
+    let short = content.sha256.short();
+    invalid(format!("content {short}… was not sent ahead, or not all of it: send it by blob first"))
+}
+
+async fn whole(shared: &Shared, content: ContentRef, limit: usize) -> Result<Option<Vec<u8>>, ApiError> {
+    check_size(content, limit)?;
+    // Not reserved at once: the size is only what somebody says.
+    let mut whole = Vec::new();
     for chunk in 0..chunks(content) {
         let key = Key::BlobChunk(content.sha256, chunk);
         match shared.deps.store.get(&key, Read::Leader).await.map_err(|e| unreadable(&e))? {
             Some(entry) => match entry.value() {
-                Some(bytes) if whole.len() + bytes.len() <= MAX_CONTENT => whole.extend_from_slice(bytes),
+                Some(bytes) if whole.len() + bytes.len() <= limit => whole.extend_from_slice(bytes),
                 Some(_) | None => return Ok(None),
             },
             None => return Ok(None),
@@ -129,10 +151,7 @@ pub(super) async fn ensure(shared: &Shared, contents: &[NeededContent]) -> Resul
                 store(shared, needed.content, chunk, part).await?;
             }
         } else if !verified(shared, needed.content).await? {
-            let short = needed.content.sha256.short();
-            return Err(invalid(format!(
-                "content {short}… was not sent ahead, or not all of it: send it by blob first"
-            )));
+            return Err(missing(needed.content));
         }
     }
     Ok(())

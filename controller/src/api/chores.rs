@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ostler_controller_core::admission::{Decision, Verdict, bootstrap, reap};
 use ostler_schemas::subject::Verb;
-use ostler_schemas::{Actor, ControllerName, Name, Revision};
+use ostler_schemas::{Actor, ControllerName, Name};
 
-use super::commit::{Asking, change};
+use super::commit::{Asking, change, never};
 use super::server::Shared;
 
 /// Changes are looked at no more often than this: a burst of them needs one look.
@@ -46,7 +46,7 @@ pub(super) async fn round(shared: &Shared) {
         .any(|o| o.kind == ostler_schemas::Kind::Namespace && o.name.as_str() == "default");
     if missing {
         let Some(asking) = asking() else { return };
-        let made = change(shared, asking.borrow(), |world, ids| {
+        let made = change(shared, asking.borrow(), never, |world, ids| {
             let decision = bootstrap(world, ids).unwrap_or_default();
             Ok(Verdict { decision, reply: () })
         });
@@ -61,7 +61,7 @@ async fn commit(
     pick: impl Fn(&ostler_controller_core::fleet::Fleet) -> Option<Decision> + Send + Sync,
 ) {
     let Some(asking) = asking() else { return };
-    let done = change(shared, asking.borrow(), |world, _| {
+    let done = change(shared, asking.borrow(), never, |world, _| {
         Ok(Verdict { decision: pick(world.fleet).unwrap_or_default(), reply: () })
     });
     if let Err(error) = done.await {
@@ -74,7 +74,7 @@ struct Chore(Name);
 impl Chore {
     fn borrow(&self) -> Asking<'_> {
         let actor = Actor::Controller(ControllerName::Garbage);
-        Asking { name: &self.0, actor, verb: Verb::Delete, reason: None, seen: Revision(0) }
+        Asking::own(&self.0, actor, Verb::Delete)
     }
 }
 

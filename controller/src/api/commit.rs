@@ -1,18 +1,41 @@
 //! From a decision to a definite outcome: contents stored, intent audited, transaction committed, snapshot caught up,
 //! events told. A decision that was overtaken is made anew from a newer snapshot.
+//!
+//! **A request that is sent again takes effect once.** Its caller draws the transaction's id (header `Ostler-Txn`) and
+//! sends the identical request with the same id, marked by `Ostler-Resend`, to whoever answers; several copies may be at
+//! work on several replicas at the same time. Every write of every copy bears the id. Each copy first looks whether its
+//! snapshot shows a write of the transaction ([`Before`]); if so it answers from what is stored; else it decides, and
+//! its batch is guarded on every object that it writes. Why no two copies A (stored at `c`) and B (decided from a
+//! snapshot at `s`, stored after `c`) can both take effect:
+//!
+//! * `s >= c`: B's snapshot shows A's writes: kept specs bear the id for as long as they are kept, whatever came after.
+//!   (A change of labels alone, or a mark of deletion, is borne by the object until its next change. A copy that is so
+//!   late that somebody else has changed the object since sets the same labels again; objects that are being deleted
+//!   are not changed by anybody.)
+//! * `s < c`: if A and B write a common object, B's guard on it fails. Else let B write X, which A found to be as asked
+//!   already. X was then changed between the two snapshots. If B's was the older one, B's guard on X fails. If A's was
+//!   the older one, then what A wrote and B found as asked was changed after A's snapshot and before `s < c`, so A's own
+//!   guard on that failed, and A was not stored.
+//!
+//! So a copy that fails its guards looks again, and then sees the other. Two more things follow from copies: a stale
+//! snapshot may find nothing to do, or an object missing, that a copy before it has changed; so a copy that is marked as
+//! resent answers neither before its snapshot has every object's last write, asked of the stream's leader. And a commit
+//! whose outcome had to be read may have read the other copy's; so a resent request is always answered from what is
+//! stored. An id that another caller or another verb used is refused.
 
 use bytes::Bytes;
 use futures::future::try_join_all;
 use ostler_bus::definite::{Outcome, commit_definite};
 use ostler_bus::store::{Committed, Expect, Guard, Headers, Op, Read, Txn, Write};
-use ostler_controller_core::admission::{Act, By, Decision, Verdict, World, conflict, unavailable};
+use ostler_controller_core::admission::{Act, By, Decision, Verdict, World, conflict, invalid, unavailable};
+use ostler_controller_core::fleet::Fleet;
 use ostler_controller_core::plan::Ids;
 use ostler_schemas::codec::{self, EncodeError, Wire};
 use ostler_schemas::subject::{EventSource, Verb};
 use ostler_schemas::v1::api::{ApiError, ApiErrorCode};
 use ostler_schemas::v1::object::{Object, SpecRevision};
 use ostler_schemas::v1::process::GoalRecord;
-use ostler_schemas::{Actor, Key, Name, ObjectRef, Revision, TxnId, headers};
+use ostler_schemas::{Actor, Key, Name, ObjectRef, Revision, TxnId, Uid, headers};
 
 use super::audit::Entry;
 use super::blobs;
@@ -41,14 +64,51 @@ pub(super) struct Asking<'a> {
     pub(super) reason: Option<String>,
     /// What the asker has seen already.
     pub(super) seen: Revision,
+    /// The transaction's id, where the asker has drawn it.
+    pub(super) txn: Option<TxnId>,
+    /// Whether a copy of the request may have been carried out already.
+    pub(super) resent: bool,
+    /// The objects that it is about.
+    pub(super) named: Vec<ObjectRef>,
 }
 
 impl<'a> Asking<'a> {
-    pub(super) fn of(call: &'a Call, reason: Option<String>) -> Self {
-        let seen = call.message.headers.get(headers::MIN_REVISION).and_then(|text| text.parse().ok());
-        let seen = Revision(seen.unwrap_or(0));
-        Self { name: &call.caller.name, actor: call.caller.actor(), verb: call.verb, reason, seen }
+    /// # Errors
+    /// The transaction's id is none.
+    pub(super) fn of(
+        call: &'a Call,
+        reason: Option<String>,
+        named: Vec<ObjectRef>,
+    ) -> Result<Self, ApiError> {
+        let head = &call.message.headers;
+        let seen = head.get(headers::MIN_REVISION).and_then(|text| text.parse().ok());
+        let txn = head.get(headers::TXN).map(str::parse).transpose();
+        let txn = txn.map_err(|error| invalid(format!("header {}: {error}", headers::TXN)))?;
+        Ok(Self {
+            name: &call.caller.name,
+            actor: call.caller.actor(),
+            verb: call.verb,
+            reason,
+            seen: Revision(seen.unwrap_or(0)),
+            txn,
+            resent: txn.is_some() && head.get(headers::RESEND).is_some(),
+            named,
+        })
     }
+
+    /// The replicas' own, and what nobody sends twice.
+    pub(super) fn own(name: &'a Name, actor: Actor, verb: Verb) -> Self {
+        let (reason, seen, txn, resent, named) = (None, Revision(0), None, false, Vec::new());
+        Self { name, actor, verb, reason, seen, txn, resent, named }
+    }
+}
+
+/// What a copy of the request has done already, as far as the snapshot shows: its answer, and its revision.
+pub(super) type Before<R> = Result<Option<(R, Revision)>, ApiError>;
+
+/// For requests whose caller draws no id.
+pub(super) fn never<R>(_: &World<'_>) -> Before<R> {
+    Ok(None)
 }
 
 /// A change that took effect, or needed none.
@@ -63,6 +123,7 @@ pub(super) struct Changed<R> {
 pub(super) async fn change<R: Send>(
     shared: &Shared,
     asking: Asking<'_>,
+    before: impl Fn(&World<'_>) -> Before<R> + Send + Sync,
     decide: impl Fn(&World<'_>, &mut dyn Ids) -> Result<Verdict<R>, ApiError> + Send + Sync,
 ) -> Result<Changed<R>, ApiError> {
     let deps = &shared.deps;
@@ -71,22 +132,43 @@ pub(super) async fn change<R: Send>(
     let mut overtaken = 0;
     while overtaken < ATTEMPTS {
         let fleet = shared.fleet_at(seen).await?;
-        let by = By { actor: asking.actor.clone(), at: deps.clock.wall(), txn: deps.entropy.txn() };
+        let by = asking.by(shared);
         let signals = shared.signals();
-        let verdict = {
+        let decided = {
             let world = World { fleet: &fleet, signals: &signals, by: &by };
-            decide(&world, &mut FreshIds(&deps.entropy))?
+            match already(&asking, &world, &before)? {
+                Some(done) => Err(done),
+                None => Ok(decide(&world, &mut FreshIds(&deps.entropy))),
+            }
         };
-        let Verdict { decision, reply } = verdict;
-        if decision.is_idle() {
-            return Ok(Changed { reply, revision: fleet.revision, txn: by.txn });
+        let verdict = match decided {
+            Err(done) => return Ok(told_again(shared, &asking, done).await),
+            Ok(verdict) => verdict,
+        };
+        if !verdict.as_ref().is_ok_and(|v| !v.decision.is_idle()) {
+            // Nothing to do, or a refusal: true of this snapshot, and perhaps only because it is old.
+            match unseen(shared, &asking, &fleet).await? {
+                Some(newer) => {
+                    overtaken += 1;
+                    seen = seen.max(newer);
+                    continue;
+                }
+                None => {
+                    let reply = verdict?.reply;
+                    return Ok(Changed { reply, revision: fleet.revision, txn: by.txn });
+                }
+            }
         }
+        let Verdict { decision, reply } = verdict?;
         let tried = match blobs::ensure(shared, &decision.contents).await {
             Ok(()) => attempt(shared, &asking, &by, &decision).await,
             Err(error) => Err(error),
         };
         match tried {
-            Ok(Attempt::Done(revision)) => return Ok(Changed { reply, revision, txn: by.txn }),
+            Ok(Attempt::Done(revision)) => {
+                let done = Changed { reply, revision, txn: by.txn };
+                return settled(shared, &asking, done, &before).await;
+            }
             // Nothing was done: the decision may be made anew once the store takes writes again.
             Err(error) if error.code == ApiErrorCode::Unavailable && deps.clock.mono() < patient_until => {
                 deps.clock.sleep_ms(NOT_NOW_MS).await;
@@ -103,6 +185,89 @@ pub(super) async fn change<R: Send>(
     Err(conflict(format!(
         "others changed it {ATTEMPTS} times while this was decided; nothing was done; try again"
     )))
+}
+
+impl Asking<'_> {
+    fn by(&self, shared: &Shared) -> By {
+        let deps = &shared.deps;
+        let txn = self.txn.unwrap_or_else(|| deps.entropy.txn());
+        By { actor: self.actor.clone(), at: deps.clock.wall(), txn }
+    }
+}
+
+fn already<R>(
+    asking: &Asking<'_>,
+    world: &World<'_>,
+    before: impl Fn(&World<'_>) -> Before<R>,
+) -> Result<Option<Changed<R>>, ApiError> {
+    if asking.txn.is_none() {
+        return Ok(None);
+    }
+    Ok(before(world)?.map(|(reply, revision)| Changed { reply, revision, txn: world.by.txn }))
+}
+
+/// Answers for a copy that took effect. Whoever carried it out may have ended before its outcome was audited.
+async fn told_again<R>(shared: &Shared, asking: &Asking<'_>, done: Changed<R>) -> Changed<R> {
+    shared.deps.metrics.answered_again.inc();
+    let entry = Entry {
+        caller: asking.name.clone(),
+        actor: asking.actor.clone(),
+        verb: asking.verb,
+        objects: asking.named.clone(),
+        reason: asking.reason.clone(),
+        message: String::new(),
+        txn: done.txn,
+    };
+    entry.outcome(shared, "done", "asked again: it had been done").await;
+    done
+}
+
+/// What is answered after a commit: of a resent request what is stored, which may be another copy's.
+async fn settled<R: Send>(
+    shared: &Shared,
+    asking: &Asking<'_>,
+    done: Changed<R>,
+    before: impl Fn(&World<'_>) -> Before<R> + Send + Sync,
+) -> Result<Changed<R>, ApiError> {
+    if !asking.resent {
+        return Ok(done);
+    }
+    let fleet = shared.fleet_at(done.revision).await?;
+    let (by, signals) = (asking.by(shared), shared.signals());
+    let stored = already(asking, &World { fleet: &fleet, signals: &signals, by: &by }, before)?;
+    Ok(stored.unwrap_or(done))
+}
+
+/// Of a resent request: the last write of its objects, if the snapshot has not seen it.
+async fn unseen(shared: &Shared, asking: &Asking<'_>, fleet: &Fleet) -> Result<Option<Revision>, ApiError> {
+    if !asking.resent {
+        return Ok(None);
+    }
+    let mut newest = Revision(0);
+    for some in asking.named.chunks(READS_AT_ONCE) {
+        let keys: Vec<Key> = some.iter().cloned().map(Key::Object).collect();
+        let read = keys.iter().map(|key| shared.deps.store.get(key, Read::Leader));
+        let last = try_join_all(read).await.map_err(|error| unavailable(format!("{error}; try again")))?;
+        newest = last.into_iter().flatten().map(|entry| entry.revision).fold(newest, Revision::max);
+    }
+    Ok((newest > fleet.revision).then_some(newest))
+}
+
+/// Of a request to delete: the marker of the object, if this transaction asked for it. Tells the object's uid and the
+/// marker's revision.
+pub(super) async fn marked(
+    shared: &Shared,
+    object: &ObjectRef,
+    txn: TxnId,
+) -> Result<Option<(Uid, Revision)>, ApiError> {
+    let read = shared.deps.store.get(&Key::Object(object.clone()), Read::Leader).await;
+    let entry = read.map_err(|error| unavailable(format!("{error}; try again")))?;
+    let Some(entry) = entry.filter(|e| e.value().is_none()) else { return Ok(None) };
+    let id = txn.to_string();
+    let by_us = entry.headers.get(headers::TXN).is_some_and(|t| t.split('/').next() == Some(id.as_str()));
+    let for_us = entry.headers.get(headers::CAUSE) == Some(id.as_str());
+    let uid = entry.headers.get(headers::UID).and_then(|text| text.parse().ok());
+    Ok(uid.filter(|_| by_us || for_us).map(|uid| (uid, entry.revision)))
 }
 
 enum Attempt {
@@ -253,8 +418,22 @@ async fn write(
     if let Key::Object(object) | Key::SpecRevision(object, _, _) = &planned.key {
         head.set(headers::OBJECT, object.to_string());
     }
+    if planned.act == Act::Delete {
+        sign(shared, &planned.key, &mut head);
+    }
     let guard = Guard::Own(Expect::after(planned.expect));
     Ok(Ok(Write { key: planned.key.clone(), op, guard, headers: head }))
+}
+
+/// A marker says of what object it is, and which transaction wanted it: nothing else is left to tell.
+fn sign(shared: &Shared, key: &Key, head: &mut Headers) {
+    let Key::Object(name) = key else { return };
+    let fleet = shared.deps.snapshot.fleet();
+    let Some(object) = fleet.objects.get(name).map(|stored| &stored.value) else { return };
+    head.set(headers::UID, object.metadata.uid.to_string());
+    if object.is_deleting() {
+        head.set(headers::CAUSE, object.metadata.applied.txn.to_string());
+    }
 }
 
 /// An object's bytes with every field of the stored one that this version does not know.

@@ -30,6 +30,8 @@ pub struct ApiMetrics {
     pub throttled: Counter,
     /// Commits that met a conflict and were decided anew.
     pub conflicts: Counter,
+    /// Requests sent again that had been carried out before.
+    pub answered_again: Counter,
     /// Commits whose outcome could not be known.
     pub unknown: Counter,
     /// Handlers that panicked.
@@ -47,6 +49,7 @@ impl Default for ApiMetrics {
             garbage: Counter::default(),
             throttled: Counter::default(),
             conflicts: Counter::default(),
+            answered_again: Counter::default(),
             unknown: Counter::default(),
             panics: Counter::default(),
         }
@@ -65,6 +68,7 @@ impl ApiMetrics {
             ("api_garbage", "Requests that could not be read", &self.garbage),
             ("api_throttled", "Requests beyond their caller's share", &self.throttled),
             ("api_conflicts", "Commits that were decided anew", &self.conflicts),
+            ("api_answered_again", "Requests sent again that had been done", &self.answered_again),
             ("api_unknown_outcomes", "Commits whose outcome could not be known", &self.unknown),
             ("api_panics", "Handlers that panicked", &self.panics),
         ];

@@ -25,6 +25,9 @@ use super::reply::Responder;
 use super::streams::Streams;
 use super::{ApiDeps, handlers};
 
+/// Requests of up to 16 MiB that are worked on at once: decoded and checked each takes several times its size.
+const LARGE_AT_ONCE: usize = 2;
+
 /// What every handler may use.
 pub(super) struct Shared {
     pub(super) deps: ApiDeps,
@@ -33,6 +36,8 @@ pub(super) struct Shared {
     streams: Streams,
     shares: Mutex<BTreeMap<Name, usize>>,
     at_once: Arc<Semaphore>,
+    /// Places for requests whose documents were sent ahead.
+    pub(super) large: Semaphore,
     retiring: watch::Sender<bool>,
 }
 
@@ -70,6 +75,7 @@ impl Shared {
             streams: Streams::default(),
             shares: Mutex::new(BTreeMap::new()),
             at_once,
+            large: Semaphore::new(LARGE_AT_ONCE),
             retiring: watch::Sender::new(false),
         }
     }

@@ -7,6 +7,7 @@
 //! Not here: authentication, the store, and fields of stored objects that this version does not know (the writer
 //! keeps them: it reads the stored bytes right before it writes).
 
+mod again;
 mod apply;
 mod change;
 mod config;
@@ -29,6 +30,9 @@ use crate::fleet::Fleet;
 use crate::liveness::Signals;
 use crate::plan::Telling;
 
+pub use again::{
+    applied_already, config_already, deleted_already, named, node_already, put_already, scaled_already,
+};
 pub use apply::{Apply, ApplyOptions, apply};
 pub use change::{node, put, scale};
 pub use config::{ContentAt, content, history, push, rollback};

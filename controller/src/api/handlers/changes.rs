@@ -3,30 +3,48 @@
 use ostler_controller_core::admission::{self, ApplyOptions, By, Verdict, World, invalid, refused};
 use ostler_schemas::manifest::{self, Document, Manifest, Options};
 use ostler_schemas::v1::api::{
-    ApiError, ApplyReply, ApplyRequest, ApplyResult, BlobReply, BlobRequest, ChangeReply, DeleteReply,
-    DeleteRequest, NodeRequest, PutRequest, ScaleRequest,
+    ApiError, ApiErrorCode, ApplyReply, ApplyRequest, ApplyResult, BlobReply, BlobRequest, ChangeReply,
+    DeleteReply, DeleteRequest, ManifestDocument, ManifestDocuments, NodeRequest, PutRequest, ScaleRequest,
 };
+use ostler_schemas::{ObjectRef, Revision, codec};
 
 use crate::actors::FreshIds;
 use crate::api::blobs;
-use crate::api::commit::{Asking, Changed, change};
+use crate::api::commit::{Asking, Changed, change, marked};
 use crate::api::reply::Responder;
 use crate::api::server::{Call, Shared};
+
+/// Bytes of results in one part of an answer, well below what a message holds.
+const PART: usize = 512 << 10;
 
 fn options(shared: &Shared) -> Options {
     Options { max_replicas: shared.deps.limits.max_replicas, ..Options::default() }
 }
 
-/// The documents of an apply, read and checked; nothing is trusted that the client has checked already.
-fn manifests(shared: &Shared, request: &ApplyRequest) -> Result<Vec<Manifest>, ApiError> {
-    let mut documents = Vec::with_capacity(request.documents.len());
-    for (i, sent) in request.documents.iter().enumerate() {
+/// The documents of an apply, wherever they are.
+async fn documents(shared: &Shared, request: ApplyRequest) -> Result<Vec<ManifestDocument>, ApiError> {
+    let Some(content) = request.content else { return Ok(request.documents) };
+    if !request.documents.is_empty() {
+        return Err(invalid("an apply has its documents with it or ahead of it, not both"));
+    }
+    let bytes = blobs::read_request(shared, content).await?;
+    let sent: ManifestDocuments = codec::decode(&bytes).map_err(|error| {
+        shared.deps.metrics.garbage.inc();
+        invalid(format!("the documents that were sent ahead cannot be read: {error}"))
+    })?;
+    Ok(sent.documents)
+}
+
+/// The documents, read and checked; nothing is trusted that the client has checked already.
+fn manifests(shared: &Shared, sent: Vec<ManifestDocument>) -> Result<Vec<Manifest>, ApiError> {
+    let mut documents = Vec::with_capacity(sent.len());
+    for (i, sent) in sent.into_iter().enumerate() {
         let mut document: Document = manifest::decode_tree(&sent.tree).map_err(|error| {
             shared.deps.metrics.garbage.inc();
             invalid(format!("document {} cannot be read: {error}", i + 1))
         })?;
-        if let Some(file) = &sent.file {
-            document.file = Some(file.clone());
+        if sent.file.is_some() {
+            document.file = sent.file;
         }
         document.content = sent.content;
         documents.push(document);
@@ -36,22 +54,51 @@ fn manifests(shared: &Shared, request: &ApplyRequest) -> Result<Vec<Manifest>, A
 
 pub(super) async fn apply(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
     let request: ApplyRequest = call.decode(shared)?;
-    let manifests = manifests(shared, &request)?;
     let how = ApplyOptions { force: request.force, retry: request.retry, reason: request.reason.clone() };
-    if request.dry_run {
-        let reply = dry_run(shared, call, manifests, &how).await?;
-        to.last(&reply).await?;
+    // Held until the answer: what was sent ahead is many times what a message holds, and its trees are more.
+    let _place = match request.content {
+        Some(_) => shared.large.acquire().await.ok(),
+        None => None,
+    };
+    let dry_run = request.dry_run;
+    let manifests = manifests(shared, documents(shared, request).await?)?;
+    if dry_run {
+        let reply = self::dry_run(shared, call, manifests, &how).await?;
+        answer(&reply, to).await?;
         return Ok(0);
     }
-    let asking = Asking::of(call, request.reason.clone());
-    let changed = change(shared, asking, |world, ids| {
-        let applied = admission::apply(world, manifests.clone(), &how, ids).map_err(|r| refused(&r))?;
-        Ok(Verdict { decision: applied.decision, reply: applied.results })
-    });
+    let asking = Asking::of(call, how.reason.clone(), admission::named(&manifests))?;
+    let changed = change(
+        shared,
+        asking,
+        |world| admission::applied_already(world, &manifests),
+        |world, ids| {
+            let applied = admission::apply(world, manifests.clone(), &how, ids).map_err(|r| refused(&r))?;
+            Ok(Verdict { decision: applied.decision, reply: applied.results })
+        },
+    );
     let Changed { reply, revision, txn } = changed.await?;
     let results = reply.into_iter().map(|r| ApplyResult { before: None, after: None, ..r }).collect();
-    to.last(&ApplyReply { results, revision, txn }).await?;
+    answer(&ApplyReply { results, revision, txn }, to).await?;
     Ok(0)
+}
+
+/// The results of an apply in as many parts as it takes: those of a dry run bear the objects, before and after.
+async fn answer(reply: &ApplyReply, to: &mut Responder) -> Result<(), ApiError> {
+    let (revision, txn) = (reply.revision, reply.txn);
+    let whole = |results: Vec<ApplyResult>| ApplyReply { results, revision, txn };
+    let mut part = Vec::new();
+    let mut size = 0;
+    for result in &reply.results {
+        let own = codec::encode(&whole(vec![result.clone()])).map_or(usize::MAX, |bytes| bytes.len());
+        if !part.is_empty() && size + own > PART {
+            to.part(&whole(std::mem::take(&mut part))).await?;
+            size = 0;
+        }
+        size = size.saturating_add(own);
+        part.push(result.clone());
+    }
+    to.last(&whole(part)).await
 }
 
 /// Says what would be done: decided like an apply, and forgotten.
@@ -72,11 +119,46 @@ async fn dry_run(
 
 pub(super) async fn delete(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
     let request: DeleteRequest = call.decode(shared)?;
-    let asking = Asking::of(call, request.reason.clone());
-    let Changed { reply, revision, .. } =
-        change(shared, asking, |world, _| admission::delete(world, &request)).await?;
-    to.last(&DeleteReply { revision, ..reply }).await?;
+    let asking = Asking::of(call, request.reason.clone(), vec![request.object.clone()])?;
+    let resent = asking.txn.filter(|_| asking.resent);
+    let before = |world: &World<'_>| Ok(with_revision(admission::deleted_already(world, &request)?));
+    let changed = change(shared, asking, before, |world, _| admission::delete(world, &request)).await;
+    let reply = match (changed, resent) {
+        (Ok(Changed { reply, revision, .. }), _) => DeleteReply { revision, ..reply },
+        (Err(error), Some(txn)) if error.code == ApiErrorCode::NotFound => {
+            match marked(shared, &request.object, txn).await? {
+                Some((uid, revision)) => DeleteReply { uid, gone: true, revision },
+                None => return Err(error),
+            }
+        }
+        (Err(error), _) => return Err(error),
+    };
+    to.last(&reply).await?;
     Ok(0)
+}
+
+/// What bears its own revision, with it.
+trait Revised {
+    fn revision(&self) -> Revision;
+}
+
+impl Revised for ChangeReply {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+}
+
+impl Revised for DeleteReply {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+}
+
+fn with_revision<R: Revised>(reply: Option<R>) -> Option<(R, Revision)> {
+    reply.map(|reply| {
+        let revision = reply.revision();
+        (reply, revision)
+    })
 }
 
 async fn told(to: &mut Responder, changed: Changed<ChangeReply>) -> Result<u64, ApiError> {
@@ -87,19 +169,26 @@ async fn told(to: &mut Responder, changed: Changed<ChangeReply>) -> Result<u64, 
 pub(super) async fn scale(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
     let request: ScaleRequest = call.decode(shared)?;
     let options = options(shared);
-    let asking = Asking::of(call, request.reason.clone());
-    told(to, change(shared, asking, |world, _| admission::scale(world, &request, &options)).await?).await
+    let asking = Asking::of(call, request.reason.clone(), vec![request.object.clone()])?;
+    let before = |world: &World<'_>| Ok(with_revision(admission::scaled_already(world, &request)?));
+    let changed = change(shared, asking, before, |world, _| admission::scale(world, &request, &options));
+    told(to, changed.await?).await
 }
 
 pub(super) async fn put(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
     let request: PutRequest = call.decode(shared)?;
-    told(to, change(shared, Asking::of(call, None), |world, _| admission::put(world, &request)).await?).await
+    let asking = Asking::of(call, None, vec![request.object.clone()])?;
+    let before = |world: &World<'_>| Ok(with_revision(admission::put_already(world, &request)?));
+    told(to, change(shared, asking, before, |world, _| admission::put(world, &request)).await?).await
 }
 
 pub(super) async fn node(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
     let request: NodeRequest = call.decode(shared)?;
-    let asking = Asking::of(call, request.reason.clone());
-    told(to, change(shared, asking, |world, _| admission::node(world, &request)).await?).await
+    // A host's full name is no object's: whoever asks by it may be told of an older state.
+    let named = request.node.parse().ok().and_then(|node| ObjectRef::node(&node)).into_iter().collect();
+    let asking = Asking::of(call, request.reason.clone(), named)?;
+    let before = |world: &World<'_>| Ok(with_revision(admission::node_already(world, &request)?));
+    told(to, change(shared, asking, before, |world, _| admission::node(world, &request)).await?).await
 }
 
 pub(super) async fn blob(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {

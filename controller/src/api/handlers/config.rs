@@ -1,9 +1,9 @@
 //! `config`: versions of a file's content.
 
-use ostler_controller_core::admission::{self, Verdict, unavailable};
+use ostler_controller_core::admission::{self, Verdict, World, unavailable};
 use ostler_controller_core::status::{Lens, holds};
 use ostler_schemas::v1::api::{ApiError, ConfigOp, ConfigPush, ConfigReply, ConfigRequest, LabelRequirement};
-use ostler_schemas::{Kind, Namespace, ObjectRef, Version};
+use ostler_schemas::{Kind, Namespace, ObjectRef, Revision, Version};
 use serde_bytes::ByteBuf;
 
 use crate::api::commit::{Asking, Changed, change};
@@ -46,15 +46,20 @@ async fn changed(
         Wish::Push(push) => push.reason.clone(),
         Wish::Rollback(_, reason) => reason.clone(),
     };
-    let changed =
-        change(shared, Asking::of(call, reason), |world, ids| -> Result<Verdict<ConfigReply>, ApiError> {
-            match &wish {
-                Wish::Push(push) => admission::push(world, object, push, ids),
-                Wish::Rollback(version, reason) => {
-                    admission::rollback(world, object, *version, reason.clone())
-                }
-            }
-        });
+    let asking = Asking::of(call, reason, vec![object.clone()])?;
+    let before = |world: &World<'_>| {
+        let reply = admission::config_already(world, object)?;
+        Ok(reply.map(|reply| {
+            let revision = revision_of(&reply);
+            (reply, revision)
+        }))
+    };
+    let changed = change(shared, asking, before, |world, ids| -> Result<Verdict<ConfigReply>, ApiError> {
+        match &wish {
+            Wish::Push(push) => admission::push(world, object, push, ids),
+            Wish::Rollback(version, reason) => admission::rollback(world, object, *version, reason.clone()),
+        }
+    });
     let Changed { reply, revision, .. } = changed.await?;
     let reply = match reply {
         ConfigReply::Changed { version, before, changed, created, nodes, .. } => {
@@ -65,6 +70,13 @@ async fn changed(
     };
     to.last(&reply).await?;
     Ok(0)
+}
+
+fn revision_of(reply: &ConfigReply) -> Revision {
+    match reply {
+        ConfigReply::Changed { revision, .. } => *revision,
+        ConfigReply::Status(_) | ConfigReply::History(_) | ConfigReply::Content(_) => Revision(0),
+    }
 }
 
 /// For people only: where it cannot be told, nothing is.

@@ -4,7 +4,7 @@ use ostler_controller_core::admission::{self, forbidden};
 use ostler_schemas::NodeName;
 use ostler_schemas::v1::api::{ApiError, AsksReply, AsksRequest, RegisterRequest};
 
-use crate::api::commit::{Asking, Changed, change};
+use crate::api::commit::{Asking, Changed, change, never};
 use crate::api::reply::Responder;
 use crate::api::server::{Call, Shared};
 
@@ -15,8 +15,10 @@ fn node(call: &Call) -> Result<NodeName, ApiError> {
 pub(super) async fn register(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
     let node = node(call)?;
     let request: RegisterRequest = call.decode(shared)?;
-    let asking = Asking::of(call, None);
-    let changed = change(shared, asking, |world, ids| admission::register(world, &node, &request, ids));
+    // Registering is idempotent by itself, and agents draw no ids.
+    let asking = Asking::own(&call.caller.name, call.caller.actor(), call.verb);
+    let changed =
+        change(shared, asking, never, |world, ids| admission::register(world, &node, &request, ids));
     let Changed { reply, .. } = changed.await?;
     to.last(&reply).await?;
     Ok(0)

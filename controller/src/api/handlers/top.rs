@@ -172,7 +172,8 @@ mod tests {
     #[tokio::test]
     async fn chunks_are_put_together_in_order() {
         let (sender, mut receiver) = mpsc::channel(8);
-        for chunk in [chunk(2, b"b", None), chunk(4, b"", Some("ok")), chunk(1, b"a", None), chunk(1, b"a", None)]
+        for chunk in
+            [chunk(2, b"b", None), chunk(4, b"", Some("ok")), chunk(1, b"a", None), chunk(1, b"a", None)]
         {
             sender.try_send(chunk).expect("has room");
         }

@@ -17,7 +17,7 @@ use ostler_schemas::codec::{self, Wire};
 use ostler_schemas::manifest::{self, read_documents};
 use ostler_schemas::subject::{ApiSubject, Verb};
 use ostler_schemas::v1::api::{ApiError, ApplyReply, ApplyRequest, ManifestDocument};
-use ostler_schemas::{Bucket, Key, Kind, Name, Namespace, NodeName, ObjectRef, headers};
+use ostler_schemas::{Bucket, Key, Kind, Name, Namespace, NodeName, ObjectRef, TxnId, headers};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde_bytes::ByteBuf;
 use tokio::sync::watch;
@@ -228,6 +228,15 @@ impl Answer {
         }
     }
 
+    /// The last body.
+    pub(super) async fn last<R: Wire>(mut self) -> Result<R, ApiError> {
+        let mut last = None;
+        while let Some(body) = self.next().await? {
+            last = Some(body);
+        }
+        Ok(codec::decode(&last.expect("a body")).expect("decodes"))
+    }
+
     pub(super) async fn read<T: Wire>(&mut self) -> T {
         let body = self.next().await.expect("no error").expect("not the end");
         codec::decode(&body).expect("decodes")
@@ -240,18 +249,30 @@ impl Caller {
         Answer(self.topic.request_many(Outgoing::new(subject, body)).await.expect("sends"), 0)
     }
 
+    /// One copy of a request whose id its caller has drawn; the first one, or one that is sent again.
+    pub(super) async fn copy<T: Wire, R: Wire>(
+        &self,
+        verb: Verb,
+        request: &T,
+        (txn, again): (TxnId, bool),
+    ) -> Result<R, ApiError> {
+        let subject = ApiSubject { caller: self.name.clone(), verb, rest: None }.subject();
+        let mut head = Headers::new().with(headers::TXN, txn.to_string());
+        if again {
+            head.set(headers::RESEND, "1");
+        }
+        let body = Bytes::from(codec::encode(request).expect("encodes"));
+        let message = Outgoing::new(subject, body).with_headers(head);
+        Answer(self.topic.request_many(message).await.expect("sends"), 0).last().await
+    }
+
     pub(super) async fn ask<T: Wire>(&self, verb: Verb, request: &T) -> Answer {
         self.open(verb, Bytes::from(codec::encode(request).expect("encodes"))).await
     }
 
     /// The last body of an answer.
     pub(super) async fn call<T: Wire, R: Wire>(&self, verb: Verb, request: &T) -> Result<R, ApiError> {
-        let mut answer = self.ask(verb, request).await;
-        let mut last = None;
-        while let Some(body) = answer.next().await? {
-            last = Some(body);
-        }
-        Ok(codec::decode(&last.expect("a body")).expect("decodes"))
+        self.ask(verb, request).await.last().await
     }
 
     pub(super) async fn try_apply(&self, yaml: &str) -> Result<ApplyReply, ApiError> {
