@@ -142,6 +142,12 @@ pub fn render(
     Ok(writes)
 }
 
+/// What a batch weighs, keys and headers apart.
+#[must_use]
+pub fn bytes(writes: &[Rendered]) -> usize {
+    writes.iter().filter_map(|write| write.value.as_ref()).map(Vec::len).sum()
+}
+
 /// A plan that cannot be stored.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot render {key}")]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ostler_bus::definite::Outcome;
 use ostler_controller_core::fleet::Fleet;
-use ostler_controller_core::lane::{self, LaneTerm, Submission};
+use ostler_controller_core::lane::{self, LaneTerm, Rendered, Submission};
 use ostler_controller_core::liveness::Signals;
 use ostler_controller_core::plan::{Ids, Plan};
 use ostler_controller_core::queue::{Done, WorkQueue};
@@ -105,6 +105,8 @@ pub struct State<C: Controller> {
     /// Plans that may share a batch; one after an unexplained conflict, so that the culprit shows.
     together: usize,
     in_flight: Option<Task>,
+    /// A batch that had ended at the last resync, with its outcome not handled.
+    outcome_lost: bool,
     tidying: Option<Task>,
     /// The snapshot of the last turn: what a deleted key belonged to.
     before: Arc<Fleet>,
@@ -138,6 +140,7 @@ impl<C: Controller> Actor for Reconciler<C> {
             waiting: VecDeque::new(),
             together: usize::MAX,
             in_flight: None,
+            outcome_lost: false,
             tidying: None,
             before,
             resync_due,
@@ -206,6 +209,7 @@ impl<C: Controller> State<C> {
         self.conflicts.clear();
         self.waiting.clear();
         self.in_flight = None;
+        self.outcome_lost = false;
         self.number = 0;
         self.together = usize::MAX;
         self.resync_due = self.context.clock.mono();
@@ -216,10 +220,10 @@ impl<C: Controller> State<C> {
         let mail = self.context.inboxes.of(C::NAME).take();
         let view = self.context.snapshot.view();
         let fleet = view.fleet;
-        if self.lane.is_none() || !view.synced {
+        let Some(lane) = self.lane.clone().filter(|_| view.synced) else {
             self.before = fleet;
             return;
-        }
+        };
         let now = self.context.clock.now();
         let mut keys: BTreeSet<C::Key> = BTreeSet::new();
         for changed in &mail.keys {
@@ -229,7 +233,11 @@ impl<C: Controller> State<C> {
         for node in &mail.nodes {
             keys.extend(self.controller.heard(&fleet, node));
         }
-        if mail.everything || now.mono >= self.resync_due {
+        let due = now.mono >= self.resync_due;
+        if due {
+            self.look_after_batch(&lane);
+        }
+        if mail.everything || due {
             self.resync_due = now.mono.plus_ms(RESYNC_MS);
             keys.extend(self.controller.all(&fleet));
         }
@@ -246,6 +254,17 @@ impl<C: Controller> State<C> {
         } else {
             self.set_timer(me);
         }
+    }
+
+    /// A batch whose task has ended without its outcome (it panicked) would keep all others waiting for ever: what
+    /// became of it is not known, so the lane ends, and whoever takes it begins with the store.
+    fn look_after_batch(&mut self, lane: &LaneTerm) {
+        let ended = self.in_flight.as_ref().is_some_and(Task::is_finished);
+        if ended && self.outcome_lost {
+            tracing::error!(controller = %C::NAME, "the outcome of a batch was lost: stepping down");
+            self.context.lanes.give_up(C::NAME, lane.term);
+        }
+        self.outcome_lost = ended;
     }
 
     /// Looks at what is due. Returns whether there is more.
@@ -315,21 +334,8 @@ impl<C: Controller> State<C> {
         if self.is_behind_agents(fleet) {
             return;
         }
-        let batch = lane::fill(&mut self.waiting, self.together);
-        let txn = self.context.entropy.txn();
-        let number = self.number + 1;
-        let writes = match lane::render(&lane, fleet, number, txn, &batch) {
-            Ok(writes) => writes,
-            Err(error) => {
-                let why = error.source.to_string();
-                tracing::error!(controller = %C::NAME, key = error.key, why, "a plan cannot be stored");
-                self.finish(error.ticket, Done::Failed);
-                let rest = batch.into_iter().filter(|s| s.ticket != error.ticket);
-                rest.rev().for_each(|s| self.waiting.push_front(s));
-                super::post(me, Msg::Wake);
-                return;
-            }
-        };
+        let (txn, number) = (self.context.entropy.txn(), self.number + 1);
+        let Some((batch, writes)) = self.render(me, &lane, fleet, (number, txn)) else { return };
         self.context.metrics.batch(C::NAME, writes.len());
         let (context, me) = (self.context.clone(), me.clone());
         self.in_flight = Some(task(async move {
@@ -348,6 +354,37 @@ impl<C: Controller> State<C> {
             let decided = Decided { lane, number, txn, batch, outcome, term };
             super::post(&me, Msg::Committed(Box::new(decided)));
         }));
+    }
+
+    /// What waits and fits into one batch, as writes; none when a plan among it cannot be stored, which is told and
+    /// dropped.
+    fn render(
+        &mut self,
+        me: &ActorRef<Msg>,
+        lane: &LaneTerm,
+        fleet: &Fleet,
+        (number, txn): (u32, TxnId),
+    ) -> Option<(Vec<Submission>, Vec<Rendered>)> {
+        let mut most = self.together;
+        loop {
+            let batch = lane::fill(&mut self.waiting, most);
+            match lane::render(lane, fleet, number, txn, &batch) {
+                Ok(writes) if batch.len() > 1 && lane::bytes(&writes) > lane::BATCH_BYTES => {
+                    most = batch.len() / 2;
+                    batch.into_iter().rev().for_each(|s| self.waiting.push_front(s));
+                }
+                Ok(writes) => return Some((batch, writes)),
+                Err(error) => {
+                    let why = error.source.to_string();
+                    tracing::error!(controller = %C::NAME, key = error.key, why, "a plan cannot be stored");
+                    self.finish(error.ticket, Done::Failed);
+                    let rest = batch.into_iter().filter(|s| s.ticket != error.ticket);
+                    rest.rev().for_each(|s| self.waiting.push_front(s));
+                    super::post(me, Msg::Wake);
+                    return None;
+                }
+            }
+        }
     }
 
     /// While an agent has seen a higher store incarnation than ours nothing is written: it would refuse it, and be
