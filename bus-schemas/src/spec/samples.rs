@@ -46,3 +46,17 @@ pub(crate) fn configfile() -> ConfigFileSpec {
         rollout: rollout(),
     }
 }
+
+/// A template in which every field has another value than its default, from the manifest of which a test shows that it is
+/// read so. What cannot be given together is from two of its documents.
+pub(crate) fn every() -> ProcessTemplate {
+    let text = include_bytes!("../../fixtures/manifests/good/runtime.yaml");
+    let read = crate::manifest::read_manifests(None, text, &crate::manifest::Options::default());
+    let mut templates: Vec<ProcessTemplate> = read
+        .unwrap_or_else(|refusal| panic!("is good: {refusal}"))
+        .into_iter()
+        .filter_map(|manifest| manifest.body.process_template().cloned())
+        .collect();
+    let startup_probe = templates.pop().and_then(|last| last.startup_probe);
+    ProcessTemplate { startup_probe, ..templates.swap_remove(0) }
+}

@@ -100,6 +100,7 @@ fn objects() {
     golden("object-deployment", &object(Spec::Deployment(Box::new(samples::deployment()))));
     golden("object-configfile", &object(Spec::ConfigFile(Box::new(samples::configfile()))));
     golden("process-template", &samples::template());
+    golden("process-template-every-field", &samples::every());
     let spec = Spec::Deployment(Box::new(samples::deployment()));
     let revision = SpecRevision { generation: Generation(3), version: Version(2), applied: applied(), spec };
     golden("spec-revision", &revision);

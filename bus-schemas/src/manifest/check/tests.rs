@@ -108,6 +108,16 @@ fn one(text: &str) -> Manifest {
     found.into_iter().next().expect("is one")
 }
 
+#[test]
+fn the_defaults_of_manifests_are_those_of_the_type() {
+    let process = one("{apiVersion: ostler/v1, kind: Process, metadata: {name: a}, spec: {command: [/x]}}");
+    let of = crate::spec::ProcessTemplate::of(vec!["/x".to_owned()]);
+    assert_eq!(process.body.process_template(), Some(&of));
+    let read: crate::spec::ProcessTemplate =
+        serde_json::from_value(serde_json::to_value(&of).expect("has a JSON form")).expect("reads");
+    assert_eq!(read, of, "what is left out of the stored form is what nobody said");
+}
+
 const FILE: &str =
     "{apiVersion: ostler/v1, kind: ConfigFile, metadata: {name: a}, spec: {path: /a, nodeSelector: {}";
 

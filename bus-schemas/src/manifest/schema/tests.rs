@@ -63,3 +63,126 @@ fn the_committed_json_schema_is_current() {
     let committed = std::fs::read_to_string(path).expect("the schema is committed");
     assert!(committed == text, "docs/schema/ostler.v1.json is not current: run with OSTLER_WRITE_SCHEMA=1");
 }
+
+/// The fields of CONTRACT.md section 2 with their defaults as they stand there; `-` where there is none, or where it
+/// depends on something else. Those marked as reserved in it, or in what this version leaves out, have `◊`.
+const CONTRACT: [(&str, &str); 84] = [
+    ("command", "-"),
+    ("args", "[]"),
+    ("artifacts", "[]"),
+    ("type", "exec"),
+    ("user", "-"),
+    ("group", "-"),
+    ("supplementaryGroups", "[]"),
+    ("workingDirectory", "/"),
+    ("umask", "\"0022\""),
+    ("env", "[]"),
+    ("environmentFile", "[]"),
+    ("credentials", "◊"),
+    ("rollOnSecretChange", "◊"),
+    ("ports", "[]"),
+    ("resources", "{}"),
+    ("tasksMax", "4096"),
+    ("memoryMin", "-"),
+    ("memoryHigh", "-"),
+    ("memorySwapMax", "-"),
+    ("allowedCPUs", "-"),
+    ("ioReadBandwidthMax", "-"),
+    ("ioWriteBandwidthMax", "-"),
+    ("cpuWeight", "100"),
+    ("ioWeight", "100"),
+    ("nice", "0"),
+    ("oomScoreAdjust", "0"),
+    ("limitNOFILE", "1024:524288"),
+    ("limitNPROC", "-"),
+    ("limitCORE", "-"),
+    ("limitMEMLOCK", "-"),
+    ("limitSTACK", "-"),
+    ("limitFSIZE", "-"),
+    ("limitAS", "-"),
+    ("noNewPrivileges", "true"),
+    ("ambientCapabilities", "[]"),
+    ("capabilityBoundingSet", "-"),
+    ("stateDirectory", "[]"),
+    ("cacheDirectory", "[]"),
+    ("logsDirectory", "[]"),
+    ("runtimeDirectory", "[]"),
+    ("privateTmp", "false"),
+    ("readOnlyPaths", "[]"),
+    ("protectSystem", "◊"),
+    ("protectHome", "◊"),
+    ("systemCallFilter", "◊"),
+    ("unit", "◊"),
+    ("execStartPre", "[]"),
+    ("execReload", "-"),
+    ("execStop", "-"),
+    ("execStopPost", "-"),
+    ("timeoutStartSec", "1m30s"),
+    ("watchdogSec", "-"),
+    ("killSignal", "SIGTERM"),
+    ("killMode", "mixed"),
+    ("timeoutStopSec", "30s"),
+    ("preStopDelay", "0s"),
+    ("reloadSignal", "SIGHUP"),
+    ("restart", "always"),
+    ("successExitStatus", "[]"),
+    ("restartSec", "1s"),
+    ("restartMaxDelaySec", "1m"),
+    ("startLimitBurst", "5"),
+    ("startLimitIntervalSec", "10m"),
+    ("startLimitAction", "-"),
+    ("startupProbe", "-"),
+    ("livenessProbe", "-"),
+    ("readinessProbe", "-"),
+    ("standardOutput", "file"),
+    ("standardError", "file"),
+    ("logs", "{}"),
+    ("needs", "[]"),
+    ("nodeName", "-"),
+    ("nodeSelector", "{}"),
+    ("priorityClassName", "◊"),
+    ("affinity", "◊"),
+    ("topologySpreadConstraints", "◊"),
+    ("onDisconnect", "◊"),
+    ("tolerations", "[]"),
+    // Below them.
+    ("artifacts.mode", "\"0755\""),
+    ("environmentFile.optional", "false"),
+    ("execStop.timeout", "30s"),
+    ("livenessProbe.period", "10s"),
+    ("logs.maxSize", "10Mi"),
+    ("logs.keepAfterExit", "7d"),
+];
+
+/// The field of that path, through lists and maps.
+fn field_at(path: &str) -> Option<&'static Field> {
+    let mut object: &'static Object = &TEMPLATE;
+    let mut found = None;
+    for name in path.split('.') {
+        let field = object.field(name)?;
+        found = Some(field);
+        let mut ty: &'static Type = &field.ty;
+        while let Type::List { of, .. } = ty {
+            ty = of;
+        }
+        if let Type::Object(inner) = ty {
+            object = inner;
+        }
+    }
+    found
+}
+
+#[test]
+fn the_table_says_what_the_contract_says() {
+    for (path, default) in CONTRACT {
+        let field = field_at(path).unwrap_or_else(|| panic!("{path} is not in the table"));
+        let is_reserved = matches!(field.presence, Presence::Reserved);
+        assert_eq!((is_reserved, path), (default == "◊", path));
+        let written = if default == "◊" { "◊" } else { field.default.unwrap_or("-") };
+        assert_eq!(written, default, "{path}");
+    }
+    let promised: BTreeSet<&str> = CONTRACT.into_iter().map(|(path, _)| path).collect();
+    for field in TEMPLATE.fields {
+        assert!(promised.contains(field.name), "{} is not in the contract", field.name);
+    }
+}
