@@ -46,6 +46,30 @@ pub const ALL: [&str; 10] = [
     JOURNAL,
 ];
 
+/// What a host that lacks a feature cannot do, in words that follow its name.
+#[must_use]
+pub fn lack_of(feature: &str) -> &'static str {
+    match feature {
+        RUNTIME => "has an agent that does not know all of its fields",
+        CGROUP_CPU => "cannot enforce limits of cpu",
+        CGROUP_MEMORY => "cannot enforce limits of memory",
+        CGROUP_PIDS => "cannot enforce tasksMax",
+        CGROUP_IO => "cannot enforce limits of io",
+        CGROUP_CPUSET => "cannot enforce allowedCPUs",
+        USERS => "cannot run processes as another user",
+        MOUNTS => "cannot give processes mounts of their own",
+        CAPABILITIES => "cannot give or take capabilities",
+        JOURNAL => "has no journal",
+        _ => "lacks a feature that this version does not know",
+    }
+}
+
+/// Whether a feature is one of limits, enforced by control groups.
+#[must_use]
+pub fn is_of_limits(feature: &str) -> bool {
+    feature.starts_with("cgroup.")
+}
+
 impl ProcessTemplate {
     /// The features that a host needs to do all that this template says.
     #[must_use]
@@ -127,6 +151,13 @@ mod tests {
         let mut template = ProcessTemplate::of(vec!["/x".to_owned()]);
         change(&mut template);
         template.features().into_iter().collect()
+    }
+
+    #[test]
+    fn each_lack_has_words_of_its_own() {
+        let words: BTreeSet<&str> = ALL.into_iter().map(lack_of).collect();
+        assert_eq!(words.len(), ALL.len());
+        assert!(!words.contains(lack_of("clairvoyance")));
     }
 
     #[test]

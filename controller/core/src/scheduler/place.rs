@@ -1,10 +1,10 @@
 //! One placement: filters in a fixed order, each with the reason why it rejected a node; then the least loaded of
 //! what is left; the node's name settles ties, so that the choice is the same everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ostler_schemas::quantity::{Cpu, Size};
-use ostler_schemas::spec::{ProcessTemplate, Requests, Taint, TaintEffect, selects, tolerates};
+use ostler_schemas::spec::{ProcessTemplate, Requests, Taint, TaintEffect, features, selects, tolerates};
 use ostler_schemas::v1::document::DOCUMENT_LIMIT;
 use ostler_schemas::v1::state::FilterCount;
 use ostler_schemas::{Name, NodeName, Uid};
@@ -15,7 +15,7 @@ use super::project;
 use super::room::{Room, Rooms};
 
 /// A process that wants a node.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Wanted<'a> {
     /// Its uid.
     pub uid: &'a Uid,
@@ -27,6 +27,8 @@ pub struct Wanted<'a> {
     pub template: &'a ProcessTemplate,
     /// What the scheduler counts for it.
     pub requests: Requests,
+    /// What its host must be able to do.
+    pub features: BTreeSet<&'static str>,
 }
 
 impl<'a> Wanted<'a> {
@@ -37,7 +39,8 @@ impl<'a> Wanted<'a> {
         let template = fleet.process_template(records)?;
         let requests = template.resources.effective_requests();
         let name: &Name = &spec.value.name;
-        Some(Self { uid, name: name.as_str(), owner: &spec.value.owner.uid, template, requests })
+        let features = template.features();
+        Some(Self { uid, name: name.as_str(), owner: &spec.value.owner.uid, template, requests, features })
     }
 }
 
@@ -70,8 +73,19 @@ const ENTRY_BYTES: usize = 110;
 const LABEL_OVERHEAD: usize = 6;
 
 /// The filters, in the order in which they are asked; a node counts for the first that rejects it.
-const FILTERS: [&str; 10] =
-    ["ready", "nodeName", "nodeSelector", "cordoned", "taint", "limits", "cpu", "memory", "document", "port"];
+const FILTERS: [&str; 11] = [
+    "ready",
+    "nodeName",
+    "nodeSelector",
+    "cordoned",
+    "taint",
+    "features",
+    "limits",
+    "cpu",
+    "memory",
+    "document",
+    "port",
+];
 
 /// A rejection: which filter, how near the node is (smaller is nearer, for the detail shown), and why.
 struct Rejection {
@@ -140,10 +154,7 @@ fn filter(
     if let Some(taint) = room.taints.iter().find(untolerated) {
         return reject("taint", 0, format!("{} on {node}", show_taint(taint)));
     }
-    let limits = template.resources.limits;
-    if !room.enforces_limits && (limits.cpu.is_some() || limits.memory.is_some()) {
-        return reject("limits", 0, format!("{node} cannot enforce resources.limits"));
-    }
+    can_host(node, room, wanted)?;
     let cpu_left = room.cpu.saturating_sub(room.cpu_taken);
     let cpu = wanted.requests.cpu.as_millis();
     if cpu > cpu_left {
@@ -163,6 +174,18 @@ fn filter(
         return reject("document", 0, format!("the run document of {node} is full"));
     }
     room.ports_for(wanted).or_else(|why| reject("port", 0, why))
+}
+
+/// Whether the host can do all that is asked. Limits are a filter of their own, as they are a condition of their own.
+fn can_host(node: &NodeName, room: &Room, wanted: &Wanted<'_>) -> Result<(), Rejection> {
+    let lacking: Vec<&str> = wanted.features.difference(&room.features).copied().collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let only_limits = lacking.iter().all(|feature| features::is_of_limits(feature));
+    let why: Vec<&str> = lacking.iter().map(|feature| features::lack_of(feature)).collect();
+    let filter = if only_limits { "limits" } else { "features" };
+    Err(Rejection { filter, distance: lacking.len() as u64, detail: format!("{node} {}", why.join(", ")) })
 }
 
 fn document_is_full(fleet: &Fleet, node: &NodeName, template: &ProcessTemplate) -> bool {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ostler_schemas::NodeName;
-use ostler_schemas::spec::{NodeSpec, Protocol, Taint, TaintEffect};
+use ostler_schemas::spec::{NodeSpec, Protocol, Taint, TaintEffect, features};
 use ostler_schemas::v1::object::Labels;
 use ostler_schemas::v1::process::Goal;
-use ostler_schemas::v1::report::{ConditionStatus, Facts};
+use ostler_schemas::v1::report::{Condition, ConditionStatus, Facts, Report};
 use ostler_schemas::v1::status::NodePhase;
 
 use crate::fitness;
@@ -34,8 +34,8 @@ pub struct Room {
     pub labels: Labels,
     /// Taints, derived ones included.
     pub taints: Vec<Taint>,
-    /// Whether it can enforce limits.
-    pub enforces_limits: bool,
+    /// What its host can do beyond what every host can.
+    pub features: BTreeSet<&'static str>,
     /// Millicores to give.
     pub cpu: u64,
     /// Bytes to give.
@@ -101,9 +101,6 @@ fn takes_room(fleet: &Fleet, uid: &ostler_schemas::Uid, records: &ProcessRecords
 fn empty(fleet: &Fleet, signals: &Signals, name: &NodeName, spec: &NodeSpec) -> Room {
     let report = fleet.reports.get(name);
     let facts: Facts = report.map(|r| r.facts.clone()).unwrap_or_default();
-    let unenforced = report.is_some_and(|r| {
-        r.conditions.iter().any(|c| c.kind == LIMITS_UNENFORCED && c.status == ConditionStatus::True)
-    });
     let mut taints = spec.taints.clone();
     if fleet.is_lost(name) {
         taints.push(Taint {
@@ -117,7 +114,7 @@ fn empty(fleet: &Fleet, signals: &Signals, name: &NodeName, spec: &NodeSpec) -> 
         cordoned: spec.unschedulable,
         labels: fleet.node_labels(name),
         taints,
-        enforces_limits: !unenforced,
+        features: report.map(|r| features_of(&r.value)).unwrap_or_default(),
         cpu: facts.cpu.as_millis().saturating_sub(spec.reserved.cpu.as_millis()),
         memory: facts.memory.as_bytes().saturating_sub(spec.reserved.memory.as_bytes()),
         cpu_taken: 0,
@@ -126,6 +123,20 @@ fn empty(fleet: &Fleet, signals: &Signals, name: &NodeName, spec: &NodeSpec) -> 
         ports: BTreeMap::new(),
         port_range: facts.ports,
     }
+}
+
+/// The features that a node says it has. Agents from before there was such a list say nothing at all: they do what
+/// templates could ask for then, less the limits that they have a condition for.
+fn features_of(report: &Report) -> BTreeSet<&'static str> {
+    if !report.features.is_empty() {
+        let said = |name: &&str| *name == features::RUNTIME || report.features.iter().any(|f| f == name);
+        return features::ALL.into_iter().filter(said).collect();
+    }
+    let is_unenforced = |c: &Condition| c.kind == LIMITS_UNENFORCED && c.status == ConditionStatus::True;
+    if report.conditions.iter().any(is_unenforced) {
+        return [features::USERS].into();
+    }
+    [features::USERS, features::CGROUP_CPU, features::CGROUP_MEMORY].into()
 }
 
 fn closed(fleet: &Fleet, signals: &Signals, name: &NodeName) -> Option<String> {

@@ -295,7 +295,51 @@ fn limits_need_a_host_that_enforces_them() {
     }
     let web = deployment(&mut rig, |d| d.template.spec.resources.limits.memory = Some(Size::from_mib(100)));
     rig.process(&web, 10, 1, None);
-    assert!(look(&mut rig).tell[0].message.contains("2 limits"));
+    let said = look(&mut rig).tell[0].message.clone();
+    assert!(said.ends_with("2 limits (a cannot enforce limits of memory)"), "{said}");
+}
+
+#[test]
+fn a_host_must_have_what_a_template_asks_for() {
+    let mut rig = two_nodes();
+    let say = |rig: &mut Rig, node: &str, features: &[&str]| {
+        let features = features.iter().map(|f| (*f).to_owned()).collect();
+        let report = Report { features, ..report_of(rig, node) };
+        save(rig, node, &report);
+    };
+    let web = deployment(&mut rig, |d| {
+        d.template.spec.user = Some("app".to_owned());
+        d.template.spec.private_tmp = true;
+        d.template.spec.tasks_max = 10;
+    });
+    rig.process(&web, 10, 1, None);
+    let said = look(&mut rig).tell[0].message.clone();
+    let old = "2 features (a cannot enforce tasksMax, cannot give processes mounts of their own, \
+               has an agent that does not know all of its fields)";
+    assert!(said.ends_with(old), "agents that say nothing are old ones: {said}");
+
+    say(&mut rig, "a", &["runtime", "users", "clairvoyance"]);
+    say(&mut rig, "b", &["runtime", "users", "mounts"]);
+    let said = look(&mut rig).tell[0].message.clone();
+    let apart = "1 features (a cannot enforce tasksMax, cannot give processes mounts of their own); \
+                 1 limits (b cannot enforce tasksMax)";
+    assert!(said.ends_with(apart), "{said}");
+
+    say(&mut rig, "b", &["users", "mounts", "cgroup.pids"]);
+    look(&mut rig);
+    assert_eq!(node_of(&rig, 10).as_deref(), Some("b"), "whoever has a list knows the runtime");
+}
+
+#[test]
+fn agents_without_a_list_do_what_they_always_did() {
+    let mut rig = two_nodes();
+    let web = deployment(&mut rig, |d| {
+        d.template.spec.user = Some("app".to_owned());
+        d.template.spec.resources.limits.cpu = Some(Cpu::from_millis(100));
+    });
+    rig.process(&web, 10, 1, None);
+    look(&mut rig);
+    assert_eq!(node_of(&rig, 10).as_deref(), Some("a"));
 }
 
 fn stop(rig: &mut Rig, n: u8, goal: Goal, reason: GoalReason) {
