@@ -5,6 +5,7 @@
 //! * [`mod@file`]: the life of one managed file.
 //! * [`needs`], [`environment`], [`probe`]: what a process waits for, starts with, and how its readiness is judged.
 //! * [`ledger`]: what survives the agent; [`report`]: what the node says of itself.
+//! * [`usage`], [`pressure`]: what is taken of the host, and when it is too much.
 //! * [`holder`]: the holder's own decisions and its protocol.
 
 pub mod documents;
@@ -13,6 +14,8 @@ pub mod file;
 pub mod holder;
 pub mod ledger;
 pub mod needs;
+pub mod pressure;
 pub mod probe;
 pub mod report;
 pub mod unit;
+pub mod usage;
