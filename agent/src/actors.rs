@@ -9,7 +9,8 @@
 //!         +- bus        beats, hints, reconnects, registration
 //!         +- reporter   the report, guarded and coalesced
 //!         +- events     the story, best effort
-//!         +- relay      orders of the control plane (logs)
+//!         +- relay      orders of the control plane (logs, usage)
+//!         +- pressure   looks at the host: usage, pressure, work outside
 //! ```
 
 pub(crate) mod bus;
@@ -17,6 +18,7 @@ pub(crate) mod events;
 pub(crate) mod file;
 pub(crate) mod host;
 pub(crate) mod ledger;
+pub(crate) mod pressure;
 pub(crate) mod process;
 pub(crate) mod registry;
 pub(crate) mod relay;

@@ -22,10 +22,13 @@
 //! ```
 //! Relative paths of `[bus]` are relative to the file's folder.
 
+mod pressure;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 
+use ostler_agent_core::pressure::Thresholds;
 use ostler_bus::nats::connect::BusFile;
 use ostler_schemas::NodeName;
 use serde::Deserialize;
@@ -57,6 +60,8 @@ struct Raw {
     allow_root: Option<bool>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pressure: pressure::Raw,
     bus: BusFile,
 }
 
@@ -83,6 +88,8 @@ pub struct Settings {
     pub allow_root: bool,
     /// Labels that the node is registered with.
     pub labels: BTreeMap<String, String>,
+    /// From where on the host is under pressure.
+    pub pressure: Thresholds,
     /// The bus.
     pub bus: BusFile,
 }
@@ -205,6 +212,7 @@ fn check(path: &Path, raw: Raw) -> Result<Settings, SettingsError> {
     }
     let folder = path.parent().unwrap_or(Path::new("."));
     let bus = raw.bus.resolved(folder);
+    let pressure = raw.pressure.read().map_err(|(key, message)| wrong(key, message))?;
     let privileged = is_privileged();
     let sandbox = !raw.root.is_empty();
     Ok(Settings {
@@ -221,6 +229,7 @@ fn check(path: &Path, raw: Raw) -> Result<Settings, SettingsError> {
         run_dir,
         log_dir,
         ports,
+        pressure,
         bus,
     })
 }

@@ -11,6 +11,7 @@ use ostler_agent_core::environment::NodeFacts;
 use ostler_agent_core::file::Rules;
 use ostler_agent_core::ledger::{Change, Ledger};
 use ostler_agent_core::needs::HostFacts;
+use ostler_agent_core::pressure::Thresholds;
 use ostler_bus::clock::ClockRef;
 use ostler_bus::entropy::EntropyRef;
 use ostler_bus::node_link::NodeLink;
@@ -22,6 +23,7 @@ use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::{
     Condition, ConditionStatus, ExitReport, Facts, FileReport, OrphanReport, ProcessReport,
 };
+use ostler_schemas::v1::usage::{MemoryStrain, Others};
 use ostler_schemas::{Kind, Name, Namespace, NodeName, ObjectRef, Uid, Version};
 use ractor::{ActorRef, Message};
 use tokio::sync::oneshot;
@@ -48,6 +50,8 @@ pub struct NodeConfig {
     /// Whether the agent has root's rights. Without them a file of root's (the default) becomes the agent's own, and
     /// one of anybody else's is refused.
     pub privileged: bool,
+    /// From where on the host is under pressure.
+    pub pressure: Thresholds,
 }
 
 /// Everything that an agent stands on.
@@ -193,6 +197,10 @@ pub(crate) struct Board {
     pub(crate) beat_n: u64,
     pub(crate) exits_dropped: u64,
     pub(crate) facts: Facts,
+    /// What runs outside Ostler takes, as last told.
+    pub(crate) others: Option<Others>,
+    /// While the host is short of memory.
+    pub(crate) strain: Option<MemoryStrain>,
 }
 
 /// What all actors of one agent share.
@@ -210,6 +218,7 @@ pub(crate) struct Context {
     pub(crate) events: Slot<events::Msg>,
     pub(crate) host: Slot<host::Msg>,
     pub(crate) relay: Slot<crate::actors::relay::Msg>,
+    pub(crate) pressure: Slot<crate::actors::pressure::Msg>,
     pub(crate) report_wake: Wake,
     pub(crate) registry_wake: Wake,
 }

@@ -7,6 +7,7 @@ mod host;
 mod ledger;
 mod log;
 mod probe;
+mod usage;
 mod users;
 mod watch;
 

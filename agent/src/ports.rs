@@ -14,8 +14,10 @@ use futures::stream::BoxStream;
 use ostler_agent_core::environment::UserFacts;
 use ostler_agent_core::file::{Observed, Owner, Step, StepError};
 use ostler_agent_core::holder::protocol::{Limits, ProcKey, RunAs};
+use ostler_agent_core::pressure::Readings;
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
+use ostler_agent_core::usage::{HostLook, Watched};
 use ostler_schemas::quantity::{Rlimit, Signal};
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::report::Facts;
@@ -312,6 +314,10 @@ pub trait FactsSource: Send + Sync + 'static {
     fn facts(&self) -> Facts;
     /// How much is in use.
     fn usage(&self) -> Usage;
+    /// How short of things it is.
+    fn readings(&self) -> Readings;
+    /// Looks at the whole host and at these processes.
+    fn look(&self, of: Vec<Watched>) -> BoxFuture<'_, HostLook>;
     /// Machine id and boot id.
     fn identity(&self) -> Identity;
 }

@@ -59,6 +59,7 @@ pub async fn run(deps: Deps) -> Result<Handle, StartError> {
         events: Slot::default(),
         host: Slot::default(),
         relay: Slot::default(),
+        pressure: Slot::default(),
         report_wake: Wake::default(),
         registry_wake: Wake::default(),
         deps,

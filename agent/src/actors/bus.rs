@@ -165,7 +165,7 @@ impl State {
             holder: board.host.is_some(),
             wall: context.deps.clock.wall().0,
             draining: false,
-            strain: None,
+            strain: board.strain.clone(),
         }
     }
 

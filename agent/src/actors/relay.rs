@@ -1,6 +1,7 @@
 //! Orders of the control plane: fetched when hinted at, answered chunk by chunk within a window of credit.
 
 mod logs;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -158,7 +159,8 @@ async fn carry_out(context: &Shared, op: AskOp, chunks: &mut Chunks) -> Result<(
         AskOp::Logs { uid, follow, tail, filter: _ } => {
             logs::carry_out(context, uid, (follow, tail), chunks).await
         }
-        AskOp::Usage | AskOp::Unknown => Err("this agent does not know how to do that".to_owned()),
+        AskOp::Usage => usage::carry_out(context, chunks).await,
+        AskOp::Unknown => Err("this agent does not know how to do that".to_owned()),
     }
 }
 

@@ -156,7 +156,7 @@ impl State {
             files: board.files_held,
             labels: fact_labels(&facts),
             facts,
-            others: None,
+            others: board.others,
             features: Vec::new(),
             conditions: board.conditions.values().cloned().collect(),
             processes: board.processes.values().map(|v| v.report.clone()).collect(),

@@ -8,6 +8,7 @@ use super::bus::BusActor;
 use super::events::EventsActor;
 use super::host::HostActor;
 use super::ledger::LedgerActor;
+use super::pressure::PressureActor;
 use super::registry::RegistryActor;
 use super::relay::RelayActor;
 use super::reporter::ReporterActor;
@@ -30,11 +31,20 @@ pub(crate) enum Child {
     Relay,
     Host,
     Registry,
+    Pressure,
     Bus,
 }
 
-const CHILDREN: [Child; 7] =
-    [Child::Ledger, Child::Events, Child::Reporter, Child::Relay, Child::Host, Child::Registry, Child::Bus];
+const CHILDREN: [Child; 8] = [
+    Child::Ledger,
+    Child::Events,
+    Child::Reporter,
+    Child::Relay,
+    Child::Host,
+    Child::Registry,
+    Child::Pressure,
+    Child::Bus,
+];
 
 pub(crate) struct RootActor;
 
@@ -135,6 +145,9 @@ impl State {
             }
             Child::Registry => {
                 Actor::spawn_linked(None, RegistryActor, context, supervisor).await.map(|a| a.0.get_cell())
+            }
+            Child::Pressure => {
+                Actor::spawn_linked(None, PressureActor, context, supervisor).await.map(|a| a.0.get_cell())
             }
             Child::Bus => {
                 Actor::spawn_linked(None, BusActor, context, supervisor).await.map(|a| a.0.get_cell())

@@ -103,6 +103,7 @@ async fn start(settings: &Settings) -> anyhow::Result<Handle> {
         address: settings.address.clone(),
         ports: settings.ports,
         state_dir: settings.state_dir.clone(),
+        log_dir: settings.log_dir.clone(),
         identity: config::identity(&settings.root)?,
     });
     let deps = Deps {
@@ -121,6 +122,7 @@ async fn start(settings: &Settings) -> anyhow::Result<Handle> {
             log_dir: text(&settings.log_dir),
             allow_root: settings.allow_root,
             privileged: config::is_privileged(),
+            pressure: settings.pressure,
         },
     };
     Ok(run::run(deps).await?)

@@ -3,11 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use ostler_agent_core::pressure::Readings;
+use ostler_agent_core::usage::{HostLook, Watched};
 use ostler_schemas::quantity::{Cpu, Size};
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::report::Facts;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
 
+use super::ledger::blocking;
+use super::usage;
 use crate::context::lock;
 use crate::ports::{FactsSource, Identity};
 
@@ -20,6 +26,8 @@ pub struct FactsConfig {
     pub ports: (u16, u16),
     /// The folder of Ostler's state, whose filesystem is measured.
     pub state_dir: PathBuf,
+    /// The folder of processes' logs, whose filesystem is watched too.
+    pub log_dir: PathBuf,
     /// Machine id and boot id.
     pub identity: Identity,
 }
@@ -106,6 +114,17 @@ impl FactsSource for LinuxFacts {
 
     fn identity(&self) -> Identity {
         self.config.identity.clone()
+    }
+
+    fn readings(&self) -> Readings {
+        let FactsConfig { state_dir, log_dir, .. } = &self.config;
+        usage::readings(&[("state", state_dir), ("logs", log_dir)])
+    }
+
+    fn look(&self, of: Vec<Watched>) -> BoxFuture<'_, HostLook> {
+        // Thousands of small files: not on the thread that beats.
+        let look = blocking(move || Ok(usage::look(&of)));
+        look.map(|look| look.unwrap_or_default()).boxed()
     }
 }
 

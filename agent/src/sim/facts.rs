@@ -2,6 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use ostler_agent_core::holder::protocol::ProcKey;
+use ostler_agent_core::pressure::{Amount, Readings};
+use ostler_agent_core::usage::{Counters, HostLook, Look, Watched};
 use ostler_schemas::quantity::{Cpu, Size};
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::report::Facts;
@@ -16,6 +21,7 @@ pub struct SimFacts {
     machine: String,
     facts: Mutex<Facts>,
     usage: Mutex<Usage>,
+    outside: Mutex<u64>,
 }
 
 impl SimFacts {
@@ -37,12 +43,28 @@ impl SimFacts {
             ports: (20_000, 29_999),
         };
         let machine = format!("machine-{name}");
-        Arc::new(Self { host, machine, facts: Mutex::new(facts), usage: Mutex::default() })
+        Arc::new(Self {
+            host,
+            machine,
+            facts: Mutex::new(facts),
+            usage: Mutex::default(),
+            outside: Mutex::default(),
+        })
     }
 
     /// Changes what it says.
     pub fn set_usage(&self, usage: Usage) {
         *lock(&self.usage) = usage;
+    }
+
+    /// How much memory is taken by what runs outside Ostler.
+    pub fn set_outside(&self, bytes: u64) {
+        *lock(&self.outside) = bytes;
+    }
+
+    fn memory_used(&self) -> u64 {
+        let ours = self.host.memory().into_iter().map(|(_, bytes)| bytes).fold(0, u64::saturating_add);
+        ours.saturating_add(*lock(&self.outside))
     }
 }
 
@@ -53,6 +75,26 @@ impl FactsSource for SimFacts {
 
     fn usage(&self) -> Usage {
         *lock(&self.usage)
+    }
+
+    fn readings(&self) -> Readings {
+        let total = lock(&self.facts).memory.as_bytes();
+        let memory = Amount { total, free: total.saturating_sub(self.memory_used()) };
+        Readings { memory: Some(memory), ..Readings::default() }
+    }
+
+    fn look(&self, of: Vec<Watched>) -> BoxFuture<'_, HostLook> {
+        let memory = self.host.memory();
+        let one = |watched: Watched| {
+            let is_it = |key: &ProcKey| key.uid == watched.uid && key.incarnation == watched.incarnation;
+            let (_, bytes) = memory.iter().find(|(key, _)| is_it(key))?;
+            let counters =
+                Counters { cpu_us: Some(0), memory: Some(*bytes), tasks: Some(1), ..Counters::default() };
+            Some(Look { uid: watched.uid, incarnation: watched.incarnation, counters })
+        };
+        let processes = of.into_iter().filter_map(one).collect();
+        let look = HostLook { cpu_us: Some(0), memory: Some(self.memory_used()), processes };
+        std::future::ready(look).boxed()
     }
 
     fn identity(&self) -> Identity {

@@ -40,11 +40,13 @@ pub struct Program {
     pub starts_in_ms: u64,
     /// It cannot be started, for this reason.
     pub broken: Option<String>,
+    /// How much memory it takes while it lives.
+    pub memory: u64,
 }
 
 impl Default for Program {
     fn default() -> Self {
-        Self { exits: None, stops_in_ms: Some(10), ready_after_ms: 0, starts_in_ms: 1, broken: None }
+        Self { exits: None, stops_in_ms: Some(10), ready_after_ms: 0, starts_in_ms: 1, broken: None, memory: 0 }
     }
 }
 
@@ -156,6 +158,17 @@ impl SimHost {
     pub fn living(&self) -> Vec<(ProcKey, Name, Vec<String>)> {
         let inner = lock(&self.inner);
         inner.living.iter().map(|(k, l)| (*k, l.spawn.name.clone(), l.spawn.argv.clone())).collect()
+    }
+
+    /// How much memory each living incarnation takes, as its program says.
+    #[must_use]
+    pub fn memory(&self) -> Vec<(ProcKey, u64)> {
+        let inner = lock(&self.inner);
+        let takes = |living: &Living| {
+            let program = living.spawn.argv.first().and_then(|command| inner.programs.get(command));
+            program.map_or(0, |p| p.memory)
+        };
+        inner.living.iter().map(|(key, living)| (*key, takes(living))).collect()
     }
 
     /// Exits that no agent has acknowledged.
