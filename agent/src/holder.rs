@@ -9,20 +9,26 @@
 //!
 //! What it does not do: restart, probe, resolve names or talk to the bus. That is the agent.
 
+mod abilities;
+mod ask;
 mod cgroup;
 mod child;
 mod clients;
+mod handover;
+mod host_limits;
 mod launch;
 mod live;
 mod log_writer;
+mod mounts;
 mod options;
 mod poll;
 mod proc_tree;
+mod recover;
+mod runs;
 mod say;
 mod shell;
 mod start;
 mod state_file;
-mod stop_all;
 mod sys;
 
 use std::ffi::OsString;
@@ -48,14 +54,8 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Some(grace_ms) = options.stop_all {
-        return match stop_all::stop_all(&options.dir, grace_ms) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                say::say(&format!("did not stop everything: {}", with_sources(&error)));
-                ExitCode::FAILURE
-            }
-        };
+    if let Some(code) = not_to_hold(&options) {
+        return code;
     }
     let mut shell = match start::start(&options) {
         Ok(shell) => shell,
@@ -77,6 +77,26 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is done for a word that asks for something else than a holder.
+fn not_to_hold(options: &Options) -> Option<ExitCode> {
+    let (act, result) = if let Some(grace_ms) = options.stop_all {
+        ("stop everything", ask::stop_all(&options.dir, grace_ms))
+    } else if let Some(path) = &options.upgrade {
+        ("upgrade", ask::upgrade(&options.dir, path.as_deref()))
+    } else if let Some(handover) = options.check_state {
+        ("accept the state", ask::check_state(options, handover))
+    } else {
+        return None;
+    };
+    Some(match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::say(&format!("did not {act}: {}", with_sources(&error)));
+            ExitCode::FAILURE
+        }
+    })
 }
 
 fn with_sources(error: &dyn std::error::Error) -> String {

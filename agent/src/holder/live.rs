@@ -96,6 +96,16 @@ impl Outlet {
     pub(super) fn new(fifo: Option<File>, stream: Stream) -> Self {
         Self { fifo, cutter: LineCutter::new(stream) }
     }
+
+    /// An output whose last line had begun before.
+    pub(super) fn going_on(fifo: Option<File>, stream: Stream, partial: &[u8]) -> Self {
+        Self { fifo, cutter: LineCutter::going_on(stream, partial) }
+    }
+
+    /// The line that has not ended yet.
+    pub(super) fn partial(&self) -> &[u8] {
+        self.cutter.partial()
+    }
 }
 
 impl Live {

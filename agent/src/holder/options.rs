@@ -1,7 +1,11 @@
 //! `ostler-agent holder --dir DIR [--cgroup auto|none|PATH] [--boot-id FILE] [--stop-all MILLISECONDS]`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
+
+use super::handover::HANDOVER;
 
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -18,6 +22,11 @@ DIR/state.mpk and the pipes of its processes in DIR/fifo. SIGTERM ends it and le
   --boot-id FILE         a file whose text changes when the host was restarted
   --stop-all MILLISECONDS  tells the holder that runs on DIR to stop everything, for the end of the host: each
                          process gets its own grace, at most so long; returns when nothing is left
+  --upgrade              tells the holder that runs on DIR to become the program that is now in its place, with
+                         everything it holds; the new program checks the state first (SIGUSR2 does the same)
+  --upgrade-to FILE      the same with another program
+  --check-state [--handover N]
+                         says whether this program could go on from the state in DIR, and changes nothing
 ";
 
 /// Where incarnations get their cgroups.
@@ -39,6 +48,16 @@ pub(super) struct Options {
     pub(super) boot_id: PathBuf,
     /// Not to be a holder, but to tell the one there is to stop everything.
     pub(super) stop_all: Option<u64>,
+    /// Not to be a holder, but to tell the one there to become another program: its own file as it is now, or this one.
+    pub(super) upgrade: Option<Option<PathBuf>>,
+    /// Not to be a holder, but to say whether this build could go on from the state in the folder.
+    pub(super) check_state: Option<u32>,
+    /// The descriptor of the table that the former program of this process left.
+    pub(super) resume: Option<RawFd>,
+    /// All words but those of `--resume`, for the next program of this process.
+    pub(super) words: Vec<OsString>,
+    /// Abilities of the host not to use (`clone3,mounts`): for tests of what older hosts do.
+    pub(super) without: BTreeSet<String>,
 }
 
 /// Why a command line is not one.
@@ -57,8 +76,8 @@ pub(super) enum OptionsError {
     #[error("{0} must be an absolute path")]
     NotAbsolute(&'static str),
     /// Not a number.
-    #[error("--stop-all needs a number of milliseconds")]
-    NotANumber,
+    #[error("{0} needs a number; see ostler-agent holder --help")]
+    NotANumber(&'static str),
     /// Help was asked for.
     #[error("help")]
     Help,
@@ -66,16 +85,30 @@ pub(super) enum OptionsError {
 
 impl Options {
     pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, OptionsError> {
-        let mut words = words.into_iter();
+        let all: Vec<OsString> = words.into_iter().collect();
+        let resume_at = all.iter().position(|word| word == "--resume");
+        let is_of_resume = |at: usize| resume_at.is_some_and(|resume| at == resume || at == resume + 1);
+        let kept = all.iter().enumerate().filter(|(at, _)| !is_of_resume(*at)).map(|(_, word)| word.clone());
+        let kept: Vec<OsString> = kept.collect();
+        let mut words = all.into_iter();
+        let (mut upgrade, mut check_state, mut resume) = (None, None, None);
         let (mut dir, mut cgroup, mut boot_id) = (None, CgroupChoice::Auto, PathBuf::from(BOOT_ID));
         let mut stop_all = None;
+        let mut without = BTreeSet::new();
         while let Some(word) = words.next() {
             match word.to_str() {
                 Some("--stop-all") => {
-                    let value = words.next().ok_or(OptionsError::NoValue("--stop-all"))?;
-                    let number = value.to_str().and_then(|text| text.parse().ok());
-                    stop_all = Some(number.ok_or(OptionsError::NotANumber)?);
+                    stop_all = Some(number(words.next(), "--stop-all")?);
                 }
+                Some("--without") => {
+                    let value = words.next().ok_or(OptionsError::NoValue("--without"))?;
+                    without = value.to_string_lossy().split(',').map(str::to_owned).collect();
+                }
+                Some("--upgrade") => upgrade = Some(upgrade.flatten()),
+                Some("--upgrade-to") => upgrade = Some(Some(path(words.next(), "--upgrade-to")?)),
+                Some("--check-state") => check_state = Some(check_state.unwrap_or(HANDOVER)),
+                Some("--handover") => check_state = Some(number(words.next(), "--handover")?),
+                Some("--resume") => resume = Some(number(words.next(), "--resume")?),
                 Some("--dir") => dir = Some(path(words.next(), "--dir")?),
                 Some("--boot-id") => boot_id = path(words.next(), "--boot-id")?,
                 Some("--cgroup") => {
@@ -90,8 +123,13 @@ impl Options {
                 Some(_) | None => return Err(OptionsError::Unknown(word)),
             }
         }
-        Ok(Self { dir: dir.ok_or(OptionsError::NoDir)?, cgroup, boot_id, stop_all })
+        Ok(Self { dir: dir.ok_or(OptionsError::NoDir)?, cgroup, boot_id, stop_all, upgrade, check_state, resume, words: kept, without })
     }
+}
+
+fn number<N: std::str::FromStr>(word: Option<OsString>, option: &'static str) -> Result<N, OptionsError> {
+    let word = word.ok_or(OptionsError::NoValue(option))?;
+    word.to_str().and_then(|text| text.parse().ok()).ok_or(OptionsError::NotANumber(option))
 }
 
 fn path(word: Option<OsString>, option: &'static str) -> Result<PathBuf, OptionsError> {
@@ -116,7 +154,7 @@ mod tests {
         assert_eq!(parse(&["--dir"]), Err(OptionsError::NoValue("--dir")));
         assert!(matches!(parse(&["--dir", "/d", "--colour"]), Err(OptionsError::Unknown(_))));
         assert_eq!(parse(&["--dir", "/d", "--stop-all", "500"]).unwrap().stop_all, Some(500));
-        assert_eq!(parse(&["--dir", "/d", "--stop-all", "soon"]), Err(OptionsError::NotANumber));
+        assert_eq!(parse(&["--dir", "/d", "--stop-all", "soon"]), Err(OptionsError::NotANumber("--stop-all")));
         assert_eq!(parse(&["--dir", "/d", "--cgroup", "none"]).unwrap().cgroup, CgroupChoice::None);
     }
 }

@@ -54,6 +54,13 @@ fn parse(text: &str) -> Option<Stat> {
     })
 }
 
+/// The cgroup of a process, as the kernel names it: from the root of the hierarchy.
+pub(super) fn cgroup(pid: i32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    // Version 1 hierarchies come first on hybrid hosts.
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
 /// A pidfd that is sure to mean the process with that start time.
 pub(super) fn open_verified(pid: i32, start_time: u64) -> Option<OwnedFd> {
     let pidfd = rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
@@ -65,6 +72,8 @@ pub(super) fn open_verified(pid: i32, start_time: u64) -> Option<OwnedFd> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Root {
     pub(super) key: ProcKey,
+    /// Of a run beside the incarnation: its number.
+    pub(super) run: Option<u64>,
     pub(super) pid: i32,
     pub(super) start_time: u64,
 }
@@ -109,7 +118,7 @@ impl Snapshot {
             waiting.extend(self.by_session.get(&root.pid).into_iter().flatten());
             waiting.extend(self.by_group.get(&root.pid).into_iter().flatten());
         }
-        let marks = (root.key.uid.to_string().into_bytes(), root.key.incarnation.to_string().into_bytes());
+        let marks = (root.key.uid.to_string().into_bytes(), incarnation_of(root).into_bytes());
         waiting.extend(self.by_marks.get(&marks).into_iter().flatten());
         let mut found = BTreeMap::new();
         while let Some(pid) = waiting.pop() {
@@ -152,17 +161,41 @@ fn signal_one(member: Stat, signal: i32) {
     }
 }
 
-/// The names of the marks: the process, its start, and the folder of its holder.
-const MARKS: [&str; 3] = ["OSTLER_UID", "OSTLER_INCARNATION", "OSTLER_HOLDER"];
+/// The names of the marks: the process, its start, the folder of its holder, and the run, if it is one.
+pub(super) const MARKS: [&str; 4] = ["OSTLER_UID", "OSTLER_INCARNATION", "OSTLER_HOLDER", "OSTLER_RUN"];
 
-/// The marks every incarnation's environment has.
-pub(super) fn marks(key: ProcKey, holder: &Path) -> [(&'static str, String); 3] {
-    let [uid, incarnation, folder] = MARKS;
+/// What stands before the number of a run where its incarnation is named.
+const RUN: &str = ".run";
+
+/// The marks every incarnation's environment has. That of a run is empty for what is none.
+pub(super) fn marks((key, run): (ProcKey, Option<u64>), holder: &Path) -> [(&'static str, String); 4] {
+    let [uid, incarnation, folder, number] = MARKS;
     [
         (uid, key.uid.to_string()),
         (incarnation, key.incarnation.to_string()),
         (folder, holder.display().to_string()),
+        (number, run.map_or(String::new(), |run| run.to_string())),
     ]
+}
+
+/// How a tree is told apart from others of its process: a run is no part of the incarnation that it runs beside.
+fn incarnation_of(root: Root) -> String {
+    let Root { key, run, .. } = root;
+    run.map_or_else(|| key.incarnation.to_string(), |run| format!("{}{RUN}{run}", key.incarnation))
+}
+
+/// SIGKILLs everything that bears the marks of a run of this holder's folder.
+pub(super) fn kill_runs(holder: &Path) {
+    for _ in 0..ROUNDS {
+        let snapshot = Snapshot::take(holder);
+        let runs = snapshot.by_marks.iter().filter(|((_, tree), _)| tree.windows(RUN.len()).any(|w| w == RUN.as_bytes()));
+        let members = runs.flat_map(|(_, pids)| pids).filter_map(|pid| snapshot.all.get(pid));
+        let members: Vec<Stat> = members.filter(|stat| !stat.zombie).copied().collect();
+        if members.is_empty() {
+            return;
+        }
+        members.into_iter().for_each(|member| signal_one(member, rustix::process::Signal::KILL.as_raw()));
+    }
 }
 
 /// Process and start, from the environment of a process that this holder has marked.
@@ -172,11 +205,16 @@ fn marks_of(pid: i32, holder: &Path) -> Option<(Vec<u8>, Vec<u8>)> {
         let mut variables = environment.split(|byte| *byte == 0);
         variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     };
-    let [uid, incarnation, folder] = MARKS;
+    let [uid, incarnation, folder, run] = MARKS;
     if value(folder)? != holder.display().to_string().as_bytes() {
         return None;
     }
-    Some((value(uid)?.to_vec(), value(incarnation)?.to_vec()))
+    let mut tree = value(incarnation)?.to_vec();
+    if let Some(run) = value(run).filter(|run| !run.is_empty()) {
+        tree.extend_from_slice(RUN.as_bytes());
+        tree.extend_from_slice(run);
+    }
+    Some((value(uid)?.to_vec(), tree))
 }
 
 #[cfg(test)]

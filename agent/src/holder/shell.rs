@@ -4,7 +4,9 @@
 //! written once if it changed; clients get what waits for them. Nothing but the state's write touches a disk (logs
 //! have their own thread), so the holder's folder belongs on memory.
 
-mod processes;
+mod adopt;
+pub(super) mod processes;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,8 +17,9 @@ use nix::time::{ClockId, clock_gettime};
 use ostler_agent_core::holder::journal::Entry;
 use ostler_agent_core::holder::machine::Caller;
 use ostler_agent_core::holder::protocol::{
-    Call, Done, Listing, ProcKey, Refusal, RefusalCode, Reply, Request, Rlimit, Spawn, Welcome,
+    Call, Done, Listing, ProcKey, Refusal, RefusalCode, Reply, Request, Rlimit, SetLimits, Spawn, Welcome,
 };
+use ostler_agent_core::holder::runs::Happened;
 use ostler_agent_core::holder::{HolderCore, Input, Output};
 
 use super::clients::{Care, Clients};
@@ -24,9 +27,11 @@ use super::launch::{self, Ground};
 use super::live::Live;
 use super::log_writer::LogWriter;
 use super::poll::{Interest, Poll, Source};
+use super::runs::RunsShell;
 use super::say::say;
 use super::state_file::StateFile;
 use super::sys;
+use upgrade::Upgrade;
 
 /// Bytes read from a pipe at once: what a pipe holds.
 const READ_SIZE: usize = 64 << 10;
@@ -42,14 +47,25 @@ pub(super) struct Shell {
     pub(super) state_file: StateFile,
     pub(super) welcome: Welcome,
     pub(super) work: Work,
-    /// Held for as long as this holder lives.
-    pub(super) _lock: std::fs::File,
+    pub(super) own: Own,
+}
+
+/// What the holder is itself.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// Locked for as long as this holder lives.
+    pub(super) lock: std::fs::File,
+    /// Where its program was when it started; after an upgrade of the package another one is there.
+    pub(super) program: std::path::PathBuf,
+    /// The words it was started with, after `holder`.
+    pub(super) words: Vec<std::ffi::OsString>,
 }
 
 /// What the loop keeps of the incarnations, and of the turn it is in.
 #[derive(Default)]
 pub(super) struct Work {
-    live: BTreeMap<ProcKey, Live>,
+    pub(super) live: BTreeMap<ProcKey, Live>,
+    pub(super) runs: RunsShell,
     slots: BTreeMap<u64, ProcKey>,
     pids: BTreeMap<i32, ProcKey>,
     next_slot: u64,
@@ -59,6 +75,7 @@ pub(super) struct Work {
     /// Adopted processes that ended and were not reaped by their new parent yet: until when that is awaited.
     unreaped: BTreeMap<ProcKey, u64>,
     buffer: Vec<u8>,
+    upgrade: Option<Upgrade>,
     ends: bool,
 }
 
@@ -75,13 +92,16 @@ impl Shell {
             }
             self.settle();
         }
+        self.runs_on(Happened::Closing);
         self.logs.flush();
         Ok(())
     }
 
     fn timeout(&self) -> Option<u64> {
         let unreaped = self.work.unreaped.values().min().copied();
-        let next = [self.core.next_wake(), unreaped].into_iter().flatten().min()?;
+        let upgrade = self.work.upgrade.as_ref().map(Upgrade::until);
+        let runs = self.work.runs.next_wake();
+        let next = [self.core.next_wake(), unreaped, upgrade, runs].into_iter().flatten().min()?;
         Some(next.saturating_sub(boottime_ms()))
     }
 
@@ -104,6 +124,7 @@ impl Shell {
             Source::Output(stream, slot) => self.drain(stream, slot),
             Source::Start(slot) => self.start_news(slot),
             Source::Adopted(slot) => self.adopted_ended(slot),
+            Source::Run(run) => self.run_news(run),
         }
     }
 
@@ -112,6 +133,7 @@ impl Shell {
             match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
                 Some(Signal::SIGCHLD) => self.reap(),
                 Some(Signal::SIGTERM | Signal::SIGINT) => self.work.ends = true,
+                Some(Signal::SIGUSR2) => self.begin_upgrade(None, None),
                 Some(_) | None => {}
             }
         }
@@ -126,16 +148,25 @@ impl Shell {
             self.clients.answer(client, call.id, Reply::Welcome(Box::new(self.welcome.clone())));
             return;
         }
-        self.drive(Input::Request { caller, request: call.request });
+        if let Request::Upgrade(upgrade) = &call.request {
+            return self.begin_upgrade(upgrade.path.as_deref(), Some(caller));
+        }
+        match call.request {
+            Request::Run(run) => self.run_asked(caller, run),
+            Request::SignalRun(signal) => self.runs_on(Happened::Signalled(caller, signal)),
+            request => self.drive(Input::Request { caller, request }),
+        }
     }
 
     /// Brings the turn to an end: no input is left, the state is written, everyone was told.
     pub(super) fn settle(&mut self) {
         let now = boottime_ms();
         self.give_up_unreaped(now);
+        self.give_up_upgrade(now);
         if self.core.next_wake().is_some_and(|at| at <= now) {
             self.drive(Input::Tick);
         }
+        self.tick_runs();
         self.look_at_trees();
         while let Some(entry) = self.core.to_write(boottime_ms()) {
             let written = match entry {
@@ -167,9 +198,11 @@ impl Shell {
                         drop(self.poll.remove(fd));
                     }
                     self.clients.forget(client);
+                    self.runs_on(Happened::ClientGone(client));
                 }
             }
         }
+        self.upgrade_if_ready();
     }
 
     /// One input and everything that follows from it at once.
@@ -205,6 +238,10 @@ impl Shell {
             Output::SetRlimit { key, limits, caller } => {
                 let result = self.set_rlimits(key, &limits);
                 self.answer_result(caller, "set the limit", result);
+            }
+            Output::SetLimits { set, caller } => {
+                let result = self.set_limits(&set);
+                self.answer_result(caller, "change its limits", result);
             }
             Output::Forget(key) => self.forget(key),
             Output::Answer(caller, Reply::Listing(listing)) => {
@@ -248,6 +285,15 @@ impl Shell {
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    /// What this host cannot enforce was said in the welcome, and is no reason not to do the rest.
+    fn set_limits(&mut self, set: &SetLimits) -> Result<(), String> {
+        let live = self.work.live.get(&set.key).filter(|live| !live.ended).ok_or("it has ended")?;
+        if let (Some(cgroups), Some(path)) = (&self.ground.cgroups, &live.cgroup) {
+            cgroups.change(path, &set.limits)?;
+        }
+        self.set_rlimits(set.key, &set.rlimits)
     }
 
     fn with_counters(&self, mut listing: Listing) -> Listing {

@@ -1,10 +1,10 @@
 //! From nothing to a holder that is ready: the folder and its lock, signals, the former holder's state, the
 //! processes to adopt, and last the socket, so that whoever connects finds everything in place.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -13,19 +13,22 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use ostler_agent_core::holder::HolderCore;
 use ostler_agent_core::holder::protocol::{PROTOCOL, Welcome};
-use ostler_agent_core::holder::state::ProcessRecord;
 use rustix::fs::{FlockOperation, Mode};
 use rustix::process::{Resource, Rlimit};
 
+use super::abilities::Abilities;
 use super::cgroup::Cgroups;
 use super::clients::Clients;
+use super::host_limits;
+use super::handover::{Handover, Taken};
 use super::launch::Ground;
 use super::log_writer::LogWriter;
 use super::options::Options;
 use super::poll::{Poll, Source};
 use super::say::say;
-use super::shell::{Shell, Work, unix_ms};
-use super::state_file::{StateError, StateFile};
+use super::recover::recover;
+use super::shell::{Own, Shell, Work, unix_ms};
+use super::state_file::{Loaded, StateError, StateFile};
 use super::sys;
 
 /// The first descriptor that is not standard input, output or error.
@@ -75,63 +78,63 @@ fn system<T>(act: &'static str, result: Result<T, impl Into<io::Error>>) -> Resu
     result.map_err(|source| StartError::System { act, source: source.into() })
 }
 
-/// Starts the holder.
+/// Starts the holder, or goes on as one in a process in which another program was it.
 pub(super) fn start(options: &Options) -> Result<Shell, StartError> {
     rustix::process::umask(Mode::from_raw_mode(0o027));
+    // Before anything is opened, or what was left open could be mistaken for something else.
+    let taken = options.resume.and_then(take_over);
     sys::close_on_exec_from(FIRST_INHERITED);
     let dir = make_dir(&options.dir)?;
-    let lock = lock(&dir)?;
+    let (lock, listener, nofile, kept) = match taken {
+        Some(Taken { lock, listener, nofile, processes }) => {
+            (lock, Some(UnixListener::from(listener)), nofile, processes)
+        }
+        None => (lock(&dir)?, None, None, BTreeMap::new()),
+    };
     let poll = system("make a poll set", Poll::new())?;
     let signals = take_signals()?;
-    let boot_id = at("read", &options.boot_id, fs::read_to_string(&options.boot_id))?.trim().to_owned();
+    let boot_id = boot_id(options)?;
     let state_file = StateFile::in_dir(&dir);
-    let loaded = state_file.load(&boot_id)?;
-    if let Some(warning) = &loaded.warning {
-        say(warning);
+    let Loaded { mut state, complete, warning } = state_file.load(&boot_id)?;
+    if let Some(warning) = warning {
+        say(&warning);
     }
-    let ground = ground(options, &dir)?;
+    let mut ground = ground(options, &dir)?;
+    ground.nofile = nofile.unwrap_or(ground.nofile);
+    if !complete && state.boot_id == boot_id {
+        let found = recover(&mut state, &ground);
+        if found > 0 {
+            say(&format!("found {found} processes that its state does not know: takes them over with defaults"));
+        }
+    }
     let welcome = welcome(&ground, &boot_id);
-    let core = HolderCore::restore(loaded.state, &boot_id, unix_ms());
+    let core = HolderCore::restore(state, &boot_id, unix_ms());
     let logs = system("start the log writer", LogWriter::start())?;
-    let listener = listen(&dir)?;
-    let clients = Clients::new(listener);
+    let clients = Clients::new(listener.map_or_else(|| listen(&dir), Ok)?);
     system("watch signals", poll.add(&signals, Source::Signals))?;
     system("watch the socket", poll.add(clients.listener(), Source::Listener))?;
     let work = Work::default();
-    let mut shell =
-        Shell { core, poll, signals, clients, ground, logs, state_file, welcome, work, _lock: lock };
-    adopt(&mut shell);
+    let program = at("find", Path::new("/proc/self/exe"), std::env::current_exe())?;
+    let own = Own { lock, program, words: options.words.clone() };
+    let mut shell = Shell { core, poll, signals, clients, ground, logs, state_file, welcome, work, own };
+    shell.adopt_all(kept);
     Ok(shell)
 }
 
-fn adopt(shell: &mut Shell) {
-    let records: Vec<ProcessRecord> = shell.core.adopted().cloned().collect();
-    remove_strays(shell, &records);
-    for record in &records {
-        shell.adopt(record);
-    }
-    shell.settle();
-    if !records.is_empty() {
-        let left =
-            shell.core.adopted().filter(|record| records.iter().any(|old| old.key == record.key)).count();
-        say(&format!("adopts {left} of {} processes of a former holder", records.len()));
+/// What the former program left. Without it everything is found again by the state, with what that loses.
+fn take_over(table: RawFd) -> Option<Taken> {
+    match Handover::take(table) {
+        Ok(taken) => Some(taken),
+        Err(error) => {
+            say(&format!("cannot read what the former program left ({error}): adopts by the state"));
+            None
+        }
     }
 }
 
-/// Pipes and cgroups that no record names were left by a holder that died at the wrong moment.
-fn remove_strays(shell: &Shell, records: &[ProcessRecord]) {
-    let known: BTreeSet<PathBuf> =
-        records.iter().flat_map(|record| [&record.stdout, &record.stderr]).map(PathBuf::from).collect();
-    for entry in fs::read_dir(&shell.ground.fifo_dir).into_iter().flatten().flatten() {
-        if !known.contains(&entry.path()) {
-            drop(fs::remove_file(entry.path()));
-        }
-    }
-    if let Some(cgroups) = &shell.ground.cgroups {
-        cgroups.remove_strays(
-            &records.iter().filter_map(|record| record.cgroup.as_ref().map(PathBuf::from)).collect(),
-        );
-    }
+/// Which boot this is.
+pub(super) fn boot_id(options: &Options) -> Result<String, StartError> {
+    Ok(at("read", &options.boot_id, fs::read_to_string(&options.boot_id))?.trim().to_owned())
 }
 
 /// The folder, readable by nobody else, and as a path without links in it.
@@ -166,7 +169,7 @@ fn lock(dir: &Path) -> Result<File, StartError> {
 /// Signals come through the poll set, and orphans of the trees come to the holder.
 fn take_signals() -> Result<SignalFd, StartError> {
     let mut mask = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2] {
         mask.add(signal);
     }
     system("block signals", mask.thread_block())?;
@@ -189,6 +192,8 @@ fn ground(options: &Options, dir: &Path) -> Result<Ground, StartError> {
     Ok(Ground {
         dir: dir.to_owned(),
         fifo_dir,
+        abilities: Abilities::find(cgroups.as_ref(), &options.without),
+        host_limits: host_limits::find(),
         cgroups,
         nofile: raise_open_files(),
         null: OwnedFd::from(null),
@@ -225,6 +230,7 @@ fn welcome(ground: &Ground, boot_id: &str) -> Welcome {
         controllers: cgroups.map_or(Vec::new(), |cgroups| cgroups.controllers().map(str::to_owned).collect()),
         exit_of_adopted,
         other_users: rustix::process::geteuid().is_root(),
+        features: ground.abilities.names(),
     }
 }
 

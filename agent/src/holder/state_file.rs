@@ -79,6 +79,7 @@ pub(super) struct Loaded {
 #[derive(Debug)]
 pub(super) struct StateFile {
     dir: PathBuf,
+    looks_only: bool,
     /// None until the first write, and after one that failed: then only a new file will do.
     journal: Option<Journal>,
     buffer: Vec<u8>,
@@ -93,7 +94,12 @@ struct Journal {
 
 impl StateFile {
     pub(super) fn in_dir(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), journal: None, buffer: Vec::new() }
+        Self { dir: dir.to_owned(), looks_only: false, journal: None, buffer: Vec::new() }
+    }
+
+    /// For who only wants to know: nothing in the folder is changed.
+    pub(super) fn checking(dir: &Path) -> Self {
+        Self { looks_only: true, ..Self::in_dir(dir) }
     }
 
     /// What the former holder wrote, or the state of a holder that never held anything. A file that is no state is
@@ -110,8 +116,7 @@ impl StateFile {
                 }
                 if matches!(harm, Some(Harm::Damaged { .. })) {
                     state.next_seq = state.next_seq.saturating_add(SEQ_JUMP);
-                    // Evidence, for whoever wonders what happened to this memory.
-                    drop(fs::write(self.dir.join("state.journal.damaged"), &bytes));
+                    self.keep_beside(&bytes);
                 }
                 let warning = harm.map(|harm| format!("{}: {}", path.display(), words(harm)));
                 Ok(Loaded { state, complete: harm.is_none(), warning })
@@ -140,6 +145,10 @@ impl StateFile {
     fn set_aside(&self, path: &Path, boot_id: &str) -> Result<Loaded, StateError> {
         let mut aside = path.as_os_str().to_owned();
         aside.push(".damaged");
+        if self.looks_only {
+            let source = io::ErrorKind::InvalidData.into();
+            return Err(StateError::Damaged { path: path.to_owned(), source });
+        }
         fs::rename(path, &aside)
             .map_err(|source| StateError::Damaged { path: path.to_owned(), source })?;
         let warning =
@@ -147,6 +156,13 @@ impl StateFile {
         let mut state = HolderState::empty(boot_id);
         state.next_seq = SEQ_JUMP;
         Ok(Loaded { state, complete: false, warning: Some(warning) })
+    }
+
+    /// Evidence, for whoever wonders what happened to this memory.
+    fn keep_beside(&self, bytes: &[u8]) {
+        if !self.looks_only {
+            drop(fs::write(self.dir.join("state.journal.damaged"), bytes));
+        }
     }
 
     /// Whether the next write had better be [`Self::replace`].

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "raw system calls that no crate in use wraps")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::libc;
 
@@ -72,4 +72,18 @@ pub(super) fn set_rlimit_of(pid: i32, resource: u32, soft: u64, hard: u64) -> io
 pub(super) fn close_on_exec_from(first: u32) {
     // SAFETY: setting a flag on descriptors has no memory effect.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
+/// Takes over a descriptor that was left open for this process by the program that ran in it before.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub(super) fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: reading the flags of a descriptor has no memory effect, whatever it is.
+    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, and the table of the former program names each of its descriptors once; nothing of this
+    // program was opened by that number, because it was open before this program began.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

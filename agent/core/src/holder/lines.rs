@@ -43,6 +43,18 @@ impl LineCutter {
         Self { stream, partial: Vec::new() }
     }
 
+    /// For a stream whose last line had begun before.
+    #[must_use]
+    pub fn going_on(stream: Stream, partial: &[u8]) -> Self {
+        Self { stream, partial: partial.to_vec() }
+    }
+
+    /// The line that has not ended yet.
+    #[must_use]
+    pub fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
     /// Takes what was read at `stamp` and appends whole lines to `out`. Returns how many.
     pub fn push(&mut self, stamp: &str, bytes: &[u8], out: &mut Vec<u8>) -> u64 {
         let mut lines = 0;

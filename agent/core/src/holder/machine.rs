@@ -278,6 +278,12 @@ impl HolderCore {
         self.held.values().map(|held| &held.record)
     }
 
+    /// Whether everything was told to stop, and no new start is taken.
+    #[must_use]
+    pub fn closing(&self) -> bool {
+        self.closing
+    }
+
     /// Takes in what happened and says what to do.
     pub fn on(&mut self, now: u64, input: Input) -> Vec<Output> {
         let mut out = Vec::new();

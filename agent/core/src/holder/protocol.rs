@@ -97,6 +97,9 @@ one_of! {
         ack_exit: AckExit(AckExit),
         /// Stops everything (the host goes down) and refuses new starts; answered when nothing is left.
         stop_all: StopAll(StopAll),
+        /// Becomes another program with everything that is held. The connection ends when it is done; an answer is
+        /// a refusal, and everything goes on as before.
+        upgrade: Upgrade(Upgrade),
         /// Runs a command that is no incarnation; ends with the connection. Its descriptors come with it.
         run: Run(Box<Run>),
         /// Signals a run of this connection.
@@ -436,6 +439,14 @@ pub struct AckExit {
 pub struct StopAll {
     /// Upper bound of every process's own grace.
     pub grace_ms: Option<u64>,
+}
+
+/// Becomes another program.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Upgrade {
+    /// Its file; none for what is now where the holder's own file was.
+    pub path: Option<String>,
 }
 
 /// The program runs.

@@ -3,14 +3,13 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 
 use nix::sys::wait::WaitStatus;
 use ostler_agent_core::holder::Input;
 use ostler_agent_core::holder::lines::{Stream, stamp};
 use ostler_agent_core::holder::machine::Forked;
-use ostler_agent_core::holder::protocol::{Exit, LogCounters, Phase, ProcKey, Spawn};
-use ostler_agent_core::holder::state::ProcessRecord;
+use ostler_agent_core::holder::runs::Happened;
+use ostler_agent_core::holder::protocol::{Exit, LogCounters, ProcKey, Spawn};
 use rustix::process::{Signal, WaitOptions};
 
 use super::super::launch::{self, Launched, Told};
@@ -25,7 +24,6 @@ use super::{Shell, boottime_ms, unix_ms};
 const REAP_WAIT_MS: u64 = 1_000;
 
 /// Why an exit cannot be known.
-const ENDED_WHILE_REPLACED: &str = "ended while its holder was replaced";
 const NOT_TOLD: &str = "ended after its holder was replaced, and this kernel does not tell the code";
 const NOT_REAPED: &str = "ended after its holder was replaced, and was not reaped by its new parent";
 
@@ -38,7 +36,7 @@ impl Shell {
         let fifos = launch::fifo_paths(&self.ground.fifo_dir, key);
         let names = fifos.each_ref().map(|path| path.display().to_string());
         let live = Live {
-            root: Root { key, pid, start_time },
+            root: Root { key, run: None, pid, start_time },
             slot,
             pidfd: Some(pidfd),
             cgroup: cgroup.clone(),
@@ -61,50 +59,13 @@ impl Shell {
         Ok(Forked { key, pid, start_time, started_at: unix_ms(), cgroup, stdout, stderr, unenforced })
     }
 
-    /// Takes over an incarnation of a former holder.
-    pub(crate) fn adopt(&mut self, record: &ProcessRecord) {
-        let key = record.key;
-        let slot = self.new_slot(key);
-        let fifos = [PathBuf::from(&record.stdout), PathBuf::from(&record.stderr)];
-        let [stdout, stderr] = fifos.each_ref().map(|path| launch::open_fifo(path).ok());
-        let had_ended = record.phase == Phase::Leftovers;
-        let pidfd = if had_ended { None } else { proc_tree::open_verified(record.pid, record.start_time) };
-        let gone = !had_ended && pidfd.is_none();
-        let live = Live {
-            root: Root { key, pid: record.pid, start_time: record.start_time },
-            slot,
-            pidfd,
-            cgroup: record.cgroup.as_ref().map(PathBuf::from),
-            fifos,
-            stdout: Outlet::new(stdout, Stream::Stdout),
-            stderr: Outlet::new(stderr, Stream::Stderr),
-            target: LogTarget::new(&record.log, &record.namespace, &record.name),
-            counters: LogCounters::default(),
-            start: None,
-            ended: had_ended,
-        };
-        self.work.live.insert(key, live);
-        // What cannot be watched is still known to the core, which looks at it in its own time.
-        let watched =
-            self.watch(key).and_then(|()| match self.work.live.get(&key).and_then(|l| l.pidfd.as_ref()) {
-                Some(pidfd) => self.poll.add(pidfd, Source::Adopted(slot)),
-                None => Ok(()),
-            });
-        if gone || watched.is_err() {
-            self.main_ended(key, Exit::Unknown(ENDED_WHILE_REPLACED.to_owned()));
-        } else if record.phase == Phase::Starting {
-            // A child that still waited has lost the pipe it waits on and ends; every other one runs.
-            self.drive(Input::ProgramRuns(key));
-        }
-    }
-
-    fn new_slot(&mut self, key: ProcKey) -> u64 {
+    pub(super) fn new_slot(&mut self, key: ProcKey) -> u64 {
         self.work.next_slot += 1;
         self.work.slots.insert(self.work.next_slot, key);
         self.work.next_slot
     }
 
-    fn watch(&self, key: ProcKey) -> std::io::Result<()> {
+    pub(super) fn watch(&self, key: ProcKey) -> std::io::Result<()> {
         let Some(live) = self.work.live.get(&key) else { return Ok(()) };
         if let Some(fifo) = &live.stdout.fifo {
             self.poll.add(fifo, Source::Output(Stream::Stdout, live.slot))?;
@@ -166,6 +127,12 @@ impl Shell {
         let mut orphans = false;
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get();
+            if self.upgrade_checked(pid, status.as_raw()) {
+                continue;
+            }
+            if self.run_reaped(pid, status.as_raw()) {
+                continue;
+            }
             let key = self.work.pids.remove(&pid);
             let live = key.and_then(|key| self.work.live.get(&key)).filter(|live| live.root.pid == pid);
             let Some(live) = live else {
@@ -182,7 +149,7 @@ impl Shell {
         }
     }
 
-    fn main_ended(&mut self, key: ProcKey, exit: Exit) {
+    pub(super) fn main_ended(&mut self, key: ProcKey, exit: Exit) {
         let Some(live) = self.work.live.get_mut(&key) else { return };
         if std::mem::replace(&mut live.ended, true) {
             return;
@@ -195,6 +162,7 @@ impl Shell {
         self.work.unreaped.remove(&key);
         let oom = live.cgroup.as_deref().is_some_and(|path| cgroup::oom_kills(path) > 0);
         self.drive(Input::MainEnded { key, exit, oom, at: unix_ms() });
+        self.runs_on(Happened::IncarnationEnded(key));
     }
 
     /// The main process of a former holder has ended: whoever is its parent now reaps it, and then some kernels
@@ -314,7 +282,7 @@ fn corpse_status(root: Root) -> Option<i32> {
 }
 
 /// How a wait status reads.
-fn exit_of(status: i32) -> Exit {
+pub(in crate::holder) fn exit_of(status: i32) -> Exit {
     let pid = nix::unistd::Pid::from_raw(1);
     match WaitStatus::from_raw(pid, status) {
         Ok(WaitStatus::Exited(_, code)) => Exit::Code(code),

@@ -29,8 +29,8 @@ impl HolderCore {
             Request::AckExit(ack) => self.ack(caller, &ack, out),
             Request::StopAll(stop) => self.stop_all(now, caller, &stop, out),
             Request::Hello(_) => out.push(refuse(caller, RefusalCode::Invalid, "hello was said already")),
-            // Runs have a machine of their own, which the shell asks.
-            Request::Run(_) | Request::SignalRun(_) | Request::Unrecognised => {
+            // Runs have a machine of their own, which the shell asks; upgrades are its own affair.
+            Request::Run(_) | Request::SignalRun(_) | Request::Upgrade(_) | Request::Unrecognised => {
                 out.push(refuse(caller, RefusalCode::Unsupported, "this holder does not know that request"));
             }
         }
