@@ -39,7 +39,7 @@ pub struct Global {
     #[arg(short, long, global = true, env = "OSTLER_NAMESPACE", value_name = "NAMESPACE")]
     pub namespace: Option<String>,
     /// How long to go on asking while no controller answers
-    #[arg(long, global = true, value_name = "DURATION", value_parser = target::duration, default_value = "6s")]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = target::duration, default_value = "15s")]
     pub request_timeout: ostler_schemas::quantity::Dur,
     /// The answers that this program reads: not typed, but wanted wherever the rest is.
     #[arg(skip)]

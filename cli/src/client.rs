@@ -2,49 +2,43 @@
 //!
 //! A request goes to `api.<caller>.<verb>`; its answer is a stream of messages numbered from 1 and closed by header
 //! `Ostler-End` (DESIGN.md 3.10). Guarantees: a gap in the numbers is an error, never a shorter answer; silence is told
-//! apart into "no bus", "no controller" and "no answer"; a request that nobody took is repeated for a while, one that
-//! somebody may have taken is not. After a write this client reads no older state than its own write.
+//! apart into "no bus", "no controller" and "no answer"; a request that was not answered is sent again for a while, and
+//! takes effect once (see the module `asking`). After a write this client reads no older state than its own write.
 
+mod asking;
 pub mod attend;
 mod replies;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ostler_bus::store::Headers;
-use ostler_bus::topic::Outgoing;
 use ostler_bus::{EntropyRef, TopicRef};
 use ostler_schemas::codec::{self, Wire};
 use ostler_schemas::spec::ContentRef;
-use ostler_schemas::subject::{ApiSubject, Verb};
+use ostler_schemas::subject::Verb;
 use ostler_schemas::v1::api::{
     ApplyReply, ApplyRequest, BlobReply, BlobRequest, CHUNK, ChangeReply, ConfigOp, ConfigReply,
     ConfigRequest, DeleteReply, DeleteRequest, EventsRequest, GetRequest, ListPage, ListRequest, LogsRequest,
     NodeRequest, PutRequest, RolloutReply, RolloutRequest, ScaleRequest, VersionReply, WatchRequest,
 };
 use ostler_schemas::v1::status::View;
-use ostler_schemas::{Name, ObjectRef, Revision, headers};
+use ostler_schemas::{Name, ObjectRef, Revision};
 use serde_bytes::ByteBuf;
 
 pub use attend::Attendance;
 pub use replies::Replies;
 
-use crate::failure::{Failure, Unreachable};
+use crate::failure::Failure;
 
-/// How long a request that nobody took is repeated: a controller that was killed is back, or has been succeeded,
-/// within 4 s (DESIGN.md section 8).
-const PERSISTENCE: Duration = Duration::from_secs(6);
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(100);
-/// How long one answer may take: commits wait for synced replicas, and an apply may be large.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long one part of what is read from memory may take. A replica that hangs is passed by asking again.
-const READ_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a request is repeated that nobody answers: a controller that was killed is back, or has been succeeded,
+/// within 4 s; three servers of the bus elect a leader of a stream within 5 to 10 s (DESIGN.md section 8).
+pub const PERSISTENCE: Duration = Duration::from_secs(15);
 /// How long a watch may be silent: the server sends keep-alives well within it.
 const WATCH_PATIENCE: Duration = Duration::from_secs(20);
 /// Messages pass the bus up to 1 MiB; what is more is refused here with advice instead of by the bus without.
-const REQUEST_MAX: usize = 1_000_000;
+pub const REQUEST_MAX: usize = 1_000_000;
 
 /// A caller of the API.
 pub struct Client {
@@ -55,7 +49,13 @@ pub struct Client {
     persistence: Duration,
     entropy: EntropyRef,
     attendance: Attendance,
+    notice: Option<Notice>,
+    noticed: AtomicBool,
+    waiting: Mutex<asking::Waiting>,
 }
+
+/// Tells a person what takes long.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -71,7 +71,16 @@ impl Client {
     #[must_use]
     pub fn new(topic: TopicRef, caller: Name, servers: String, entropy: EntropyRef) -> Self {
         let (seen, attendance) = (AtomicU64::new(0), Attendance::default());
-        Self { topic, caller, servers, seen, persistence: PERSISTENCE, entropy, attendance }
+        let waiting = Mutex::new(asking::Waiting::Bus);
+        let (persistence, notice, noticed) = (PERSISTENCE, None, AtomicBool::new(false));
+        Self { topic, caller, servers, seen, persistence, entropy, attendance, notice, noticed, waiting }
+    }
+
+    /// Says what it waits for when an answer takes longer than people like.
+    #[must_use]
+    pub fn with_notice(mut self, notice: Notice) -> Self {
+        self.notice = Some(notice);
+        self
     }
 
     /// With the program's own attendance, which takes leave of all answers when the program ends.
@@ -81,7 +90,7 @@ impl Client {
         self
     }
 
-    /// With another time for which a request that nobody took is repeated.
+    /// With another time for which a request that nobody answers is repeated.
     #[must_use]
     pub fn with_persistence(mut self, persistence: Duration) -> Self {
         self.persistence = persistence;
@@ -93,9 +102,22 @@ impl Client {
     /// # Errors
     /// A refusal, or silence.
     pub async fn apply(&self, request: &ApplyRequest) -> Result<ApplyReply, Failure> {
-        let reply: ApplyReply = self.call(Verb::Apply, request).await?;
-        self.saw(reply.revision);
-        Ok(reply)
+        let parts = if request.dry_run {
+            self.ask(Verb::Apply, request).await?
+        } else {
+            self.order(Verb::Apply, request).await?
+        };
+        let mut whole: Option<ApplyReply> = None;
+        for body in parts {
+            let part: ApplyReply = decode(&body)?;
+            match &mut whole {
+                Some(whole) => whole.results.extend(part.results),
+                None => whole = Some(part),
+            }
+        }
+        let whole = whole.ok_or_else(empty)?;
+        self.saw(whole.revision);
+        Ok(whole)
     }
 
     /// `get`: one object.
@@ -112,8 +134,7 @@ impl Client {
     /// A refusal, or silence.
     pub async fn list(&self, request: &ListRequest) -> Result<ListPage, Failure> {
         let mut whole = ListPage { items: Vec::new(), revision: Revision(0), warnings: Vec::new() };
-        let mut replies = self.open(Verb::List, request).await?;
-        while let Some(body) = replies.next().await? {
+        for body in self.ask(Verb::List, request).await? {
             let page: ListPage = decode(&body)?;
             whole.items.extend(page.items);
             whole.revision = whole.revision.max(page.revision);
@@ -139,7 +160,7 @@ impl Client {
     /// # Errors
     /// A refusal, or silence.
     pub async fn delete(&self, request: &DeleteRequest) -> Result<DeleteReply, Failure> {
-        let reply: DeleteReply = self.call(Verb::Delete, request).await?;
+        let reply: DeleteReply = last(self.order(Verb::Delete, request).await?)?;
         self.saw(reply.revision);
         Ok(reply)
     }
@@ -169,7 +190,7 @@ impl Client {
     }
 
     async fn change<T: Wire>(&self, verb: Verb, request: &T) -> Result<ChangeReply, Failure> {
-        let reply: ChangeReply = self.call(verb, request).await?;
+        let reply: ChangeReply = last(self.order(verb, request).await?)?;
         self.saw(reply.revision);
         Ok(reply)
     }
@@ -188,9 +209,14 @@ impl Client {
     /// # Errors
     /// A refusal, or silence.
     pub async fn config(&self, request: &ConfigRequest) -> Result<Vec<ConfigReply>, Failure> {
-        let mut replies = self.open(Verb::Config, request).await?;
+        let bodies = match &request.op {
+            ConfigOp::Push(_) | ConfigOp::Rollback { .. } => self.order(Verb::Config, request).await?,
+            ConfigOp::Status { .. } | ConfigOp::History | ConfigOp::Content { .. } => {
+                self.ask(Verb::Config, request).await?
+            }
+        };
         let mut parts = Vec::new();
-        while let Some(body) = replies.next().await? {
+        for body in bodies {
             let part: ConfigReply = decode(&body)?;
             if let ConfigReply::Changed { revision, .. } = &part {
                 self.saw(*revision);
@@ -255,9 +281,7 @@ impl Client {
     /// # Errors
     /// Silence, mostly.
     pub async fn version(&self) -> Result<VersionReply, Failure> {
-        let mut replies = self.send(Verb::Get, Bytes::new()).await?;
-        let body = replies.only().await?;
-        decode(&body)
+        last(self.bare(Verb::Get).await?)
     }
 
     fn saw(&self, revision: Revision) {
@@ -265,105 +289,8 @@ impl Client {
     }
 
     async fn call<T: Wire, R: Wire>(&self, verb: Verb, request: &T) -> Result<R, Failure> {
-        let body = encode(request)?;
-        let deadline = tokio::time::Instant::now() + self.persistence;
-        loop {
-            let answer = match self.send(verb, body.clone()).await {
-                Ok(mut replies) => replies.only().await,
-                Err(failure) => Err(failure),
-            };
-            match answer {
-                Err(failure) if may_repeat(verb, &failure) && tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(failure) => return Err(failure),
-                Ok(body) => return decode(&body),
-            }
-        }
+        last(self.ask(verb, request).await?)
     }
-
-    async fn open<T: Wire>(&self, verb: Verb, request: &T) -> Result<Replies, Failure> {
-        let body = encode(request)?;
-        let deadline = tokio::time::Instant::now() + self.persistence;
-        loop {
-            let mut replies = self.send(verb, body.clone()).await?;
-            if verb == Verb::Logs {
-                // A quiet process is no silence of the server: nothing can be asked of the first part.
-                return Ok(replies);
-            }
-            match replies.peek().await {
-                Err(failure) if may_repeat(verb, &failure) && tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(failure) => return Err(failure),
-                Ok(()) => return Ok(replies),
-            }
-        }
-    }
-
-    /// Sends until somebody takes it, or patience ends.
-    async fn send(&self, verb: Verb, body: Bytes) -> Result<Replies, Failure> {
-        let subject = ApiSubject { caller: self.caller.clone(), verb, rest: None }.subject();
-        let mut head = Headers::new().with(headers::CONTENT_TYPE, headers::MSGPACK);
-        let seen = self.seen.load(Ordering::Relaxed);
-        if seen > 0 {
-            head.set(headers::MIN_REVISION, seen.to_string());
-        }
-        // An id of its own for each: the farewell to an answer that broke must not end the one that follows it.
-        let id = lasts(verb).then(|| self.entropy.txn());
-        if let Some(id) = id {
-            head.set(headers::TXN, id.to_string());
-        }
-        let deadline = tokio::time::Instant::now() + self.persistence;
-        loop {
-            let message = Outgoing::new(subject.clone(), body.clone()).with_headers(head.clone());
-            let stream =
-                self.topic.request_many(message).await.map_err(|error| self.no_bus(&error.reason))?;
-            let patience = if is_read(verb) { READ_PATIENCE } else { PATIENCE };
-            let mut replies = Replies::new(stream, self.place(&subject))
-                .with_patience(patience)
-                .asked(is_read(verb) || lasts(verb));
-            if !replies.nobody_listens().await {
-                return Ok(match id {
-                    Some(id) => replies.attended(self.attendance.attend(&self.topic, &self.caller, id)),
-                    None => replies,
-                });
-            }
-            if tokio::time::Instant::now() >= deadline {
-                return Err(self.no_controller(&subject));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-
-    fn place(&self, subject: &str) -> String {
-        let link = self.topic.link();
-        let state = link.borrow();
-        let server = state.server.as_ref().map(|s| format!(" (connected to {s})")).unwrap_or_default();
-        format!("{subject} through {}{server}", self.servers)
-    }
-
-    fn no_bus(&self, reason: &str) -> Failure {
-        Failure::Unreachable(Box::new(Unreachable {
-            what: format!("no connection to the bus: {reason}"),
-            tried: self.servers.clone(),
-            next: "see that nats-server runs and that the context names it: ostler context show".to_owned(),
-        }))
-    }
-
-    fn no_controller(&self, subject: &str) -> Failure {
-        Failure::Unreachable(Box::new(Unreachable {
-            what: "the bus answers, but no controller does".to_owned(),
-            tried: format!("{} for {}s", self.place(subject), self.persistence.as_secs()),
-            next: "see that an ostler-controller runs; the hosts go on with what they have meanwhile"
-                .to_owned(),
-        }))
-    }
-}
-
-/// Whether a verb changes nothing and is answered from memory.
-fn is_read(verb: Verb) -> bool {
-    matches!(verb, Verb::Get | Verb::List | Verb::Watch | Verb::Rollout)
 }
 
 /// Whether an answer may go on for as long as somebody reads it.
@@ -371,10 +298,12 @@ fn lasts(verb: Verb) -> bool {
     matches!(verb, Verb::Watch | Verb::Logs | Verb::Events)
 }
 
-/// Whether nothing can have come of the request: it was not carried out, or there is nothing to carry out.
-fn may_repeat(verb: Verb, failure: &Failure) -> bool {
-    let silence = matches!(failure, Failure::Unreachable(_));
-    failure.is_nothing_done() && (!silence || is_read(verb))
+fn last<R: Wire>(mut parts: Vec<Bytes>) -> Result<R, Failure> {
+    decode(&parts.pop().ok_or_else(empty)?)
+}
+
+fn empty() -> Failure {
+    Failure::message("the server closed its answer without saying anything")
 }
 
 fn unexpected() -> Failure {

@@ -1,5 +1,6 @@
 //! From a context to a caller of the API.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use ostler_bus::nats::{Bus, Config};
 use ostler_schemas::Namespace;
 
 use crate::args::Global;
-use crate::client::Client;
+use crate::client::{Client, Notice};
 use crate::context::{Context, Contexts};
 use crate::failure::{Failure, Unreachable};
 
 /// How long a first connection may take: a few attempts against servers that are just starting.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// A person who waits for longer wonders what for.
+const WONDERS: Duration = Duration::from_secs(2);
 
 /// A caller, and the namespace that it means by default.
 #[derive(Debug)]
@@ -61,7 +64,11 @@ pub async fn session(global: &Global) -> Result<Session, Failure> {
         .await
         .map_err(|error| Failure::local(&format!("context {name}"), causes(&error)))?;
     let patience = global.request_timeout.to_std().min(CONNECT_PATIENCE);
-    if !bus.connected(patience).await {
+    let notice: Option<Notice> = std::io::stderr().is_terminal().then(|| {
+        let say: Notice = Arc::new(|text: &str| eprintln!("{text}"));
+        say
+    });
+    if !connected(&bus, patience, notice.as_ref(), &servers).await {
         let state = bus.topic.link().borrow().clone();
         let why = state.last_error.map(|e| format!(" ({e})")).unwrap_or_default();
         return Err(Failure::Unreachable(Box::new(Unreachable {
@@ -73,10 +80,28 @@ pub async fn session(global: &Global) -> Result<Session, Failure> {
                     .to_owned(),
         })));
     }
-    let client = Client::new(bus.topic.clone(), context.user, servers, entropy)
+    let mut client = Client::new(bus.topic.clone(), context.user, servers, entropy)
         .with_persistence(global.request_timeout.to_std())
         .with_attendance(global.attendance.clone());
+    if let Some(notice) = notice {
+        client = client.with_notice(notice);
+    }
     Ok(Session { client, namespace, context: name, bus: Some(bus) })
+}
+
+/// Waits for the first connection; tells a person who waits for long what for.
+async fn connected(bus: &Bus, patience: Duration, notice: Option<&Notice>, servers: &str) -> bool {
+    let first = WONDERS.min(patience);
+    if bus.connected(first).await {
+        return true;
+    }
+    if patience <= first {
+        return false;
+    }
+    if let Some(notice) = notice {
+        notice(&format!("still waiting: for a connection to {servers}"));
+    }
+    bus.connected(patience - first).await
 }
 
 /// An error and what caused it, in one line.

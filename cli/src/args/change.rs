@@ -127,7 +127,7 @@ pub(super) const UNCORDON_EXAMPLE: &str = "Example:\n  ostler uncordon web-017";
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  ostler cordon web-017 --reason \"disk swap\"")]
 pub struct Cordon {
-    /// Nodes: NAME, node/NAME or the host's full name
+    /// Nodes: NAME, node/NAME, node NAME… or the host's full name
     #[arg(required = true, value_name = "NODE")]
     pub nodes: Vec<String>,
     /// Why, for the record
@@ -138,10 +138,10 @@ pub struct Cordon {
 /// Set labels (key=value) and remove them (key-)
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ostler label node web-001 rack=r7\n  ostler label node web-001 rack=r8 --overwrite\n  ostler label node/web-001 rack-"
+    after_help = "Examples:\n  ostler label node web-001 rack=r7\n  ostler label node web-001 web-002 rack=r8 --overwrite\n  ostler label node/web-001 deployment/web rack-"
 )]
 pub struct Label {
-    /// KIND/NAME or KIND NAME, then key=value… or key-…
+    /// KIND/NAME… or KIND NAME…, then key=value… or key-…
     #[arg(required = true, value_name = "KIND/NAME LABEL")]
     pub words: Vec<String>,
     /// Labels that have another value may be replaced
@@ -153,13 +153,13 @@ pub struct Label {
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   ostler taint node web-017 maintenance=disk-swap:NoSchedule
-  ostler taint node/web-017 maintenance-")]
+  ostler taint web-017 web-018 maintenance-")]
 pub struct Taint {
-    /// The node, then the taints.
+    /// The nodes, then the taints.
     #[arg(
         required = true,
         value_name = "NODE TAINT",
-        help = "NODE, then key[=value]:Effect… or key[:Effect]-…"
+        help = "Nodes (NAME, node/NAME or node NAME…), then key[=value]:Effect… or key[:Effect]-…"
     )]
     pub words: Vec<String>,
     /// Why, for the record

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use ostler_bus::topic::Message;
-use ostler_schemas::headers;
 use ostler_schemas::v1::api::ApiError;
+use ostler_schemas::{TxnId, headers};
 
 use super::attend::Attended;
 use crate::failure::{Failure, Unreachable};
@@ -25,8 +25,8 @@ pub struct Replies {
     ahead: Option<Message>,
     seen: u64,
     ended: bool,
-    /// Whether something may have been changed by what was sent.
-    changes: bool,
+    /// The transaction of what was sent, if it may change something.
+    changes: Option<TxnId>,
     /// Tells the answering side that this is read, for as long as it is.
     _attended: Option<Attended>,
     /// How many parts the answering side itself says were lost.
@@ -53,7 +53,7 @@ impl Replies {
             ahead: None,
             seen: 0,
             ended: false,
-            changes: true,
+            changes: None,
             _attended: None,
             lost: 0,
         }
@@ -66,10 +66,10 @@ impl Replies {
         self
     }
 
-    /// Whether what was sent is a question, which changes nothing.
+    /// What was sent may change something, in this transaction.
     #[must_use]
-    pub(super) fn asked(mut self, is: bool) -> Self {
-        self.changes = !is;
+    pub(super) fn changing(mut self, txn: Option<TxnId>) -> Self {
+        self.changes = txn;
         self
     }
 
@@ -135,18 +135,6 @@ impl Replies {
         Ok(None)
     }
 
-    /// The only body; the answer is read to its end.
-    ///
-    /// # Errors
-    /// As [`Replies::next`], and when there is none.
-    pub async fn only(&mut self) -> Result<Bytes, Failure> {
-        let mut last = None;
-        while let Some(body) = self.next().await? {
-            last = Some(body);
-        }
-        last.ok_or_else(|| Failure::message("the server closed its answer without saying anything"))
-    }
-
     fn count(&mut self, message: &Message) -> Result<(), Failure> {
         self.seen += 1;
         let number: Option<u64> = message.headers.get(headers::SEQ).and_then(|n| n.parse().ok());
@@ -180,20 +168,15 @@ impl Replies {
 
     fn silence(&self, what: &str) -> Failure {
         let next = match (self.seen, self.changes) {
-            (0, true) => {
-                "if this was a change, it may or may not have been made: look before you repeat it; \
-                 see also that your credentials are those of this caller"
-            }
-            (0, false) => {
-                "try again; if it stays so, see that the controllers are well and that your credentials are \
-                 those of this caller"
-            }
-            (_, _) => "try again",
+            (0, Some(txn)) => format!(
+                "it may or may not have been done (transaction {txn}): look before you repeat it; see also that \
+                 your credentials are those of this caller"
+            ),
+            (0, None) => "try again; if it stays so, see that the controllers are well and that your \
+                          credentials are those of this caller"
+                .to_owned(),
+            (_, _) => "try again".to_owned(),
         };
-        Failure::Unreachable(Box::new(Unreachable {
-            what: what.to_owned(),
-            tried: self.place.clone(),
-            next: next.to_owned(),
-        }))
+        Failure::Unreachable(Box::new(Unreachable { what: what.to_owned(), tried: self.place.clone(), next }))
     }
 }

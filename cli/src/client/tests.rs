@@ -1,15 +1,15 @@
 //! The protocol of answers, against a scripted bus.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use ostler_bus::Topic;
-use ostler_bus::topic::{LinkState, Message, RequestError, ServiceSpec, TopicError};
-use ostler_schemas::Namespace;
+use ostler_bus::store::Headers;
+use ostler_bus::topic::{LinkState, Message, Outgoing, RequestError, ServiceSpec, TopicError};
 use ostler_schemas::v1::api::{ApiError, ApiErrorCode};
+use ostler_schemas::{Namespace, headers};
 use tokio::sync::watch;
 
 use super::*;
@@ -75,15 +75,11 @@ impl Topic for Scripted {
     }
 }
 
-pub(crate) fn client(scripts: Vec<Vec<Message>>) -> (std::sync::Arc<Scripted>, Client) {
+pub(crate) fn client(scripts: Vec<Vec<Message>>) -> (Arc<Scripted>, Client) {
     let (link, _) = watch::channel(LinkState { connected: true, ..LinkState::default() });
-    let topic = std::sync::Arc::new(Scripted {
-        scripts,
-        next: AtomicUsize::new(0),
-        heard: Mutex::new(Vec::new()),
-        link,
-    });
-    let entropy = std::sync::Arc::new(ostler_bus::entropy::SeededEntropy::from_number(1));
+    let topic =
+        Arc::new(Scripted { scripts, next: AtomicUsize::new(0), heard: Mutex::new(Vec::new()), link });
+    let entropy = Arc::new(ostler_bus::entropy::SeededEntropy::from_number(1));
     let caller = "anna".parse().expect("a name");
     let client = Client::new(topic.clone(), caller, "tls://x:4222".to_owned(), entropy);
     (topic, client)
@@ -165,8 +161,14 @@ async fn no_controller_and_no_answer_are_told_apart() {
     let failure = client.delete(&delete_web()).await.expect_err("silence");
     assert_eq!(failure.exit_code(), 4);
     assert!(failure.to_string().contains("no answer within"), "{failure}");
-    // Somebody may have taken it, so it was sent once.
-    assert_eq!(topic.heard.lock().expect("not poisoned").len(), 1);
+    assert!(failure.text().is_some_and(|text| text.contains("(transaction ")), "{failure:?}");
+    // Somebody may have taken it: every copy bears the same id, and all but the first say that they are copies.
+    let heard = topic.heard.lock().expect("not poisoned").clone();
+    assert!(heard.len() >= 3, "{}", heard.len());
+    let ids: std::collections::BTreeSet<_> = heard.iter().map(|m| m.headers.get(headers::TXN)).collect();
+    assert!(ids.len() == 1 && !ids.contains(&None), "{ids:?}");
+    let again: Vec<bool> = heard.iter().map(|m| m.headers.get(headers::RESEND).is_some()).collect();
+    assert!(!again[0] && again[1..].iter().all(|is| *is), "{again:?}");
     // A question may be asked again: another replica answers it.
     let answer = vec![part(1, Some("ok"), page(9, None))];
     let (_, client) = self::client(vec![Vec::new(), answer]);

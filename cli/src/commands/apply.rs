@@ -1,20 +1,27 @@
 //! `apply`: check here, send contents ahead, then everything in one request.
 
-use ostler_schemas::manifest::to_yaml;
-use ostler_schemas::v1::api::{ApplyOutcome, ApplyReply, ApplyRequest, ApplyResult, content_ref};
+use ostler_schemas::codec::{self, EncodeError};
+use ostler_schemas::manifest::{Refusal, to_yaml};
+use ostler_schemas::v1::api::{
+    ApplyOutcome, ApplyReply, ApplyRequest, ApplyResult, ManifestDocuments, content_ref,
+};
 use ostler_schemas::{Namespace, Revision};
 use serde_json::{Value, json};
 
 use super::converge::{Goals, wait_for};
 use crate::args::Global;
 use crate::args::change::Apply;
-use crate::client::Client;
+use crate::client::{Client, REQUEST_MAX};
 use crate::connect::{Session, namespace, session};
 use crate::context::Contexts;
 use crate::failure::Failure;
 use crate::manifests::{self, Manifests};
 use crate::out::Out;
 use crate::render::form::{self, Form, pretty};
+
+/// What a document takes in a request beside its tree: names of fields, a file's name, a content's hash. Generous: what
+/// is near the limit goes ahead too.
+const DOCUMENT_EXTRA: usize = 1_000;
 
 /// How a request asks.
 #[derive(Debug, Clone, Default)]
@@ -104,13 +111,35 @@ pub async fn send(
         dry_run: manner.dry_run,
         reason: manner.reason.clone(),
     };
+    let request = fitting(client, request).await?;
     client.apply(&request).await.map_err(|failure| match failure {
         // The server counts nothing; here it is known how many documents there were.
-        Failure::Refused(refusal) => {
-            Failure::Refused(ostler_schemas::manifest::Refusal { documents, ..refusal })
-        }
+        Failure::Refused(refusal) => Failure::Refused(Refusal { documents, ..refusal }),
         other => other,
     })
+}
+
+/// The request as it fits into a message: where it does not, its documents go ahead of it.
+async fn fitting(client: &Client, request: ApplyRequest) -> Result<ApplyRequest, Failure> {
+    let size: usize = request.documents.iter().map(|d| d.tree.len() + DOCUMENT_EXTRA).sum();
+    let reason = request.reason.as_ref().map_or(0, String::len);
+    if size + reason <= REQUEST_MAX {
+        return Ok(request);
+    }
+    let whole = ManifestDocuments { documents: request.documents };
+    let bytes = match codec::encode(&whole) {
+        Ok(bytes) => bytes,
+        Err(EncodeError::TooLarge { found, .. }) => {
+            let refusal = ManifestDocuments::too_large(found as u64);
+            return Err(Failure::Refused(Refusal { documents: whole.documents.len(), ..refusal }));
+        }
+        Err(error @ EncodeError::Shape { .. }) => {
+            return Err(Failure::local("cannot send the manifests", error));
+        }
+    };
+    let content = content_ref(&bytes);
+    client.blob(content, &bytes).await?;
+    Ok(ApplyRequest { documents: Vec::new(), content: Some(content), ..request })
 }
 
 fn goals(reply: &ApplyReply) -> Goals {

@@ -34,27 +34,51 @@ pub async fn scale(session: &Session, args: &args::Scale, out: &mut Out) -> Resu
 /// # Errors
 /// Whatever keeps it from ending well.
 pub async fn cordon(session: &Session, args: &args::Cordon, on: bool, out: &mut Out) -> Result<(), Failure> {
-    let nodes = node_names(&args.nodes)?;
-    for node in nodes {
+    let mut several = Several::default();
+    for node in node_names(&args.nodes)? {
         let change = if on { NodeChange::Cordon } else { NodeChange::Uncordon };
-        let reply = session.client.node(&NodeRequest { node, change, reason: args.reason.clone() }).await?;
+        let request = NodeRequest { node, change, reason: args.reason.clone() };
         let word = if on { "cordoned" } else { "uncordoned" };
-        tell(&reply, word, &format!("already {word}"), out)?;
+        match session.client.node(&request).await {
+            Ok(reply) => tell(&reply, word, &format!("already {word}"), out)?,
+            Err(failure) => several.failed(failure, out),
+        }
     }
-    Ok(())
+    several.end()
 }
 
-/// `NAME`, `node/NAME` or `node NAME`.
+/// The first failure of several changes, told at the end; the others when they are met. One that fails keeps no other
+/// from being made.
+#[derive(Default)]
+struct Several(Option<Failure>);
+
+impl Several {
+    fn failed(&mut self, failure: Failure, out: &mut Out) {
+        if let (Some(text), Some(_)) = (failure.text(), &self.0) {
+            out.say(&text);
+        }
+        self.0.get_or_insert(failure);
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+/// `NAME…`, `node/NAME…`, `node NAME…`, and mixtures of the first two.
 fn node_names(words: &[String]) -> Result<Vec<String>, Failure> {
     let words = match words {
         [first, rest @ ..] if !rest.is_empty() && Kind::by_any_name(first) == Some(Kind::Node) => rest,
         _ => words,
     };
-    target::targets(words, Some(Kind::Node))?
-        .into_iter()
-        .map(|t| match (t.kind, t.name) {
-            (Kind::Node, Some(name)) => Ok(name),
-            (kind, _) => Err(Failure::message(format!("{} is no node: name nodes", kind.lower()))),
+    words
+        .iter()
+        .map(|word| match word.split_once('/') {
+            None => Ok(word.clone()),
+            Some((left, name)) => match target::kind(left)? {
+                Kind::Node => Ok(name.to_owned()),
+                kind => Err(Failure::message(format!("{}/{name} is no node: name nodes", kind.lower()))),
+            },
         })
         .collect()
 }
@@ -70,15 +94,24 @@ fn tell(reply: &ChangeReply, changed: &str, unchanged: &str, out: &mut Out) -> R
     }
 }
 
-/// Splits `KIND/NAME change…` or `KIND NAME change…`.
-fn object_and_changes(words: &[String]) -> Result<(Kind, String, &[String]), Failure> {
-    let usage = || Failure::message("write KIND/NAME or KIND NAME, and then what to change");
-    let taken = if words.first().is_some_and(|word| word.contains('/')) { 1 } else { 2 };
-    if words.len() <= taken {
+/// The words before the first that is a change; names have none of its marks.
+fn split_changes<'a>(words: &'a [String], is_change: impl Fn(&str) -> bool) -> (&'a [String], &'a [String]) {
+    let at = words.iter().position(|word| is_change(word)).unwrap_or(words.len());
+    words.split_at(at)
+}
+
+/// `KIND/NAME… LABEL…` or `KIND NAME… LABEL…`.
+fn objects_and_labels(words: &[String]) -> Result<(Vec<(Kind, String)>, &[String]), Failure> {
+    let usage = || {
+        Failure::message("write KIND/NAME or KIND NAME, and then labels: key=value, or key- to remove one")
+    };
+    let (objects, changes) = split_changes(words, |word| word.contains('=') || word.ends_with('-'));
+    if objects.is_empty() || changes.is_empty() {
         return Err(usage());
     }
-    let (kind, name) = target::one(&words[..taken], None)?;
-    Ok((kind, name, &words[taken..]))
+    let targets = target::targets(objects, None)?;
+    let named: Option<Vec<_>> = targets.into_iter().map(|t| Some((t.kind, t.name?))).collect();
+    Ok((named.ok_or_else(usage)?, changes))
 }
 
 /// `label`.
@@ -86,7 +119,7 @@ fn object_and_changes(words: &[String]) -> Result<(Kind, String, &[String]), Fai
 /// # Errors
 /// Whatever keeps it from ending well.
 pub async fn label(session: &Session, args: &args::Label, out: &mut Out) -> Result<(), Failure> {
-    let (kind, name, changes) = object_and_changes(&args.words)?;
+    let (objects, changes) = objects_and_labels(&args.words)?;
     let mut labels = BTreeMap::new();
     for change in changes {
         let (key, value) = match (change.split_once('='), change.strip_suffix('-')) {
@@ -100,9 +133,19 @@ pub async fn label(session: &Session, args: &args::Label, out: &mut Out) -> Resu
         };
         labels.insert(key.to_owned(), value);
     }
-    let object = get::resolve(session, kind, &name).await?;
-    let reply = session.client.put(&PutRequest { object, labels, overwrite: args.overwrite }).await?;
-    tell(&reply, "labeled", "unchanged", out)
+    let mut several = Several::default();
+    for (kind, name) in objects {
+        let reply = async {
+            let object = get::resolve(session, kind, &name).await?;
+            let (labels, overwrite) = (labels.clone(), args.overwrite);
+            session.client.put(&PutRequest { object, labels, overwrite }).await
+        };
+        match reply.await {
+            Ok(reply) => tell(&reply, "labelled", "unchanged", out)?,
+            Err(failure) => several.failed(failure, out),
+        }
+    }
+    several.end()
 }
 
 /// `taint`.
@@ -110,7 +153,7 @@ pub async fn label(session: &Session, args: &args::Label, out: &mut Out) -> Resu
 /// # Errors
 /// Whatever keeps it from ending well.
 pub async fn taint(session: &Session, args: &args::Taint, out: &mut Out) -> Result<(), Failure> {
-    let (node, changes) = node_and_changes(&args.words)?;
+    let (nodes, changes) = nodes_and_taints(&args.words)?;
     let (mut set, mut remove) = (Vec::new(), Vec::new());
     for change in changes {
         match change.strip_suffix('-') {
@@ -124,28 +167,28 @@ pub async fn taint(session: &Session, args: &args::Taint, out: &mut Out) -> Resu
             None => set.push(parse_taint(change)?),
         }
     }
-    let change = NodeChange::Taint { set, remove };
-    let reply = session.client.node(&NodeRequest { node, change, reason: args.reason.clone() }).await?;
-    tell(&reply, "tainted", "unchanged", out)
+    let mut several = Several::default();
+    for node in nodes {
+        let change = NodeChange::Taint { set: set.clone(), remove: remove.clone() };
+        match session.client.node(&NodeRequest { node, change, reason: args.reason.clone() }).await {
+            Ok(reply) => tell(&reply, "tainted", "unchanged", out)?,
+            Err(failure) => several.failed(failure, out),
+        }
+    }
+    several.end()
 }
 
-/// `node NAME …`, `node/NAME …` or `NAME …`: a taint always has a `:` or ends in `-`.
-fn node_and_changes(words: &[String]) -> Result<(String, &[String]), Failure> {
-    let usage = || Failure::message("write NODE and then taints: key=value:Effect, or key- to remove one");
-    let (first, rest) = words.split_first().ok_or_else(usage)?;
-    if let Some((kind, name)) = first.split_once('/') {
-        if target::kind(kind)? != Kind::Node || rest.is_empty() {
-            return Err(usage());
-        }
-        return Ok((name.to_owned(), rest));
+/// Nodes as [`node_names`] takes them, and then taints: these always have a `:`, a `=` or end in `-`.
+fn nodes_and_taints(words: &[String]) -> Result<(Vec<String>, &[String]), Failure> {
+    let is_taint = |word: &str| word.contains([':', '=']) || word.ends_with('-');
+    let (nodes, changes) = split_changes(words, is_taint);
+    if nodes.is_empty() || changes.is_empty() {
+        return Err(Failure::message(
+            "write NODE and then taints: key=value:Effect (NoSchedule, PreferNoSchedule, NoExecute), or key- to \
+             remove one",
+        ));
     }
-    match rest.split_first() {
-        Some((name, changes)) if Kind::by_any_name(first) == Some(Kind::Node) && !changes.is_empty() => {
-            Ok((name.clone(), changes))
-        }
-        Some(_) => Ok((first.clone(), rest)),
-        None => Err(usage()),
-    }
+    Ok((node_names(nodes)?, changes))
 }
 
 fn parse_taint(text: &str) -> Result<Taint, Failure> {
@@ -185,12 +228,31 @@ mod tests {
     fn nodes_are_named_in_three_ways() {
         for text in ["node web-017 a=b:NoSchedule", "node/web-017 a=b:NoSchedule", "web-017 a=b:NoSchedule"] {
             let words = words(text);
-            let (node, changes) = node_and_changes(&words).expect("parses");
-            assert_eq!((node.as_str(), changes), ("web-017", &words[words.len() - 1..]));
+            let (nodes, changes) = nodes_and_taints(&words).expect("parses");
+            assert_eq!((nodes[0].as_str(), changes), ("web-017", &words[words.len() - 1..]));
         }
-        assert!(node_and_changes(&words("web-017")).is_err());
+        let several = words("a node/b no/c gpu- disk=old:NoExecute");
+        let (nodes, changes) = nodes_and_taints(&several).expect("parses");
+        assert_eq!((nodes, changes), (words("a b c"), &several[3..]));
+        assert!(nodes_and_taints(&words("web-017")).is_err());
+        assert!(nodes_and_taints(&words("gpu-")).is_err());
+        assert_eq!(node_names(&words("a node/b")).expect("parses"), ["a", "b"]);
+        assert!(node_names(&words("deploy/web")).is_err());
         assert_eq!(node_names(&words("node a b")).expect("parses"), ["a", "b"]);
         assert_eq!(node_names(&words("node/a no/b")).expect("parses"), ["a", "b"]);
+    }
+
+    #[test]
+    fn labels_are_for_one_or_several() {
+        let line = words("deploy/web cf/app tier=front old-");
+        let (objects, changes) = objects_and_labels(&line).expect("parses");
+        assert_eq!(objects, [(Kind::Deployment, "web".to_owned()), (Kind::ConfigFile, "app".to_owned())]);
+        assert_eq!(changes, &line[2..]);
+        let line = words("nodes a b rack=r7");
+        assert_eq!(objects_and_labels(&line).expect("parses").0.len(), 2);
+        for bad in ["node a", "rack=r7", "node rack=r7", "a rack=r7"] {
+            assert!(objects_and_labels(&words(bad)).is_err(), "{bad}");
+        }
     }
 
     #[test]

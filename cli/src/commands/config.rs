@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ostler_schemas::manifest::MAX_CONTENT;
 use ostler_schemas::quantity::Dur;
 use ostler_schemas::spec::Spec;
 use ostler_schemas::v1::api::{
@@ -79,6 +80,14 @@ async fn push(global: &Global, args: &Push, out: &mut Out) -> Result<(), Failure
     }
     let Some(source) = &args.file else { return Err(Failure::message("--file is missing")) };
     let bytes = read(source)?;
+    if bytes.len() > MAX_CONTENT {
+        // Told here, before megabytes of it are sent for nothing.
+        let (is, limit) = (bytes.len(), MAX_CONTENT);
+        return Err(Failure::message(format!(
+            "{} is {is} bytes, the limit of a file's content is {limit} (8Mi)",
+            source.display()
+        )));
+    }
     let session = session(global).await?;
     let object = file(&args.name, &session.namespace)?;
     let content = content_ref(&bytes);
