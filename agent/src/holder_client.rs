@@ -17,7 +17,7 @@ use std::time::Duration;
 use ostler_agent_core::holder::frame::{self, FrameBuffer, FrameError};
 use ostler_agent_core::holder::protocol::{
     AckExit, Call, Event, ExitRecord, Hello, List, Message, PROTOCOL, ProcKey, ProcessInfo, Refusal, Reply,
-    Request, Rlimit, SetRlimit, Signal, Spawn, Spawned, Stop, StopAll, Welcome,
+    Request, Rlimit, SetLimits, SetRlimit, Signal, Spawn, Spawned, Stop, StopAll, Welcome,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -193,6 +193,14 @@ impl HolderClient {
     /// When it has ended or a limit is above what the holder may give.
     pub async fn set_rlimit(&self, key: ProcKey, limits: Vec<Rlimit>) -> Result<(), HolderError> {
         self.do_it(Request::SetRlimit(SetRlimit { key, limits }), CALL_LIMIT).await
+    }
+
+    /// Changes everything that can be changed while a process runs.
+    ///
+    /// # Errors
+    /// When it has ended or a limit is one that this host does not take; `unsupported` by an older holder.
+    pub async fn set_limits(&self, set: SetLimits) -> Result<(), HolderError> {
+        self.do_it(Request::SetLimits(Box::new(set)), CALL_LIMIT).await
     }
 
     /// Says that an exit is safe elsewhere. Harmless to repeat.

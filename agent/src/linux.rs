@@ -1,8 +1,12 @@
 //! The real host: processes through the holder, files through the kernel, facts from it, the ledger on disk.
 
+mod env_files;
 mod exec;
+mod artifacts;
 mod facts;
+mod features;
 mod files;
+mod folders;
 mod host;
 mod ledger;
 mod log;
@@ -13,6 +17,7 @@ mod watch;
 
 pub use facts::{FactsConfig, LinuxFacts};
 pub use files::LinuxFiles;
+pub use folders::OwnFolders;
 pub use host::LinuxHost;
 pub use ledger::FileLedger;
 pub use log::ProcessLog;

@@ -11,14 +11,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use ostler_agent_core::artifacts::Preparing;
 use ostler_agent_core::environment::UserFacts;
 use ostler_agent_core::file::{Observed, Owner, Step, StepError};
-use ostler_agent_core::holder::protocol::{Limits, ProcKey, RunAs};
+use ostler_agent_core::confine::Preparation;
+use ostler_agent_core::holder::protocol::{Isolation, Limits, PrivateTmp, ProcKey, Rlimit, RunAs};
 use ostler_agent_core::pressure::Readings;
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_agent_core::usage::{HostLook, Watched};
-use ostler_schemas::quantity::{Rlimit, Signal};
+use ostler_schemas::spec::Artifact;
+use ostler_schemas::quantity::Signal;
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::report::Facts;
 use ostler_schemas::{Name, Namespace, Sha256, Uid};
@@ -30,6 +33,8 @@ pub type HostRef = Arc<dyn Host>;
 pub type FilesRef = Arc<dyn Files>;
 /// A shared ledger store.
 pub type LedgerRef = Arc<dyn LedgerStore>;
+/// A shared cache of artifacts.
+pub type ArtifactsRef = Arc<dyn Artifacts>;
 /// A shared source of facts.
 pub type FactsRef = Arc<dyn FactsSource>;
 
@@ -45,8 +50,10 @@ pub struct HostInfo {
     pub version: String,
     /// The present boot, as the holder sees it.
     pub boot: String,
-    /// Limits that cannot be enforced here: `cpu`, `memory`.
+    /// What cannot be enforced or done here, for people.
     pub unenforced: Vec<String>,
+    /// What it can do for processes, by the names that templates ask for.
+    pub features: Vec<String>,
 }
 
 /// A connection to the holder.
@@ -118,14 +125,33 @@ pub struct HostSpawn {
     pub cwd: String,
     /// Whom it runs as; none means as the holder.
     pub user: Option<RunAs>,
-    /// Limit of open files.
-    pub nofile: Rlimit,
+    /// Permission bits taken away from files that it makes.
+    pub umask: u32,
+    /// Resource limits of its main process; the others are the host's.
+    pub rlimits: Vec<Rlimit>,
     /// Limits of the whole tree.
     pub limits: Limits,
+    /// How readily it is killed when the host's memory is short.
+    pub oom_score_adjust: i32,
+    /// Whether exec may gain privileges.
+    pub allow_new_privileges: bool,
+    /// What it sees of its host and may do on it.
+    pub isolation: Isolation,
     /// How a stop asks it to end when the stop does not say.
     pub stop_signal: Signal,
     /// How long such a stop waits.
     pub grace_ms: u64,
+}
+
+/// What was made ready for a start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// What environment files say, in order.
+    pub variables: Vec<(String, String)>,
+    /// Its own `/tmp`.
+    pub private_tmp: Option<PrivateTmp>,
+    /// Paths that it may not write to, without links in them.
+    pub read_only_paths: Vec<String>,
 }
 
 /// A start that came to nothing, or whose outcome is not known.
@@ -248,8 +274,24 @@ pub trait Host: Send + Sync + 'static {
     fn spawn(&self, spawn: HostSpawn) -> BoxFuture<'_, Result<HostProcess, SpawnError>>;
     /// Stops one: the signal, then SIGKILL after the grace.
     fn stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> BoxFuture<'_, Result<(), HostError>>;
-    /// Changes the limit of open files of one.
-    fn adjust(&self, key: ProcKey, nofile: Rlimit) -> BoxFuture<'_, Result<(), HostError>>;
+    /// Changes what can be changed while it runs: limits of the tree, of which those that are not given are lifted,
+    /// and resource limits of the main process. What this host cannot enforce is left out.
+    fn adjust(
+        &self,
+        key: ProcKey,
+        limits: Limits,
+        rlimits: Vec<Rlimit>,
+    ) -> BoxFuture<'_, Result<(), HostError>>;
+    /// Makes ready what a start needs besides the holder: folders, and what environment files say. Again before each
+    /// start; what is there already stays. An error is in words for people.
+    fn prepare(
+        &self,
+        preparation: Preparation,
+        user: HostUser,
+    ) -> BoxFuture<'_, Result<Prepared, String>>;
+    /// Removes what only lived for processes that will not be started again: their own `/tmp` and runtime folders.
+    /// Those of all but `known`; best effort, and again at the next chance.
+    fn tidy(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, ()>;
     /// Runs a command to its end, without input. An error means that it did not start, with the reason in words. It
     /// is killed when the future is dropped.
     fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>>;
@@ -306,6 +348,14 @@ pub trait LedgerStore: Send + Sync + 'static {
     fn get(&self, hash: Sha256) -> BoxFuture<'_, Option<Bytes>>;
     /// Removes what is not among these.
     fn retain(&self, used: BTreeSet<Sha256>) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// Files that processes are started from.
+pub trait Artifacts: Send + Sync + 'static {
+    /// Makes a set ready. Tells how far it is, and ends after it is ready or has failed; given up when dropped.
+    fn prepare(&self, artifacts: Vec<Artifact>) -> BoxStream<'static, Preparing>;
+    /// The ids of the sets in use: of what else is there, some may be removed.
+    fn retain(&self, in_use: BTreeSet<Sha256>);
 }
 
 /// What a host is, and how busy.

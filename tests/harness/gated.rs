@@ -10,16 +10,17 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use ostler_agent::ports::{
     Files, Host, HostConnection, HostError, HostListing, HostRun, HostSession, HostSpawn, HostUser,
-    LedgerStore, LogPiece, LogPlace, RunOutcome, Screen, SpawnError,
+    LedgerStore, LogPiece, LogPlace, Prepared, RunOutcome, Screen, SpawnError,
 };
 use ostler_agent::sim::{SimFiles, SimHost, SimLedger};
 use ostler_agent_core::file::{Observed, Step, StepError};
-use ostler_agent_core::holder::protocol::ProcKey;
+use ostler_agent_core::confine::Preparation;
+use ostler_agent_core::holder::protocol::{Limits, ProcKey, Rlimit};
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::HostProcess;
 use ostler_bus::sim_clock::Gate;
-use ostler_schemas::quantity::{Rlimit, Signal};
-use ostler_schemas::{Name, Namespace, NodeName, Sha256};
+use ostler_schemas::quantity::Signal;
+use ostler_schemas::{Name, Namespace, NodeName, Sha256, Uid};
 
 use crate::checks::files::FileWatch;
 
@@ -73,8 +74,25 @@ impl Host for GatedHost {
         through(&self.gate, async move { self.inner.stop(key, signal, grace_ms).await }).boxed()
     }
 
-    fn adjust(&self, key: ProcKey, nofile: Rlimit) -> BoxFuture<'_, Result<(), HostError>> {
-        through(&self.gate, async move { self.inner.adjust(key, nofile).await }).boxed()
+    fn adjust(
+        &self,
+        key: ProcKey,
+        limits: Limits,
+        rlimits: Vec<Rlimit>,
+    ) -> BoxFuture<'_, Result<(), HostError>> {
+        through(&self.gate, async move { self.inner.adjust(key, limits, rlimits).await }).boxed()
+    }
+
+    fn prepare(
+        &self,
+        preparation: Preparation,
+        user: HostUser,
+    ) -> BoxFuture<'_, Result<Prepared, String>> {
+        through(&self.gate, async move { self.inner.prepare(preparation, user).await }).boxed()
+    }
+
+    fn tidy(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
+        through(&self.gate, async move { self.inner.tidy(known).await }).boxed()
     }
 
     fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>> {

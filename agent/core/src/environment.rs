@@ -1,4 +1,9 @@
 //! The words and variables that a process starts with. Nothing is inherited from the agent.
+//!
+//! Of several values of one variable the last holds: what Ostler gives, then folders (`STATE_DIRECTORY` …), then `env`
+//! of the template, then its environment files, as systemd's `EnvironmentFile=` goes before `Environment=`.
+
+pub mod file;
 
 use std::collections::BTreeMap;
 
@@ -66,6 +71,18 @@ pub struct Words {
     pub argv: Vec<String>,
     /// The whole environment, in order; a later variable of the same name has replaced the earlier one.
     pub env: Vec<(String, String)>,
+}
+
+impl Words {
+    /// With the variables of environment files, which win over those of the template. The command does not see them:
+    /// it was refused if it referred to one.
+    #[must_use]
+    pub fn with_files(mut self, variables: &[(String, String)]) -> Self {
+        for (name, value) in variables {
+            set(&mut self.env, name, value.clone());
+        }
+        self
+    }
 }
 
 /// Why words cannot be made. Admission refuses most of these; a node can meet them when facts are missing.
@@ -144,6 +161,8 @@ fn given(s: &Surroundings<'_>) -> Vec<(String, String)> {
         ("OSTLER_ROOT".to_owned(), s.facts.root.clone()),
         ("OSTLER_EPOCH".to_owned(), s.token.to_string()),
     ];
+    let folders = crate::confine::folder_variables(s.template, &s.facts.root);
+    vars.extend(folders.into_iter().map(|(name, paths)| (name.to_owned(), paths)));
     for port in &s.template.ports {
         if let Some(number) = crate::probe::port_number(&port.name, s.template, s.ports) {
             vars.push((port_variable(&port.name), number.to_string()));

@@ -4,10 +4,14 @@
 //! * [`mod@unit`]: the life of one process.
 //! * [`mod@file`]: the life of one managed file.
 //! * [`needs`], [`environment`], [`probe`]: what a process waits for, starts with, and how its readiness is judged.
+//! * [`confine`]: by what the host confines it.
+//! * [`artifacts`]: the files that it is started from.
 //! * [`ledger`]: what survives the agent; [`report`]: what the node says of itself.
 //! * [`usage`], [`pressure`]: what is taken of the host, and when it is too much.
 //! * [`holder`]: the holder's own decisions and its protocol.
 
+pub mod artifacts;
+pub mod confine;
 pub mod documents;
 pub mod environment;
 pub mod file;

@@ -25,7 +25,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ostler_schemas::quantity::{Rlimit, Signal};
+use ostler_schemas::quantity::Signal;
 use ostler_schemas::spec::{ProcessTemplate, Restart};
 use ostler_schemas::time::{Mono, Now, Timestamp};
 use ostler_schemas::v1::epoch::Token;
@@ -253,8 +253,8 @@ pub enum Effect {
     Adjust {
         /// Which.
         incarnation: u64,
-        /// Its limit of open files.
-        nofile: Rlimit,
+        /// What it should be like.
+        template: Arc<ProcessTemplate>,
     },
     /// Tell the story.
     Tell(Reason, String),

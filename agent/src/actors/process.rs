@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ostler_agent_core::environment::{Surroundings, words};
-use ostler_agent_core::holder::protocol::{Limits, ProcKey, RunAs};
+use ostler_agent_core::confine::{self, Preparation};
+use ostler_agent_core::holder::protocol::{Isolation, ProcKey, RunAs};
 use ostler_agent_core::ledger::Change;
 use ostler_agent_core::probe::{Prober, question};
 use ostler_agent_core::unit::{Effect, Event, Start, StartFailure, Unit, UnitRecord};
@@ -168,10 +169,10 @@ impl State {
                         }
                     });
                 }
-                Effect::Adjust { incarnation, nofile } => {
+                Effect::Adjust { incarnation, template } => {
                     let (host, key) = (self.context.deps.host.clone(), self.key(incarnation));
                     self.errand(async move {
-                        if let Err(error) = host.adjust(key, nofile).await {
+                        if let Err(error) = host.adjust(key, confine::limits(&template), confine::rlimits(&template)).await {
                             tracing::warn!(%key, %error, "a limit could not be changed in place");
                         }
                     });
@@ -333,7 +334,9 @@ async fn prepare(context: &Shared, who: &Who, start: &Start) -> Result<HostSpawn
         user: &user.facts,
     })
     .map_err(|error| failed(error.to_string()))?;
-    let limits = template.resources.limits;
+    let preparation = Preparation::of(who.uid, &template);
+    let prepared = context.deps.host.prepare(preparation, user.clone()).await.map_err(failed)?;
+    let words = words.with_files(&prepared.variables);
     Ok(HostSpawn {
         key: ProcKey { uid: who.uid, incarnation: start.incarnation },
         namespace,
@@ -342,11 +345,16 @@ async fn prepare(context: &Shared, who: &Who, start: &Start) -> Result<HostSpawn
         env: words.env,
         cwd: template.working_directory.clone(),
         user: run_as(&user),
-        nofile: template.limit_nofile,
-        limits: Limits {
-            memory_max: limits.memory.map(|m| m.as_bytes()),
-            cpu_millis: limits.cpu.map(|c| c.as_millis()),
-            tasks_max: None,
+        umask: template.umask.bits(),
+        rlimits: confine::rlimits(&template),
+        limits: confine::limits(&template),
+        oom_score_adjust: template.oom_score_adjust,
+        allow_new_privileges: !template.no_new_privileges,
+        isolation: Isolation {
+            nice: template.nice,
+            capabilities: confine::capabilities(&template, user.owner.uid, user.is_self),
+            private_tmp: prepared.private_tmp,
+            read_only_paths: prepared.read_only_paths,
         },
         stop_signal: template.kill_signal,
         grace_ms: template.timeout_stop_sec.as_millis(),

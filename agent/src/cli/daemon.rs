@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{chain, complain};
 use crate::config::{self, Settings, holder_dir, socket_dir};
 use crate::context::{Deps, NodeConfig};
-use crate::linux::{FactsConfig, FileLedger, LinuxFacts, LinuxFiles, LinuxHost};
+use crate::linux::{FactsConfig, FileLedger, LinuxFacts, LinuxFiles, LinuxHost, OwnFolders};
 use crate::local::server;
 use crate::run::{self, Handle};
 
@@ -99,18 +99,20 @@ async fn start(settings: &Settings) -> anyhow::Result<Handle> {
     let bus = Bus::connect(&settings.bus.config(Identity::Node(settings.name.clone()))?, &entropy).await?;
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
     let holder = holder_dir(&settings.run_dir);
+    let identity = config::identity(&settings.root)?;
+    let folders = OwnFolders::new(&settings.root, &settings.state_dir, &identity.boot);
     let facts = LinuxFacts::new(FactsConfig {
         address: settings.address.clone(),
         ports: settings.ports,
         state_dir: settings.state_dir.clone(),
         log_dir: settings.log_dir.clone(),
-        identity: config::identity(&settings.root)?,
+        identity,
     });
     let deps = Deps {
         link: NodeLink::new(bus.topic, settings.name.clone(), Arc::clone(&clock)),
         clock,
         entropy,
-        host: LinuxHost::new(holder, settings.log_dir.clone(), settings.default_user.clone()),
+        host: LinuxHost::new(holder, settings.log_dir.clone(), settings.default_user.clone(), folders),
         files: LinuxFiles::new(),
         ledger: Arc::new(FileLedger::open(&settings.state_dir)?),
         facts,

@@ -1,29 +1,28 @@
 //! Cgroups of incarnations: each start gets a fresh one, which is never used again.
 //!
-//! Fresh because some kernels kill at birth whatever is created in a cgroup that was ever killed. Members join by
-//! writing themselves into `cgroup.procs`, which works on every kernel with cgroup2.
+//! Fresh because some kernels kill at birth whatever is created in a cgroup that was ever killed. Members are born in
+//! it, or join by writing themselves into `cgroup.procs`, which works on every kernel with cgroup2.
 //!
 //! Without controllers (hybrid hosts) the cgroup still names the tree and kills it at once; limits that need a
 //! controller are reported as not enforced.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use ostler_agent_core::holder::confine::Setting;
 use ostler_agent_core::holder::protocol::{Limits, ProcKey};
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::process::{Pid, PidfdFlags};
 
+use super::launch::say;
 use super::options::CgroupChoice;
 use super::sys;
 
-/// The period of `cpu.max`, in microseconds: the kernel's default.
-const CPU_PERIOD_US: u64 = 100_000;
-
 /// Controllers whose limits the holder can set.
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
 /// The leaf in which the service manager starts the holder (`DelegateSubgroup=`); processes get theirs beside it.
 const OWN_LEAF: &str = "holder";
@@ -65,19 +64,31 @@ impl Cgroups {
         self.controllers.iter().map(String::as_str)
     }
 
-    /// A fresh cgroup with its limits, and the limits that this host cannot enforce.
-    pub(super) fn make(&self, key: ProcKey, limits: &Limits) -> io::Result<(PathBuf, Vec<String>)> {
-        let mut path = self.base.join(key.to_string());
+    /// A fresh cgroup with its limits, and the controllers of limits that this host cannot enforce.
+    ///
+    /// # Errors
+    /// In words: the step and the system's reason.
+    pub(super) fn make(&self, key: ProcKey, limits: &Limits) -> Result<(PathBuf, Vec<String>), String> {
+        self.make_named(&key.to_string(), limits)
+    }
+
+    /// As [`Cgroups::make`], under a name; another than that if it is in use.
+    pub(super) fn make_named(&self, name: &str, limits: &Limits) -> Result<(PathBuf, Vec<String>), String> {
+        let mut path = self.base.join(name);
         let mut again = 0;
         while let Err(error) = fs::create_dir(&path) {
             if error.kind() != io::ErrorKind::AlreadyExists {
-                return Err(error);
+                return Err(say("make its cgroup", &error));
             }
             again += 1;
-            path = self.base.join(format!("{key}.{again}"));
+            path = self.base.join(format!("{name}.{again}"));
         }
-        match self.limit(&path, limits) {
-            Ok(unenforced) => Ok((path, unenforced)),
+        let asked = limits.settings(&self.disks(limits)).into_iter().filter(|setting| setting.asked);
+        match self.write(&path, asked) {
+            Ok(unenforced) => {
+                self.kill_as_one(&path);
+                Ok((path, unenforced))
+            }
             Err(error) => {
                 remove(&path);
                 Err(error)
@@ -85,25 +96,59 @@ impl Cgroups {
         }
     }
 
-    fn limit(&self, path: &Path, limits: &Limits) -> io::Result<Vec<String>> {
-        let cpu = limits.cpu_millis.map(|millis| {
-            format!("{} {CPU_PERIOD_US}", (millis.saturating_mul(CPU_PERIOD_US) / 1_000).max(1_000))
-        });
-        let wanted = [
-            ("cpu", "cpu.max", cpu),
-            ("memory", "memory.max", limits.memory_max.map(|bytes| bytes.to_string())),
-            ("pids", "pids.max", limits.tasks_max.map(|tasks| tasks.to_string())),
-        ];
-        let mut unenforced = Vec::new();
-        for (controller, file, value) in wanted {
-            let Some(value) = value else { continue };
-            if self.controllers.contains(controller) {
-                fs::write(path.join(file), value)?;
-            } else {
-                unenforced.push(controller.to_owned());
+    /// A folder that is no incarnation's, for trying something out.
+    pub(super) fn make_trial(&self) -> io::Result<PathBuf> {
+        let path = self.base.join("trial");
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            Ok(()) | Err(_) => Ok(path),
+        }
+    }
+
+    /// Changes the limits of a cgroup in use to exactly these, and gives the controllers of those that this host
+    /// cannot enforce.
+    ///
+    /// # Errors
+    /// In words. What was changed before the one that failed stays changed.
+    pub(super) fn change(&self, path: &Path, limits: &Limits) -> Result<Vec<String>, String> {
+        self.write(path, limits.settings(&self.disks(limits)))
+    }
+
+    fn write(&self, path: &Path, settings: impl IntoIterator<Item = Setting>) -> Result<Vec<String>, String> {
+        let mut unenforced = BTreeSet::new();
+        for setting in settings {
+            if !self.controllers.contains(setting.controller) {
+                unenforced.extend(setting.asked.then(|| setting.controller.to_owned()));
+                continue;
+            }
+            match write_setting(path, &setting) {
+                Ok(()) => {}
+                // Without swap, or with a scheduler of disks that cannot share them out, there is no such file.
+                Err((_, error)) if error.kind() == io::ErrorKind::NotFound => {
+                    unenforced.extend(setting.asked.then(|| setting.controller.to_owned()));
+                }
+                Err((file, error)) if setting.asked => {
+                    return Err(say(&format!("set limit {file}"), &error));
+                }
+                // It had no limit to lift.
+                Err(_) => {}
             }
         }
-        Ok(unenforced)
+        Ok(unenforced.into_iter().collect())
+    }
+
+    /// A process that loses a part of itself for want of memory is seldom of use: the whole tree goes.
+    fn kill_as_one(&self, path: &Path) {
+        if self.controllers.contains("memory") {
+            // Kernels before 4.19 kill one process.
+            drop(fs::write(path.join("memory.oom.group"), "1"));
+        }
+    }
+
+    /// The whole disks of the host, where limits of them are asked for or can be in force.
+    fn disks(&self, limits: &Limits) -> Vec<String> {
+        let asked = limits.io_read_max.is_some() || limits.io_write_max.is_some();
+        if asked || self.controllers.contains("io") { whole_disks(Path::new("/sys/block")) } else { Vec::new() }
     }
 
     /// Removes what former holders left: cgroups of incarnations in which nothing runs and which nobody knows.
@@ -118,10 +163,48 @@ impl Cgroups {
     }
 }
 
-/// Limits that a host without cgroups cannot enforce.
+/// Writes one setting into the first of its files that there is. Several lines are of several disks: those that
+/// cannot be limited (they went, or are no real disks) matter only if none can.
+fn write_setting(path: &Path, setting: &Setting) -> Result<(), (&'static str, io::Error)> {
+    let Some(file) = setting.files.iter().find(|file| path.join(file).exists()) else {
+        let file = setting.files.first().copied().unwrap_or_default();
+        return Err((file, io::ErrorKind::NotFound.into()));
+    };
+    let mut failed = None;
+    let mut written = setting.lines.is_empty();
+    for line in &setting.lines {
+        match OpenOptions::new().write(true).open(path.join(file)).and_then(|mut f| f.write_all(line.as_bytes())) {
+            Ok(()) => written = true,
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) if !written => Err((file, error)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The numbers of whole disks, as the kernel names them to `io.max`. Those without a medium and those in memory are
+/// no disks.
+fn whole_disks(blocks: &Path) -> Vec<String> {
+    let entries = fs::read_dir(blocks).into_iter().flatten().flatten();
+    let disks = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        if ["ram", "zram", "loop"].iter().any(|kind| name.starts_with(kind)) {
+            return None;
+        }
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).ok();
+        let size: u64 = read("size")?.trim().parse().ok()?;
+        (size > 0).then(|| read("dev").map(|text| text.trim().to_owned()))?
+    });
+    let mut disks: Vec<String> = disks.collect();
+    disks.sort_unstable();
+    disks
+}
+
+/// The controllers of limits that a host without cgroups cannot enforce.
 pub(super) fn unenforced_without(limits: &Limits) -> Vec<String> {
-    let asked = [limits.cpu_millis.is_some(), limits.memory_max.is_some(), limits.tasks_max.is_some()];
-    CONTROLLERS.iter().zip(asked).filter(|(_, asked)| *asked).map(|(name, _)| (*name).to_owned()).collect()
+    limits.controllers().map(str::to_owned).collect()
 }
 
 /// The holder's own cgroup, or its parent when the service manager gave it a leaf of its own; and whether
@@ -233,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_enforced_is_named() {
-        let limits = Limits { memory_max: Some(1), cpu_millis: None, tasks_max: Some(3) };
+        let limits = Limits { memory_max: Some(1), tasks_max: Some(3), ..Limits::default() };
         assert_eq!(unenforced_without(&limits), ["memory", "pids"]);
     }
 }

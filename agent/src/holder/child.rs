@@ -1,5 +1,8 @@
 //! From fork to exec, in the child.
 //!
+//! It is born in its cgroup where the kernel can do that (`clone3`, Linux 5.7), else it is forked and joins. Both ways
+//! make an ordinary child with a copy of the holder's memory.
+//!
 //! The child is a copy of a process with a second thread, so between fork and exec it may only make
 //! async-signal-safe calls: no allocation, no locks, no panics. Everything it needs was made before, in [`Plan`].
 //!
@@ -9,11 +12,15 @@
 
 #![expect(unsafe_code, reason = "fork and the calls between fork and exec")]
 
+pub(super) mod confined;
+
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::libc;
+
+use confined::Confined;
 
 /// What the child was about to do when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +35,12 @@ pub(super) enum Step {
     NoNewPrivileges = 8,
     Directory = 9,
     Exec = 10,
+    Nice = 11,
+    OomScore = 12,
+    Mounts = 13,
+    PrivateTmp = 14,
+    ReadOnly = 15,
+    Capabilities = 16,
 }
 
 impl Step {
@@ -42,6 +55,12 @@ impl Step {
             8 => Self::NoNewPrivileges,
             9 => Self::Directory,
             10 => Self::Exec,
+            11 => Self::Nice,
+            12 => Self::OomScore,
+            13 => Self::Mounts,
+            14 => Self::PrivateTmp,
+            15 => Self::ReadOnly,
+            16 => Self::Capabilities,
             _ => return None,
         })
     }
@@ -76,6 +95,15 @@ pub(super) struct Plan<'a> {
     pub(super) cwd: &'a CStr,
     /// The file that moves a process into its cgroup.
     pub(super) cgroup_procs: Option<&'a CStr>,
+    /// The cgroup's folder, where the child can be born in it.
+    pub(super) cgroup: Option<BorrowedFd<'a>>,
+    /// The mounts of another process (`/proc/PID/ns/mnt`), to be in these instead of having its own.
+    pub(super) mount_namespace: Option<BorrowedFd<'a>>,
+    /// Standard input is a terminal, and becomes the session's.
+    pub(super) terminal: bool,
+    /// It is killed when the holder ends.
+    pub(super) dies_with_holder: bool,
+    pub(super) confined: &'a Confined,
     pub(super) user: Option<Identity<'a>>,
     pub(super) rlimits: &'a [(u32, libc::rlimit)],
     pub(super) umask: u32,
@@ -95,26 +123,113 @@ pub(super) struct Identity<'a> {
     pub(super) groups: &'a [u32],
 }
 
-/// Forks; the child goes through the plan and waits. Gives the child's pid.
+/// A child, and its pidfd if the kernel gave it with the child.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: i32,
+    pub(super) pidfd: Option<OwnedFd>,
+}
+
+/// Forks; the child goes through the plan and waits.
 ///
 /// # Errors
 /// When the system has no room for another process.
-pub(super) fn fork(plan: &Plan<'_>) -> io::Result<i32> {
+pub(super) fn fork(plan: &Plan<'_>) -> io::Result<Child> {
     for fd in [plan.stdin, plan.stdout, plan.stderr, plan.go, plan.report] {
         assert!(fd.as_raw_fd() > REPORT, "the first descriptors belong to the holder's lock and poll set");
     }
     let argv = pointers(plan.argv);
     let env = pointers(plan.env);
-    // SAFETY: the child calls only async-signal-safe functions (see `run`) and never returns.
-    let pid = unsafe { libc::fork() };
-    if pid < 0 {
+    let born_inside = plan.cgroup.and_then(|cgroup| clone_into(cgroup).ok());
+    let (child, joins) = match born_inside {
+        Some(child) => (child, false),
+        // SAFETY: the child calls only async-signal-safe functions (see `run`) and never returns.
+        None => (Child { pid: unsafe { libc::fork() }, pidfd: None }, true),
+    };
+    if child.pid < 0 {
         return Err(io::Error::last_os_error());
     }
-    if pid == 0 {
+    if child.pid == 0 {
         // SAFETY: this is the child; both arrays end with a null pointer and outlive it.
-        unsafe { run(plan, &argv, &env) }
+        unsafe { run(plan, joins, &argv, &env) }
     }
-    Ok(pid)
+    Ok(child)
+}
+
+/// `struct clone_args`, with all that Linux 5.7 knows of it.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Makes a child in a cgroup, with its pidfd. In the child the pid is 0, as after a fork.
+fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Child> {
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND;
+    let mut args = CloneArgs {
+        flags,
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: u64::try_from(cgroup.as_raw_fd()).map_err(io::Error::other)?,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without a stack and without shared memory the child goes on from here in a copy, as after a fork; the
+    // structure has the size that is given.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(Child { pid: 0, pidfd: None }),
+        // SAFETY: the kernel has just given this descriptor to nobody else.
+        Ok(pid) if pid > 0 => Ok(Child { pid, pidfd: Some(unsafe { OwnedFd::from_raw_fd(pidfd) }) }),
+        Ok(_) | Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// Whether a child can be born in that cgroup, and lives: some kernels kill it at birth when a cgroup above it was
+/// ever killed.
+pub(super) fn can_be_born_in(cgroup: BorrowedFd<'_>) -> bool {
+    match clone_into(cgroup) {
+        // SAFETY: this is the child, which ends.
+        Ok(Child { pid: 0, .. }) => unsafe { libc::_exit(0) },
+        Ok(child) => ended_well(child.pid),
+        Err(_) => false,
+    }
+}
+
+/// Whether a child can have mounts of its own.
+pub(super) fn can_have_mounts() -> bool {
+    // SAFETY: the child makes two system calls and ends.
+    unsafe {
+        match libc::fork() {
+            0 => libc::_exit(i32::from(confined::own_mounts() < 0)),
+            pid if pid > 0 => ended_well(pid),
+            _ => false,
+        }
+    }
+}
+
+fn ended_well(pid: i32) -> bool {
+    let mut status = 0;
+    loop {
+        // SAFETY: the status is a valid place, and the child is this process's own.
+        match unsafe { libc::waitpid(pid, &raw mut status, 0) } {
+            -1 if errno() == libc::EINTR => {}
+            ended => return ended == pid && status == 0,
+        }
+    }
 }
 
 fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
@@ -123,13 +238,22 @@ fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
 
 /// # Safety
 /// Only in the child of a fork; `argv` and `env` end with a null pointer.
-unsafe fn run(plan: &Plan<'_>, argv: &[*const libc::c_char], env: &[*const libc::c_char]) -> ! {
+unsafe fn run(
+    plan: &Plan<'_>,
+    joins: bool,
+    argv: &[*const libc::c_char],
+    env: &[*const libc::c_char],
+) -> ! {
     // SAFETY: as this function's; everything called is async-signal-safe and gets valid pointers.
     unsafe {
         reset_signals();
         check(plan.report.as_raw_fd(), Step::Session, libc::setsid());
-        if let Some(procs) = plan.cgroup_procs {
+        if let Some(procs) = plan.cgroup_procs.filter(|_| joins) {
             join_cgroup(plan.report.as_raw_fd(), procs);
+        }
+        if let Some(namespace) = plan.mount_namespace {
+            let result = libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS);
+            check(plan.report.as_raw_fd(), Step::Mounts, result);
         }
         descriptors(plan);
         // The holder lets it go on once its record is written; if the holder ends, so does the child.
@@ -142,7 +266,14 @@ unsafe fn run(plan: &Plan<'_>, argv: &[*const libc::c_char], env: &[*const libc:
             }
         }
         libc::close(GO);
-        become_user(plan);
+        if plan.terminal {
+            check(REPORT, Step::Descriptors, libc::ioctl(0, libc::TIOCSCTTY, 0));
+        }
+        confined::apply(plan);
+        if plan.dies_with_holder {
+            // A change of the user takes it back, so it comes after that.
+            check(REPORT, Step::Session, libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0));
+        }
         check(REPORT, Step::Directory, libc::chdir(plan.cwd.as_ptr()));
         exec(plan, argv, env)
     }
@@ -203,35 +334,6 @@ unsafe fn descriptors(plan: &Plan<'_>) {
 }
 
 /// # Safety
-/// Only in the child of a fork.
-unsafe fn become_user(plan: &Plan<'_>) {
-    // SAFETY: pointers come from live slices with their own lengths.
-    unsafe {
-        // Best effort: lowering needs a privilege that even root may lack.
-        let oom = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        if oom >= 0 {
-            libc::write(oom, plan.oom_score_adjust.as_ptr().cast(), plan.oom_score_adjust.len());
-            libc::close(oom);
-        }
-        libc::umask(plan.umask);
-        for (resource, limit) in plan.rlimits {
-            if libc::setrlimit(*resource, limit) < 0 {
-                tell(REPORT, RLIMIT_BASE | (*resource & 0x3F) as u8, errno());
-                libc::_exit(NOT_STARTED);
-            }
-        }
-        if let Some(Identity { uid, gid, groups }) = &plan.user {
-            check(REPORT, Step::Groups, libc::setgroups(groups.len(), groups.as_ptr()));
-            check(REPORT, Step::Group, libc::setresgid(*gid, *gid, *gid));
-            check(REPORT, Step::User, libc::setresuid(*uid, *uid, *uid));
-        }
-        if !plan.allow_new_privileges {
-            check(REPORT, Step::NoNewPrivileges, libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-        }
-    }
-}
-
-/// # Safety
 /// Only in the child of a fork; `argv` and `env` end with a null pointer.
 unsafe fn exec(plan: &Plan<'_>, argv: &[*const libc::c_char], env: &[*const libc::c_char]) -> ! {
     // SAFETY: as this function's.
@@ -265,6 +367,15 @@ unsafe fn check(report: RawFd, step: Step, result: i32) {
             libc::_exit(NOT_STARTED);
         }
     }
+}
+
+/// As [`check`], of a system call by its number and when the descriptors are in place.
+///
+/// # Safety
+/// Only in the child of a fork, right after the call whose result is given.
+unsafe fn check_at(step: Step, result: libc::c_long) {
+    // SAFETY: as this function's.
+    unsafe { check(REPORT, step, if result < 0 { -1 } else { 0 }) };
 }
 
 /// # Safety

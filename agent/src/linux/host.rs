@@ -1,22 +1,27 @@
 //! The host's processes through the holder's socket.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use ostler_agent_core::confine::{Preparation, default_nofile};
+use ostler_agent_core::holder::confine;
 use ostler_agent_core::holder::protocol::{
-    Event, Exit, ExitRecord, KillMode, LogSpec, Phase, ProcKey, ProcessInfo, RefusalCode,
-    Rlimit as HolderRlimit, Spawn, Spawned,
+    Event, Exit, ExitRecord, KillMode, Limits, LogSpec, Phase, ProcKey, ProcessInfo, RefusalCode, Rlimit,
+    SetLimits, Spawn, Spawned,
 };
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
-use ostler_schemas::quantity::{Rlimit, Signal};
+use ostler_schemas::quantity::Signal;
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace, Uid};
 
+use super::features;
+use super::folders::OwnFolders;
 use super::ledger::blocking;
 use super::log::ProcessLog;
 use super::{exec, probe, users};
@@ -24,11 +29,8 @@ use crate::context::lock;
 use crate::holder_client::{Events, HolderClient, HolderError};
 use crate::ports::{
     Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
-    HostUser, Listed, LogPiece, LogPlace, RunOutcome, Screen, SpawnError,
+    HostUser, Listed, LogPiece, LogPlace, Prepared, RunOutcome, Screen, SpawnError,
 };
-
-/// The mask of files that processes make.
-const UMASK: u32 = 0o022;
 
 /// The host's processes.
 pub struct LinuxHost {
@@ -38,14 +40,21 @@ pub struct LinuxHost {
     client: Mutex<Option<Arc<HolderClient>>>,
     /// Set once this host has refused the default limit of open files.
     modest: AtomicBool,
+    folders: OwnFolders,
 }
 
 impl LinuxHost {
     /// Through the holder of folder `dir`, with logs below `log_dir`; processes that name no user run as
-    /// `default_user`, or without one as the agent's own.
+    /// `default_user`, or without one as the agent's own. What is made for them besides is in `folders`.
     #[must_use]
-    pub fn new(dir: PathBuf, log_dir: PathBuf, default_user: Option<String>) -> Arc<Self> {
+    pub fn new(
+        dir: PathBuf,
+        log_dir: PathBuf,
+        default_user: Option<String>,
+        folders: OwnFolders,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            folders,
             dir,
             log_dir,
             default_user,
@@ -62,14 +71,20 @@ impl LinuxHost {
         ProcessLog::new(&self.log_dir, namespace.as_str(), name.as_str())
     }
 
-    fn nofile(&self, limit: Rlimit) -> HolderRlimit {
-        let modest = limit == Rlimit::NOFILE && self.modest.load(Ordering::Relaxed);
-        nofile_limit(if modest { within_reach(limit) } else { limit })
+    /// The limits, of which the default of open files is a wish.
+    fn rlimits(&self, mut limits: Vec<Rlimit>) -> Vec<Rlimit> {
+        let modest = self.modest.load(Ordering::Relaxed);
+        for limit in limits.iter_mut().filter(|limit| modest && **limit == default_nofile()) {
+            let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+            limit.hard = limit.hard.min(most.unwrap_or(u64::MAX));
+            limit.soft = limit.soft.min(limit.hard);
+        }
+        limits
     }
 
     async fn try_spawn(&self, client: &HolderClient, spawn: HostSpawn) -> Result<Spawned, SpawnError> {
         // Of several starts that are refused at once, each is tried again: only what was asked in full counts.
-        let asked_in_full = spawn.nofile == Rlimit::NOFILE && !self.modest.load(Ordering::Relaxed);
+        let asked_in_full = spawn.rlimits.contains(&default_nofile()) && !self.modest.load(Ordering::Relaxed);
         let tried = client.spawn(self.to_spawn(spawn.clone())).await.map_err(|error| spawn_error(&error));
         let refused = matches!(&tried, Err(SpawnError::Not(StartFailure::Failed(Reason::LimitRefused, _))));
         if refused && asked_in_full {
@@ -88,10 +103,10 @@ impl LinuxHost {
             env: spawn.env,
             user: spawn.user,
             cwd: spawn.cwd,
-            umask: UMASK,
-            rlimits: vec![self.nofile(spawn.nofile)],
-            oom_score_adjust: 0,
-            allow_new_privileges: false,
+            umask: spawn.umask,
+            rlimits: self.rlimits(spawn.rlimits),
+            oom_score_adjust: spawn.oom_score_adjust,
+            allow_new_privileges: spawn.allow_new_privileges,
             limits: spawn.limits,
             isolation: spawn.isolation,
             own_cgroup: true,
@@ -101,18 +116,6 @@ impl LinuxHost {
             grace_ms: spawn.grace_ms,
         }
     }
-}
-
-fn nofile_limit(limit: Rlimit) -> HolderRlimit {
-    HolderRlimit { resource: "nofile".to_owned(), soft: limit.soft(), hard: limit.hard() }
-}
-
-/// The default limit of open files is a wish, not a demand: on a host that gives less, that is what there is, as
-/// systemd does it. A limit that somebody asked for is passed on as it is, and refused where it cannot be had.
-fn within_reach(limit: Rlimit) -> Rlimit {
-    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let hard = limit.hard().min(most);
-    Rlimit::new(limit.soft().min(hard), hard).unwrap_or(limit)
 }
 
 fn host_error(error: &HolderError) -> HostError {
@@ -198,7 +201,7 @@ fn spawn_error(error: &HolderError) -> SpawnError {
     };
     let message = refusal.message.clone();
     match refusal.code {
-        RefusalCode::StartFailed if message.contains("limit") => {
+        RefusalCode::StartFailed if confine::tells_of_a_limit(&message) => {
             SpawnError::Not(StartFailure::Failed(Reason::LimitRefused, message))
         }
         RefusalCode::StartFailed | RefusalCode::Invalid => {
@@ -219,14 +222,12 @@ impl Host for LinuxHost {
             let (client, receiver) =
                 HolderClient::connect(&self.dir, "agent").await.map_err(|error| host_error(&error))?;
             let welcome = client.welcome();
-            let missing = [("cpu", "cpu"), ("memory", "memory")]
-                .into_iter()
-                .filter(|(controller, _)| !welcome.controllers.iter().any(|c| c == controller))
-                .map(|(_, name)| name.to_owned());
+            let features = features::of(welcome);
             let info = HostInfo {
                 version: welcome.version.clone(),
                 boot: welcome.boot_id.clone(),
-                unenforced: missing.collect(),
+                unenforced: features::missing(&features),
+                features,
             };
             *lock(&self.client) = Some(Arc::new(client));
             Ok(HostConnection { info, events: events(receiver) })
@@ -270,10 +271,51 @@ impl Host for LinuxHost {
         .boxed()
     }
 
-    fn adjust(&self, key: ProcKey, nofile: Rlimit) -> BoxFuture<'_, Result<(), HostError>> {
+    fn adjust(
+        &self,
+        key: ProcKey,
+        limits: Limits,
+        rlimits: Vec<Rlimit>,
+    ) -> BoxFuture<'_, Result<(), HostError>> {
         async move {
-            let limits = vec![self.nofile(nofile)];
-            self.client()?.set_rlimit(key, limits).await.map_err(|error| host_error(&error))
+            let client = self.client()?;
+            let rlimits = self.rlimits(rlimits);
+            let set = SetLimits { key, limits, rlimits: rlimits.clone() };
+            match client.set_limits(set).await {
+                // An older holder: what it knows is better than nothing, and what it does not is said.
+                Err(HolderError::Refused(refusal)) if refusal.code == RefusalCode::Unsupported => {
+                    client.set_rlimit(key, rlimits).await.map_err(|error| host_error(&error))?;
+                    let why = "limits of control groups change with the next start: the holder is older";
+                    Err(HostError(why.to_owned()))
+                }
+                result => result.map_err(|error| host_error(&error)),
+            }
+        }
+        .boxed()
+    }
+
+    fn prepare(
+        &self,
+        preparation: Preparation,
+        user: HostUser,
+    ) -> BoxFuture<'_, Result<Prepared, String>> {
+        if preparation.is_nothing() {
+            return std::future::ready(Ok(Prepared::default())).boxed();
+        }
+        let folders = self.folders.clone();
+        blocking(move || folders.prepare(&preparation, &user)).boxed()
+    }
+
+    fn tidy(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
+        let folders = self.folders.clone();
+        async move {
+            let work = move || {
+                folders.tidy(&known);
+                Ok(())
+            };
+            if let Err(why) = blocking(work).await {
+                tracing::warn!(why, "folders of processes that are gone were not looked at");
+            }
         }
         .boxed()
     }

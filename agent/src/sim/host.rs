@@ -3,28 +3,29 @@
 
 mod runs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use ostler_agent_core::confine::{Folder, Preparation};
 use ostler_agent_core::environment::UserFacts;
 use ostler_agent_core::file::Owner;
-use ostler_agent_core::holder::protocol::ProcKey;
+use ostler_agent_core::holder::protocol::{Limits, ProcKey, Rlimit};
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_bus::clock::ClockRef;
-use ostler_schemas::quantity::{Rlimit, Signal};
+use ostler_schemas::quantity::Signal;
 use ostler_schemas::time::{Mono, Timestamp};
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::{Name, Namespace};
+use ostler_schemas::{Name, Namespace, Uid};
 use tokio::sync::mpsc;
 
 use crate::context::lock;
 use crate::ports::{
     Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
-    HostUser, Listed, LogPiece, LogPlace, RunOutcome, Screen, SpawnError,
+    HostUser, Listed, LogPiece, LogPlace, Prepared, RunOutcome, Screen, SpawnError,
 };
 
 /// How processes with a certain command behave.
@@ -91,6 +92,8 @@ struct Inner {
     ran: Vec<SimRun>,
     logs: BTreeMap<(Namespace, Name), Vec<u8>>,
     users: BTreeMap<String, Owner>,
+    /// Folders of processes.
+    folders: BTreeMap<Uid, Vec<Folder>>,
     seq: u64,
     next_pid: u32,
     boot: u64,
@@ -125,6 +128,7 @@ impl SimHost {
                 history: Vec::new(),
                 ran: Vec::new(),
                 logs: BTreeMap::new(),
+                folders: BTreeMap::new(),
                 users: BTreeMap::from([("root".to_owned(), Owner { uid: 0, gid: 0 })]),
                 seq: 0,
                 next_pid: 100,
@@ -342,12 +346,40 @@ impl SimHost {
             })
     }
 
+    /// A process that is not here cannot be changed; what lives has from then on what was asked.
+    fn adjusted(&self, key: ProcKey, limits: Limits, rlimits: Vec<Rlimit>) -> Result<(), HostError> {
+        self.up()?;
+        let mut inner = lock(&self.inner);
+        let living =
+            inner.living.get_mut(&key).ok_or_else(|| HostError(format!("{key} is not here")))?;
+        living.spawn.limits = limits;
+        living.spawn.rlimits = rlimits;
+        Ok(())
+    }
+
+    /// The limits that a living process has now.
+    #[must_use]
+    pub fn limits(&self, key: ProcKey) -> Option<Limits> {
+        lock(&self.inner).living.get(&key).map(|living| living.spawn.limits.clone())
+    }
+
+    fn prepared(&self, preparation: &Preparation) -> Prepared {
+        let folders = preparation.folders.clone();
+        lock(&self.inner).folders.insert(preparation.uid, folders);
+        Prepared { read_only_paths: preparation.read_only_paths.clone(), ..Prepared::default() }
+    }
+
     fn log_from(&self, namespace: &Namespace, name: &Name, from: usize) -> LogPiece {
         let inner = lock(&self.inner);
         let log = inner.logs.get(&(namespace.clone(), name.clone())).map(Vec::as_slice).unwrap_or_default();
         let bytes = Bytes::copy_from_slice(log.get(from..).unwrap_or_default());
         LogPiece { bytes, next: LogPlace { file: 1, offset: log.len() as u64 } }
     }
+}
+
+/// A simulated host can do everything.
+fn features() -> Vec<String> {
+    ostler_schemas::spec::features::ALL.iter().map(|name| (*name).to_owned()).collect()
 }
 
 impl Inner {
@@ -365,7 +397,7 @@ impl Host for SimHost {
             let events = futures::stream::unfold(receiver, |mut receiver| async move {
                 receiver.recv().await.map(|event| (event, receiver))
             });
-            let info = HostInfo { version: "sim".to_owned(), boot: self.boot(), unenforced: Vec::new() };
+            let info = HostInfo { version: "sim".to_owned(), boot: self.boot(), unenforced: Vec::new(), features: features() };
             Ok(HostConnection { info, events: events.boxed() })
         }
         .boxed()
@@ -402,8 +434,22 @@ impl Host for SimHost {
         std::future::ready(self.begin_stop(key, signal, grace_ms)).boxed()
     }
 
-    fn adjust(&self, _: ProcKey, _: Rlimit) -> BoxFuture<'_, Result<(), HostError>> {
-        std::future::ready(self.up()).boxed()
+    fn adjust(
+        &self,
+        key: ProcKey,
+        limits: Limits,
+        rlimits: Vec<Rlimit>,
+    ) -> BoxFuture<'_, Result<(), HostError>> {
+        std::future::ready(self.adjusted(key, limits, rlimits)).boxed()
+    }
+
+    fn prepare(&self, preparation: Preparation, _: HostUser) -> BoxFuture<'_, Result<Prepared, String>> {
+        std::future::ready(Ok(self.prepared(&preparation))).boxed()
+    }
+
+    fn tidy(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
+        lock(&self.inner).folders.retain(|uid, _| known.contains(uid));
+        std::future::ready(()).boxed()
     }
 
     fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>> {

@@ -248,7 +248,7 @@ async fn limits_that_cannot_be_enforced_are_named() {
     let rig = Rig::start(Mode::Plain).await;
     let (client, _events) = rig.connect().await;
     let mut spawn = rig.shell(key(1), "true");
-    spawn.limits = Limits { memory_max: Some(1 << 30), cpu_millis: Some(500), tasks_max: None };
+    spawn.limits = Limits { memory_max: Some(1 << 30), cpu_millis: Some(500), ..Limits::default() };
     assert_eq!(client.spawn(spawn).await.unwrap().unenforced, ["cpu", "memory"]);
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ostler_agent::holder_client::{Events, HolderClient, Snapshot};
 use ostler_agent_core::holder::protocol::{
-    Event, ExitRecord, KillMode, Limits, LogSpec, ProcKey, Spawn, default_grace_ms, default_stop_signal,
+    Event, ExitRecord, Isolation, KillMode, Limits, LogSpec, ProcKey, Spawn, default_grace_ms, default_stop_signal,
 };
 use ostler_schemas::Uid;
 
@@ -119,6 +119,7 @@ impl Rig {
             oom_score_adjust: 0,
             allow_new_privileges: false,
             limits: Limits::default(),
+            isolation: Isolation::default(),
             own_cgroup: true,
             log: LogSpec::below(self.logs().display().to_string()),
             kill_mode: KillMode::Mixed,

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use ostler_agent::NodeConfig;
-use ostler_agent::linux::{FileLedger, LinuxFiles, LinuxHost, ProcessLog};
+use ostler_agent::linux::{FileLedger, LinuxFiles, LinuxHost, OwnFolders, ProcessLog};
 use ostler_schemas::spec::{Drift, EnvSource, EnvVar, FieldRef, Restart};
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::report::{ExitReason, FileState, ProcessPhase, Report};
@@ -64,7 +64,12 @@ impl Box {
     fn parts(&self) -> Parts {
         let text = |path: PathBuf| path.to_str().expect("text").to_owned();
         Parts {
-            host: LinuxHost::new(self.path("run/holder"), self.path("log"), None),
+            host: LinuxHost::new(
+                self.path("run/holder"),
+                self.path("log"),
+                None,
+                OwnFolders::new(&self.path("").to_string_lossy(), &self.path("state"), "boot"),
+            ),
             files: LinuxFiles::new(),
             ledger: Arc::new(FileLedger::open(&self.path("state")).expect("opens")),
             config: NodeConfig {

@@ -1,5 +1,7 @@
 //! The level-triggered half of the machine: what should be done, given only where things stand.
 
+use std::sync::Arc;
+
 use super::{
     Current, Effect, Goal, HostProcess, Now, ProcessPhase, Reason, Signal, Start, State, StopWhy, Unit,
 };
@@ -104,7 +106,7 @@ impl Unit {
             self.stop(now, process, StopWhy::Replace, effects);
             return;
         }
-        let nofile = template.limit_nofile;
+        let template = Arc::clone(template);
         let changed = current.template != Some(wanted.hash);
         let unprobed = template.readiness_probe.is_none();
         current.template = Some(wanted.hash);
@@ -112,7 +114,7 @@ impl Unit {
         current.version = wanted.version;
         effects.push(Effect::Persist);
         if changed {
-            effects.push(Effect::Adjust { incarnation: process.incarnation, nofile });
+            effects.push(Effect::Adjust { incarnation: process.incarnation, template });
         }
         if let State::Running(running) = &mut self.state
             && unprobed

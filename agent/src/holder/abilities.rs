@@ -1,0 +1,56 @@
+//! What this kernel, and the rights that the holder was given, can do for processes. Tried out once at the start: what
+//! a version number promises, a container or a security module can forbid.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+
+use super::cgroup::{self, Cgroups};
+use super::child;
+
+/// Numbers of capabilities (capabilities(7)).
+const CAP_SETPCAP: u32 = 8;
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// What can be done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Abilities {
+    /// A child can be born in its cgroup (Linux 5.7).
+    pub(super) clone3: bool,
+    /// A process can have mounts of its own.
+    pub(super) mounts: bool,
+    /// Capabilities can be given and taken.
+    pub(super) capabilities: bool,
+}
+
+impl Abilities {
+    /// Tries, except what is named in `without`.
+    pub(super) fn find(cgroups: Option<&Cgroups>, without: &BTreeSet<String>) -> Self {
+        let may = |name: &str| !without.contains(name);
+        let has = effective_capabilities();
+        Self {
+            clone3: may("clone3") && cgroups.is_some_and(can_be_born_inside),
+            mounts: may("mounts") && has & (1 << CAP_SYS_ADMIN) != 0 && child::can_have_mounts(),
+            capabilities: may("capabilities") && has & (1 << CAP_SETPCAP) != 0,
+        }
+    }
+
+    /// The names, for who connects.
+    pub(super) fn names(self) -> Vec<String> {
+        let all = [("clone3", self.clone3), ("mounts", self.mounts), ("capabilities", self.capabilities)];
+        all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()).collect()
+    }
+}
+
+fn can_be_born_inside(cgroups: &Cgroups) -> bool {
+    let Ok(path) = cgroups.make_trial() else { return false };
+    let born = File::open(&path).is_ok_and(|folder| child::can_be_born_in(folder.as_fd()));
+    cgroup::remove(&path);
+    born
+}
+
+fn effective_capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0)
+}
