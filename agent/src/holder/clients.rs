@@ -3,30 +3,38 @@
 //! Only root and the holder's own user may connect. A connection that sends anything but the protocol, or does
 //! not read what it asked for, is closed; the others do not notice. Nothing here waits.
 
-use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IoSliceMut, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use ostler_agent_core::holder::frame::{self, FrameBuffer};
 use ostler_agent_core::holder::protocol::{
     Answer, Call, Event, Hello, Message, Refusal, RefusalCode, Reply, Request,
 };
+use ostler_agent_core::holder::runs::RUNS_MAX;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 /// Bytes waiting for one client before it is given up: many listings' worth. It connects again and lists.
 const OUTBOX_MAX: usize = 8 << 20;
 
-/// Connections at one time. One agent, a few commands on the host; the rest is a mistake.
-const CLIENTS_MAX: usize = 64;
+/// Connections at one time. One agent, one for each command it runs beside processes, a few commands on the host; the
+/// rest is a mistake.
+const CLIENTS_MAX: usize = 64 + RUNS_MAX;
 
 /// Bytes read from one client in one turn, so that a busy one does not starve the pipes.
 const READ_TURN: usize = 256 << 10;
+
+/// Descriptors of one client that no call has taken yet. A call comes with three at most.
+const DESCRIPTORS_MAX: usize = 16;
 
 /// One connection.
 #[derive(Debug)]
 struct Client {
     stream: UnixStream,
     inbox: FrameBuffer,
+    descriptors: VecDeque<OwnedFd>,
     outbox: Vec<u8>,
     sent: usize,
     greeted: bool,
@@ -85,6 +93,7 @@ impl Clients {
             let client = Client {
                 stream,
                 inbox: FrameBuffer::new(),
+                descriptors: VecDeque::new(),
                 outbox: Vec::new(),
                 sent: 0,
                 greeted: false,
@@ -104,7 +113,7 @@ impl Clients {
         let mut buffer = [0u8; 16 << 10];
         let mut total = 0;
         while total < READ_TURN && !client.broken {
-            match client.stream.read(&mut buffer) {
+            match client.receive(&mut buffer) {
                 Ok(0) => client.broken = true,
                 Ok(n) => {
                     total += n;
@@ -117,6 +126,12 @@ impl Clients {
             }
         }
         calls
+    }
+
+    /// The next descriptors that a client sent, if there are so many. They come before the call that they are for.
+    pub(super) fn take_descriptors(&mut self, id: u64, count: usize) -> Option<Vec<OwnedFd>> {
+        let descriptors = &mut self.clients.get_mut(&id)?.descriptors;
+        (descriptors.len() >= count).then(|| descriptors.drain(..count).collect())
     }
 
     pub(super) fn subscribe(&mut self, id: u64) {
@@ -173,6 +188,23 @@ impl Clients {
 }
 
 impl Client {
+    /// Reads bytes, and takes what descriptors come with them.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [IoSliceMut::new(buffer)];
+        let received = rustix::net::recvmsg(&self.stream, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                self.descriptors.extend(descriptors);
+            }
+        }
+        if self.descriptors.len() > DESCRIPTORS_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(received.bytes)
+    }
+
     fn take_calls(&mut self, calls: &mut Vec<Call>) {
         loop {
             let call = match self.inbox.next_body() {

@@ -19,6 +19,9 @@ pub(super) enum Source {
     Output(Stream, u64),
     Start(u64),
     Adopted(u64),
+    /// Logs that were full have room.
+    LogRoom,
+    Run(u64),
 }
 
 /// The kind is in the top byte of the kernel's 64 bits.
@@ -34,6 +37,8 @@ impl Source {
             Self::Output(Stream::Stderr, number) => (5, number),
             Self::Start(number) => (6, number),
             Self::Adopted(number) => (7, number),
+            Self::LogRoom => (20, 0),
+            Self::Run(number) => (8, number),
         };
         (kind << KIND_SHIFT) | number
     }
@@ -48,6 +53,8 @@ impl Source {
             5 => Self::Output(Stream::Stderr, number),
             6 => Self::Start(number),
             7 => Self::Adopted(number),
+            20 => Self::LogRoom,
+            8 => Self::Run(number),
             _ => return None,
         })
     }

@@ -124,6 +124,7 @@ impl Shell {
             Source::Output(stream, slot) => self.drain(stream, slot),
             Source::Start(slot) => self.start_news(slot),
             Source::Adopted(slot) => self.adopted_ended(slot),
+            Source::LogRoom => self.logs_have_room(),
             Source::Run(run) => self.run_news(run),
         }
     }
@@ -255,7 +256,7 @@ impl Shell {
 
     fn fork(&mut self, spawn: &Spawn) {
         let key = spawn.key;
-        let launched = launch::launch(&self.ground, spawn);
+        let launched = LogWriter::serves(&spawn.log).and_then(|()| launch::launch(&self.ground, spawn));
         let input = match launched.and_then(|launched| self.take_in(spawn, launched)) {
             Ok(forked) => Input::Forked(Box::new(forked)),
             Err(reason) => Input::ForkFailed { key, reason },

@@ -84,7 +84,7 @@ impl Shell {
             fifos,
             stdout: Outlet::going_on(stdout, Stream::Stdout, &partial_out),
             stderr: Outlet::going_on(stderr, Stream::Stderr, &partial_err),
-            target: LogTarget::new(&record.log, &record.namespace, &record.name),
+            target: LogTarget::new(&record.log, (&record.namespace, &record.name), key),
             counters: kept.rest.counters,
             start: None,
             ended: had_ended,

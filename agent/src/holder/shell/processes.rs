@@ -6,15 +6,16 @@ use std::os::fd::AsFd as _;
 
 use nix::sys::wait::WaitStatus;
 use ostler_agent_core::holder::Input;
-use ostler_agent_core::holder::lines::{Stream, stamp};
+use ostler_agent_core::holder::lines::Stream;
 use ostler_agent_core::holder::machine::Forked;
 use ostler_agent_core::holder::runs::Happened;
 use ostler_agent_core::holder::protocol::{Exit, LogCounters, ProcKey, Spawn};
+use ostler_schemas::v1::log_line::stamp;
 use rustix::process::{Signal, WaitOptions};
 
 use super::super::launch::{self, Launched, Told};
 use super::super::live::{Live, Outlet, Start, StartNews};
-use super::super::log_writer::LogTarget;
+use super::super::log_writer::{LogTarget, unix_us};
 use super::super::poll::{Interest, Source};
 use super::super::proc_tree::{self, Root, Snapshot};
 use super::super::{cgroup, sys};
@@ -43,12 +44,13 @@ impl Shell {
             fifos,
             stdout: Outlet::new(Some(stdout), Stream::Stdout),
             stderr: Outlet::new(Some(stderr), Stream::Stderr),
-            target: LogTarget::new(&spawn.log, &spawn.namespace, &spawn.name),
+            target: LogTarget::new(&spawn.log, (&spawn.namespace, &spawn.name), key),
             counters: LogCounters::default(),
             start: Some(Start { go: Some(go), report, said: Vec::new(), told: Told::of(spawn) }),
             ended: false,
         };
         self.work.pids.insert(pid, key);
+        self.logs.begin(slot, &live.target);
         self.work.live.insert(key, live);
         if let Err(error) = self.watch(key) {
             self.forget(key);
@@ -119,7 +121,26 @@ impl Shell {
         let Some(live) = self.work.slots.get(&slot).and_then(|key| self.work.live.get_mut(key)) else {
             return;
         };
-        live.drain(stream, &mut self.work.buffer, (&stamp(unix_ms()), &self.logs));
+        live.drain(stream, &mut self.work.buffer, (&stamp(unix_us()), &self.logs));
+        for (outlet, source) in live.outlets() {
+            if let Some(fifo) = outlet.fifo.as_ref().filter(|_| outlet.waits) {
+                // It is in the set; the process waits once its pipe is full.
+                drop(self.poll.change(fifo, source, Interest::EndOnly));
+            }
+        }
+    }
+
+    /// Processes that waited for their logs go on.
+    pub(super) fn logs_have_room(&mut self) {
+        for slot in self.logs.with_room() {
+            let live = self.work.slots.get(&slot).and_then(|key| self.work.live.get_mut(key));
+            for (outlet, source) in live.into_iter().flat_map(Live::outlets) {
+                if let Some(fifo) = outlet.fifo.as_ref().filter(|_| outlet.waits) {
+                    drop(self.poll.change(fifo, source, Interest::Read));
+                }
+                outlet.waits = false;
+            }
+        }
     }
 
     /// Takes the ends of all children: main processes, and orphans of trees, whose parent the holder has become.
@@ -154,7 +175,7 @@ impl Shell {
         if std::mem::replace(&mut live.ended, true) {
             return;
         }
-        live.drain_all(&mut self.work.buffer, (&stamp(unix_ms()), &self.logs));
+        live.drain_all(&mut self.work.buffer, (&stamp(unix_us()), &self.logs));
         if let Some(pidfd) = live.pidfd.take() {
             // Children are not in the set, only adopted ones.
             drop(self.poll.remove(&pidfd));
@@ -256,7 +277,7 @@ impl Shell {
     /// Nothing of it is left: the rest of its output, then its pipes and its cgroup go.
     pub(super) fn forget(&mut self, key: ProcKey) {
         let Some(mut live) = self.work.live.remove(&key) else { return };
-        let now = stamp(unix_ms());
+        let now = stamp(unix_us());
         live.drain_all(&mut self.work.buffer, (&now, &self.logs));
         live.finish(&now, &self.logs);
         self.work.slots.remove(&live.slot);

@@ -12,6 +12,12 @@ use tokio::io::unix::AsyncFd;
 use super::failed;
 use crate::ports::{HostError, Screen};
 
+#[expect(unsafe_code, reason = "the registration of a descriptor that must stay the same")]
+fn registered(file: File) -> io::Result<AsyncFd<File>> {
+    // SAFETY: a file is one descriptor from its making to its end, and nobody takes it out of there.
+    Ok(unsafe { AsyncFd::register(file) }?)
+}
+
 /// The agent's side of a terminal.
 #[derive(Debug)]
 pub(super) struct Terminal(AsyncFd<File>);
@@ -39,7 +45,7 @@ impl Terminal {
                 rustix::fs::fchmod(&slave, SLAVE_MODE)?;
             }
             rustix::fs::fcntl_setfl(&master, rustix::fs::fcntl_getfl(&master)? | OFlags::NONBLOCK)?;
-            let terminal = Self(AsyncFd::register(File::from(master))?);
+            let terminal = Self(registered(File::from(master))?);
             terminal.resize(screen);
             Ok((terminal, slave))
         };
