@@ -151,11 +151,12 @@ pub enum Verb {
     Blob,
     Register,
     Top,
+    Exec,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Verb; 17] = [
+    pub const ALL: [Verb; 18] = [
         Verb::Apply,
         Verb::Get,
         Verb::List,
@@ -173,6 +174,7 @@ impl Verb {
         Verb::Blob,
         Verb::Register,
         Verb::Top,
+        Verb::Exec,
     ];
 
     /// As in the subject.
@@ -196,6 +198,7 @@ impl Verb {
             Verb::Blob => "blob",
             Verb::Register => "register",
             Verb::Top => "top",
+            Verb::Exec => "exec",
         }
     }
 
@@ -232,7 +235,8 @@ impl Verb {
             | Verb::Put
             | Verb::Blob
             | Verb::Register
-            | Verb::Top => format!("api.*.{}", self.as_str()),
+            | Verb::Top
+            | Verb::Exec => format!("api.*.{}", self.as_str()),
         }
     }
 }

@@ -160,6 +160,7 @@ async fn carry_out(context: &Shared, op: AskOp, chunks: &mut Chunks) -> Result<(
             logs::carry_out(context, uid, (follow, tail), chunks).await
         }
         AskOp::Usage => usage::carry_out(context, chunks).await,
+        AskOp::Exec { .. } => Err("this agent does not serve exec yet".to_owned()),
         AskOp::Unknown => Err("this agent does not know how to do that".to_owned()),
     }
 }

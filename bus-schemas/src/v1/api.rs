@@ -5,6 +5,7 @@
 //! body. An `ok` end may bear the last body itself.
 
 mod content;
+mod exec;
 mod hosts;
 mod logs;
 
@@ -25,6 +26,10 @@ use crate::spec::{ContentRef, Taint, TaintEffect};
 use crate::time::Timestamp;
 
 pub use content::{ConfigOp, ConfigPush, ConfigReply, ConfigRequest, ConfigVersion};
+pub use exec::{
+    EXEC_CHUNK, EXEC_COMMAND_MAX, EXEC_INPUT_MAX, EXEC_UNREAD, ExecCommand, ExecEnded, ExecInput, ExecItem,
+    ExecOutput, ExecRefused, ExecRequest, ExecScreen, RelayInput, RelayPoll,
+};
 pub use hosts::{Ask, AskOp, AsksReply, AsksRequest, BlobReply, BlobRequest, RegisterReply, RegisterRequest};
 pub use logs::{LOGS_PROCESSES, LOGS_PROCESSES_MAX, LogFilter, LogsOf, LogsRequest};
 
@@ -45,6 +50,7 @@ wire! {
     ApplyRequest ApplyReply GetRequest ListRequest ListPage WatchRequest WatchMessage DeleteRequest DeleteReply
     ScaleRequest ConfigRequest ConfigReply RolloutRequest RolloutReply EventsRequest EventRecord NodeRequest PutRequest
     ChangeReply LogsRequest BlobRequest BlobReply RegisterRequest RegisterReply AsksRequest AsksReply ApiError VersionReply
+    ExecRequest ExecOutput ExecInput RelayPoll RelayInput
 }
 
 /// Why a request was not carried out.

@@ -33,6 +33,7 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
         Verb::Asks => nodes::asks(shared, call, to).await,
         Verb::Register => nodes::register(shared, call, to).await,
         Verb::Top => top::handle(shared, call, to).await,
+        Verb::Exec => Err(ostler_controller_core::admission::invalid("this controller does not serve exec yet")),
         // Taken by the accept loop, which keeps the order of chunks.
         Verb::Relay => Ok(0),
     }

@@ -98,6 +98,13 @@ pub enum AskOp {
     },
     /// What each process of the node takes, now.
     Usage,
+    /// A command beside a process, attended by the caller.
+    Exec {
+        /// The process.
+        uid: Uid,
+        /// The command.
+        exec: super::ExecCommand,
+    },
     /// Something that a newer server asks for: answered with an error.
     #[serde(other)]
     Unknown,
