@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ostler_agent_core::holder::lines::{LineCutter, Stream};
-use ostler_agent_core::holder::protocol::{LogCounters, ProcKey};
+use ostler_agent_core::holder::protocol::{LogCounters, LogTo, ProcKey};
+use ostler_schemas::v1::log_line::Stamp;
 
 use super::child::{READY, RECORD};
 use super::launch::Told;
-use super::log_writer::{LogId, LogTarget, LogWriter};
+use super::log_writer::{LogId, LogTarget, LogWriter, Room};
+use super::poll::Source;
 use super::proc_tree::Root;
 
 /// Bytes taken at the end of a tree: more than both pipes hold, but not for ever if someone else still writes.
@@ -89,17 +91,20 @@ fn judge(said: &[u8]) -> StartNews {
 #[derive(Debug)]
 pub(super) struct Outlet {
     pub(super) fifo: Option<File>,
+    /// The process waits until its log has room.
+    pub(super) waits: bool,
+    stream: Stream,
     cutter: LineCutter,
 }
 
 impl Outlet {
     pub(super) fn new(fifo: Option<File>, stream: Stream) -> Self {
-        Self { fifo, cutter: LineCutter::new(stream) }
+        Self { fifo, waits: false, stream, cutter: LineCutter::new(stream) }
     }
 
     /// An output whose last line had begun before.
     pub(super) fn going_on(fifo: Option<File>, stream: Stream, partial: &[u8]) -> Self {
-        Self { fifo, cutter: LineCutter::going_on(stream, partial) }
+        Self { fifo, waits: false, stream, cutter: LineCutter::going_on(stream, partial) }
     }
 
     /// The line that has not ended yet.
@@ -113,32 +118,44 @@ impl Live {
         self.root.key
     }
 
+    /// Its outputs, each with its source in the poll set.
+    pub(super) fn outlets(&mut self) -> [(&mut Outlet, Source); 2] {
+        let slot = self.slot;
+        [&mut self.stdout, &mut self.stderr].map(|outlet| {
+            let source = Source::Output(outlet.stream, slot);
+            (outlet, source)
+        })
+    }
+
     /// Moves what waits in one output to the log, as much as the buffer takes. Returns how many bytes.
     pub(super) fn drain(
         &mut self,
         stream: Stream,
         buffer: &mut [u8],
-        (stamp, logs): (&str, &LogWriter),
+        (stamp, logs): (&Stamp, &LogWriter),
     ) -> usize {
-        let outlet = match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
+        let (outlet, to) = match stream {
+            Stream::Stdout => (&mut self.stdout, self.target.stdout()),
+            Stream::Stderr => (&mut self.stderr, self.target.stderr()),
         };
         let Some(fifo) = &mut outlet.fifo else { return 0 };
         // Nothing to read, or an interruption: the poll set calls again.
         let Ok(n) = fifo.read(buffer) else { return 0 };
+        self.counters.bytes += n as u64;
+        if to == LogTo::Null {
+            return n;
+        }
         let mut lines = Vec::with_capacity(n + n / 2);
         let count = outlet.cutter.push(stamp, buffer.get(..n).unwrap_or_default(), &mut lines);
-        self.counters.bytes += n as u64;
         self.counters.lines += count;
         if count > 0 {
-            logs.append(self.slot, &self.target, &lines, count);
+            outlet.waits = logs.append(self.slot, &self.target, &lines, count) == Room::Full;
         }
         n
     }
 
     /// Moves everything that waits in both outputs.
-    pub(super) fn drain_all(&mut self, buffer: &mut [u8], (stamp, logs): (&str, &LogWriter)) {
+    pub(super) fn drain_all(&mut self, buffer: &mut [u8], (stamp, logs): (&Stamp, &LogWriter)) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut total = 0;
             while total < LAST_MAX {
@@ -151,12 +168,13 @@ impl Live {
     }
 
     /// The outputs have ended: their last lines too.
-    pub(super) fn finish(&mut self, stamp: &str, logs: &LogWriter) {
+    pub(super) fn finish(&mut self, stamp: &Stamp, logs: &LogWriter) {
         let mut lines = Vec::new();
         let count =
             self.stdout.cutter.finish(stamp, &mut lines) + self.stderr.cutter.finish(stamp, &mut lines);
         if count > 0 {
-            logs.append(self.slot, &self.target, &lines, count);
+            // Nothing is drained any more: the last lines wait here, however many there are.
+            let _: Room = logs.append(self.slot, &self.target, &lines, count);
         }
         logs.finish(self.slot, &self.target);
     }

@@ -282,6 +282,21 @@ pub const LOG_FILE_MAX: u64 = 10 << 20;
 /// How many log files are kept, the growing one included (`logs.maxFiles`).
 pub const LOG_FILES: u32 = 5;
 
+/// Seconds that logs are kept after the process is gone (`logs.keepAfterExit`): a week.
+pub const LOG_KEEP_S: u64 = 7 * 86_400;
+
+word! {
+    /// Where one output goes.
+    LogTo {
+        /// To files.
+        File = "file",
+        /// To the host's journal.
+        Journal = "journal",
+        /// Nowhere.
+        Null = "null",
+    } else File
+}
+
 /// Where the output goes: `<dir>/<namespace>/<name>/current.log`, rotated to `current.log.1` and on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSpec {
@@ -293,13 +308,33 @@ pub struct LogSpec {
     /// How many files are kept.
     #[serde(default = "log_files")]
     pub files: u32,
+    /// How many seconds they are kept after the process is gone. The holder only writes it down beside them.
+    #[serde(default = "log_keep_s")]
+    pub keep_s: u64,
+    /// Whether the process waits when lines cannot be written, instead of losing them.
+    #[serde(default)]
+    pub block: bool,
+    /// Where standard output goes.
+    #[serde(default = "log_to_file")]
+    pub stdout: LogTo,
+    /// Where standard error goes.
+    #[serde(default = "log_to_file")]
+    pub stderr: LogTo,
 }
 
 impl LogSpec {
     /// Logs below `dir` with the default sizes.
     #[must_use]
     pub fn below(dir: impl Into<String>) -> Self {
-        Self { dir: dir.into(), file_max: LOG_FILE_MAX, files: LOG_FILES }
+        Self {
+            dir: dir.into(),
+            file_max: LOG_FILE_MAX,
+            files: LOG_FILES,
+            keep_s: LOG_KEEP_S,
+            block: false,
+            stdout: LogTo::File,
+            stderr: LogTo::File,
+        }
     }
 
     /// The growing file of the process `namespace/name`.
@@ -315,6 +350,14 @@ const fn log_file_max() -> u64 {
 
 const fn log_files() -> u32 {
     LOG_FILES
+}
+
+const fn log_keep_s() -> u64 {
+    LOG_KEEP_S
+}
+
+const fn log_to_file() -> LogTo {
+    LogTo::File
 }
 
 /// Sends a signal.
