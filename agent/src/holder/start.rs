@@ -113,6 +113,7 @@ pub(super) fn start(options: &Options) -> Result<Shell, StartError> {
     let clients = Clients::new(listener.map_or_else(|| listen(&dir), Ok)?);
     system("watch signals", poll.add(&signals, Source::Signals))?;
     system("watch the socket", poll.add(clients.listener(), Source::Listener))?;
+    system("watch the log writer", poll.add(logs.room(), Source::LogRoom))?;
     let work = Work::default();
     let program = at("find", Path::new("/proc/self/exe"), std::env::current_exe())?;
     let own = Own { lock, program, words: options.words.clone() };
