@@ -13,6 +13,7 @@ mod commit;
 pub mod connect;
 pub mod provision;
 pub mod server;
+mod service;
 pub mod store;
 pub mod topic;
 mod watch;

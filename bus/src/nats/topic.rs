@@ -1,30 +1,34 @@
 //! The topic port on a NATS connection.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::service::ServiceExt as _;
 use async_nats::{RequestErrorKind, Subscriber};
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
+use ostler_schemas::subject::API_GROUP;
 use tokio::sync::watch;
 
 use super::connect::Link;
+use super::service::{OpenRequests, Service};
 use super::wire;
+use crate::clock::{Clock as _, SystemClock};
 use crate::topic::{LinkState, Message, Outgoing, RequestError, ServiceSpec, Topic, TopicError};
 
 /// Messages of one account.
 #[derive(Debug)]
 pub struct NatsTopic {
     link: Link,
+    open: Arc<OpenRequests>,
 }
 
 impl NatsTopic {
     /// On a connection.
     #[must_use]
     pub fn new(link: Link) -> Self {
-        Self { link }
+        Self { link, open: Arc::default() }
     }
 
     fn must_be_connected(&self) -> Result<(), TopicError> {
@@ -73,6 +77,9 @@ impl NatsTopic {
         self.must_be_connected()?;
         let client = self.link.client();
         let Outgoing { subject, headers, body } = message;
+        if reply.is_none() {
+            self.open.sent(&subject, &headers);
+        }
         let headers = wire::header_map(&headers);
         match reply {
             Some(reply) => client.publish_with_reply_and_headers(subject, reply, headers, body).await,
@@ -102,35 +109,30 @@ impl NatsTopic {
     }
 
     /// Endpoints that replicas share are a NATS micro service; one that every replica must hear is a plain
-    /// subscription, because the service framework puts each of its endpoints into a queue group.
+    /// subscription, which discovery does not list.
     async fn served(&self, spec: ServiceSpec) -> Result<BoxStream<'static, Message>, TopicError> {
-        let service = self
-            .link
-            .client()
-            .service_builder()
-            .description(spec.description)
-            .start(spec.name, spec.version)
-            .await
-            .map_err(failed)?;
         let mut all: SelectAll<BoxStream<'static, Message>> = SelectAll::new();
         let mut names = BTreeSet::new();
-        for endpoint in spec.endpoints {
+        let service = Arc::new(Service::new(spec.clone(), self.link.unique(), SystemClock::new().now().wall));
+        for (i, endpoint) in spec.endpoints.into_iter().enumerate() {
             if !names.insert(endpoint.name.clone()) {
                 return Err(failed(format!("two endpoints are named {:?}", endpoint.name)));
             }
+            let queue = endpoint.shared.then_some(API_GROUP);
+            let requests = messages(self.subscribed(&endpoint.subject, queue).await?);
             if endpoint.shared {
-                let builder = service.endpoint_builder().name(endpoint.name);
-                let requests = builder.add(endpoint.subject).await.map_err(failed)?;
-                all.push(requests.map(|request| received(request.message)).boxed());
+                let (open, service) = (Arc::clone(&self.open), Arc::clone(&service));
+                all.push(requests.inspect(move |message| open.begun(&service, i, message)).boxed());
             } else {
-                all.push(messages(self.subscribed(&endpoint.subject, None).await?));
+                all.push(requests);
             }
         }
+        let discovery = service.discoverable(&self.link.client()).await.map_err(failed)?;
         self.in_force().await?;
         // The service answers discovery as long as it lives, which is as long as its requests are read.
-        Ok(futures::stream::unfold((all, service), |(mut all, service)| async move {
+        Ok(futures::stream::unfold((all, discovery), |(mut all, discovery)| async move {
             let message = all.next().await?;
-            Some((message, (all, service)))
+            Some((message, (all, discovery)))
         })
         .boxed())
     }

@@ -8,6 +8,9 @@ use ostler_schemas::codec::{self, EncodeError, Wire};
 use ostler_schemas::v1::api::{ApiError, ApiErrorCode};
 use ostler_schemas::{Revision, headers};
 
+/// Characters of an error's message in a header.
+const LINE: usize = 200;
+
 /// The way back to a caller.
 pub(super) struct Responder {
     topic: TopicRef,
@@ -100,8 +103,12 @@ impl Responder {
             return;
         }
         let bytes = codec::encode(error).or_else(|_| codec::encode(&shortened(error))).unwrap_or_default();
-        let end = Some("error".to_owned());
-        self.try_send(Bytes::from(bytes), ApiError::KIND, end).await;
+        let mut message = self.message(Bytes::from(bytes), ApiError::KIND, Some("error".to_owned()));
+        // One line for whoever looks at headers, or at the counts of the service.
+        message.headers.set(headers::MESSAGE, error.message.chars().take(LINE).collect::<String>());
+        if self.topic.publish(message).await.is_err() {
+            tracing::debug!(to = self.to, "nobody was told");
+        }
     }
 
     /// Says that the stream lives.
