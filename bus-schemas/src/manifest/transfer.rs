@@ -3,9 +3,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::check::decode_base64;
+use super::schema::{Object, Type, spec_of};
 use super::tree::{Document, InvalidWire, Value, WireDocument};
 use crate::spec::Spec;
 
@@ -92,5 +93,29 @@ pub fn written_spec(spec: &Spec, content: Option<&[u8]>) -> Result<Json, serde_j
             };
         }
     }
-    Ok(json)
+    Ok(in_order(json, spec_of(spec.kind())))
+}
+
+/// The fields in the order of the contract, in which people look for them; what is stored has the order in which its
+/// fields came to be.
+fn in_order(json: Json, object: &Object) -> Json {
+    let Json::Object(mut fields) = json else { return json };
+    let mut out = Map::new();
+    for field in object.fields {
+        if let Some(value) = fields.shift_remove(field.name) {
+            out.insert(field.name.to_owned(), in_order_of(value, &field.ty));
+        }
+    }
+    out.extend(fields);
+    Json::Object(out)
+}
+
+fn in_order_of(value: Json, ty: &Type) -> Json {
+    match (value, ty) {
+        (Json::Array(items), Type::List { of, .. }) => {
+            Json::Array(items.into_iter().map(|item| in_order_of(item, of)).collect())
+        }
+        (value, Type::Object(object)) => in_order(value, object),
+        (value, _) => value,
+    }
 }
