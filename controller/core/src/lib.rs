@@ -4,7 +4,8 @@
 //!
 //! * [`fleet::Fleet`]: the immutable snapshot, fed change by change from the store.
 //! * [`plan::Plan`]: what a reconciler decided: guarded steps, events, status, when to look again, and why.
-//! * [`liveness`]: beats and canaries to phases, on every replica. [`fitness`]: whether a node may be given work.
+//! * [`liveness`]: beats and canaries to phases, on every replica. [`fitness`]: whether a node may be given work,
+//!   [`capacity`]: how much.
 //! * [`lease`]: leadership as a sans-IO machine. [`lane`]: plans to fenced batches.
 //! * [`queue`]: which object to look at next.
 //! * Reconcilers: [`node`], [`scheduler`], [`process`], [`deployment`], [`configfile`], [`garbage`].
@@ -13,6 +14,7 @@
 
 pub mod admission;
 pub mod audit;
+pub mod capacity;
 pub mod configfile;
 pub mod deployment;
 pub mod fitness;

@@ -1,8 +1,11 @@
-//! The node controller: verdicts on silent nodes, the brake, goals of what was lost, return, taints.
+//! The node controller: verdicts on silent nodes, the brake, goals of what was lost, return, taints, and eviction from
+//! nodes that are short of memory (`relieve`).
 //!
 //! Order (DESIGN.md 3.6): a durable verdict; the brake; goals `gone(lost)` of the node's unfenced processes; their
 //! owners then make replacements. A node that returns is schedulable only when its report shows that it has read the
 //! documents with the tombstones and that nothing tombstoned lives there.
+
+mod relieve;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -127,7 +130,13 @@ pub fn reconcile(fleet: &Fleet, signals: &Signals, node: &NodeName, now: Now) ->
     let mut state = before.map(|s| (*s.value).clone()).unwrap_or_default();
     let uid = Some(object.metadata.uid);
     match signals.nodes.get(node) {
-        Some(signal) => judge(&mut plan, &mut state, &Subject { fleet, signals, node, uid, signal }, now),
+        Some(signal) => {
+            let subject = Subject { fleet, signals, node, uid, signal };
+            judge(&mut plan, &mut state, &subject, now);
+            if state.lost.is_none() {
+                relieve::relieve(&mut plan, &mut state, &subject, now);
+            }
+        }
         None => plan.why.push(format!("{node}: this replica has not listened for it yet")),
     }
     remember_taints(&mut state, &spec.taints, now);
@@ -147,14 +156,15 @@ pub fn reconcile(fleet: &Fleet, signals: &Signals, node: &NodeName, now: Now) ->
 }
 
 fn differs(a: &NodeState, b: &NodeState) -> bool {
-    a.lost != b.lost || a.tainted_since != b.tainted_since
+    a.lost != b.lost || a.tainted_since != b.tainted_since || a.relieved != b.relieved
 }
 
 fn is_blank(state: &NodeState) -> bool {
-    state.lost.is_none() && state.tainted_since.is_empty()
+    state.lost.is_none() && state.tainted_since.is_empty() && state.relieved.is_none()
 }
 
 /// The node being judged.
+#[derive(Clone, Copy)]
 struct Subject<'a> {
     fleet: &'a Fleet,
     signals: &'a Signals,

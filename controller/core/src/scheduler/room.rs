@@ -9,6 +9,7 @@ use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::report::{Condition, ConditionStatus, Facts, Report};
 use ostler_schemas::v1::status::NodePhase;
 
+use crate::capacity;
 use crate::fitness;
 use crate::fleet::{Fleet, ProcessRecords};
 use crate::liveness::Signals;
@@ -109,14 +110,16 @@ fn empty(fleet: &Fleet, signals: &Signals, name: &NodeName, spec: &NodeSpec) -> 
             effect: TaintEffect::NoExecute,
         });
     }
+    taints.extend(capacity::pressure_taints(fleet, name));
+    let allocatable = capacity::allocatable(report.map(|r| &*r.value), spec);
     Room {
         closed: closed(fleet, signals, name),
         cordoned: spec.unschedulable,
         labels: fleet.node_labels(name),
         taints,
         features: report.map(|r| features_of(&r.value)).unwrap_or_default(),
-        cpu: facts.cpu.as_millis().saturating_sub(spec.reserved.cpu.as_millis()),
-        memory: facts.memory.as_bytes().saturating_sub(spec.reserved.memory.as_bytes()),
+        cpu: allocatable.cpu.as_millis(),
+        memory: allocatable.memory.as_bytes(),
         cpu_taken: 0,
         memory_taken: 0,
         processes: 0,
@@ -141,7 +144,7 @@ fn features_of(report: &Report) -> BTreeSet<&'static str> {
 
 fn closed(fleet: &Fleet, signals: &Signals, name: &NodeName) -> Option<String> {
     if !fleet.reports.contains_key(name) {
-        return Some("has not reported yet".to_owned());
+        return Some("unknown yet: it has not reported".to_owned());
     }
     match fitness::phase(fleet, signals, name) {
         NodePhase::Ready => None,

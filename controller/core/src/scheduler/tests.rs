@@ -144,9 +144,56 @@ fn nothing_is_placed_on_a_node_that_users_see_as_not_ready() {
         let why = &rig.fleet.pending[&uid(10)].filters;
         assert!(format!("{why:?}").contains(kind), "{why:?}");
     }
-    said(&mut rig, "DiskPressure");
+    said(&mut rig, "ClockSkewed");
     look(&mut rig);
     assert_eq!((node_of(&rig, 10).as_deref(), shown(&rig)), (Some("a"), NodePhase::Ready));
+}
+
+#[test]
+fn nothing_new_comes_to_a_node_under_pressure_unless_it_tolerates_that() {
+    let mut rig = two_nodes();
+    rig.delete(&Key::Object(rig::object(Kind::Node, "b")));
+    let web = deployment(&mut rig, |_| {});
+    rig.process(&web, 10, 1, None);
+    let mut report = report_of(&rig, "a");
+    report.conditions = vec![ostler_schemas::v1::report::Condition {
+        kind: "MemoryPressure".to_owned(),
+        status: ConditionStatus::True,
+        reason: "MemoryPressure".to_owned(),
+        message: String::new(),
+        last_transition_time: NOW,
+        observed_generation: None,
+    }];
+    save(&mut rig, "a", &report);
+    look(&mut rig);
+    assert_eq!(node_of(&rig, 10), None);
+    let why = format!("{:?}", rig.fleet.pending[&uid(10)].filters);
+    assert!(why.contains("ostler/memory-pressure:NoSchedule on a"), "{why}");
+    report.conditions[0].status = ConditionStatus::False;
+    save(&mut rig, "a", &report);
+    look(&mut rig);
+    assert_eq!(node_of(&rig, 10).as_deref(), Some("a"));
+}
+
+#[test]
+fn what_others_use_beyond_the_reserve_is_not_given_away() {
+    use ostler_schemas::quantity::{Cpu, Size};
+    use ostler_schemas::v1::usage::Others;
+    let mut report = report_of(&two_nodes(), "a");
+    let free = |report: &Report| {
+        let free = crate::capacity::allocatable(Some(report), &NodeSpec::default());
+        (
+            report.facts.cpu.as_millis() - free.cpu.as_millis(),
+            report.facts.memory.as_bytes() - free.memory.as_bytes(),
+        )
+    };
+    assert_eq!(free(&report), (100, 256 << 20), "the reserve");
+    report.others = Some(Others { cpu: Cpu::from_millis(50), memory: Size::from_mib(512) });
+    assert_eq!(free(&report), (100, 512 << 20), "what is used of the reserve counts once");
+    assert_eq!(
+        crate::capacity::allocatable(None, &NodeSpec::default()).memory,
+        Size::ZERO
+    );
 }
 
 #[test]

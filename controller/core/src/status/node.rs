@@ -16,6 +16,7 @@ use ostler_schemas::v1::status::{
 };
 
 use super::{Lens, condition, count};
+use crate::capacity;
 use crate::fitness::{self, DUPLICATE_IDENTITY, HOLDER_LOST};
 use crate::fleet::Stored;
 use crate::liveness::Signal;
@@ -46,7 +47,7 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &NodeSpec) 
         last_beat: signal.and_then(|s| s.heard).or_else(|| verdict_beat(lens, &node)),
         clock_offset: signal.filter(|_| answers).and_then(|s| s.clock_offset),
         capacity,
-        allocatable: allocatable(&capacity, spec),
+        allocatable: capacity::allocatable(report, spec),
         requested: requested(lens, &node),
         usage: beat.filter(|_| answers).map(|b| b.usage),
         processes: processes(lens, &node, report.filter(|_| answers)),
@@ -67,12 +68,6 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &NodeSpec) 
 
 fn verdict_beat(lens: &Lens<'_>, node: &NodeName) -> Option<ostler_schemas::time::Timestamp> {
     lens.fleet.node_states.get(node)?.lost.as_ref().map(|v| v.last_beat)
-}
-
-fn allocatable(capacity: &NodeAmounts, spec: &NodeSpec) -> NodeAmounts {
-    let cpu = capacity.cpu.as_millis().saturating_sub(spec.reserved.cpu.as_millis());
-    let memory = capacity.memory.as_bytes().saturating_sub(spec.reserved.memory.as_bytes());
-    NodeAmounts { cpu: Cpu::from_millis(cpu), memory: Size::from_bytes(memory), disk: None }
 }
 
 /// What the processes bound here count for, until nothing of them is left.
