@@ -4,6 +4,7 @@ pub mod change;
 pub mod local;
 pub mod look;
 pub mod target;
+pub mod top;
 
 use clap::{Parser, Subcommand};
 
@@ -69,6 +70,7 @@ pub enum Command {
     Label(change::Label),
     Taint(change::Taint),
     Wait(look::Wait),
+    Top(top::Top),
     Validate(local::Validate),
     Decode(local::Decode),
     #[command(subcommand)]
@@ -96,9 +98,9 @@ pub enum Command {
 
 /// Commands of CONTRACT.md that this version does not have. They are known words: what they would do is not done by
 /// something else of a similar name.
-pub const RESERVED: [&str; 19] = [
-    "drain", "exec", "top", "explain", "history", "plan", "freeze", "thaw", "edit", "restart", "node",
-    "token", "backup", "restore", "undrain", "annotate", "attach", "cp", "upgrade",
+pub const RESERVED: [&str; 18] = [
+    "drain", "exec", "explain", "history", "plan", "freeze", "thaw", "edit", "restart", "node", "token",
+    "backup", "restore", "undrain", "annotate", "attach", "cp", "upgrade",
 ];
 
 /// Reserved commands below `rollout` and `config`.

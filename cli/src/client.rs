@@ -24,6 +24,7 @@ use ostler_schemas::v1::api::{
     NodeRequest, PutRequest, RolloutReply, RolloutRequest, ScaleRequest, VersionReply, WatchRequest,
 };
 use ostler_schemas::v1::status::View;
+use ostler_schemas::v1::usage::{TopReply, TopRequest};
 use ostler_schemas::{Name, ObjectRef, Revision};
 use serde_bytes::ByteBuf;
 
@@ -153,6 +154,21 @@ impl Client {
     /// A refusal, or silence.
     pub async fn watch(&self, list: ListRequest) -> Result<Replies, Failure> {
         Ok(self.open(Verb::Watch, &WatchRequest { list }).await?.with_patience(WATCH_PATIENCE))
+    }
+
+    /// `top`: all parts of the answer.
+    ///
+    /// # Errors
+    /// A refusal, or silence.
+    pub async fn top(&self, request: &TopRequest) -> Result<TopReply, Failure> {
+        let mut whole = TopReply::default();
+        let mut replies = self.open(Verb::Top, request).await?;
+        while let Some(body) = replies.next().await? {
+            let TopReply { processes, unanswered } = decode(&body)?;
+            whole.processes.extend(processes);
+            whole.unanswered.extend(unanswered);
+        }
+        Ok(whole)
     }
 
     /// `delete`.

@@ -15,6 +15,7 @@ pub mod local;
 pub mod logs;
 pub mod rollout;
 pub mod setup;
+pub mod top;
 pub mod wait;
 
 use clap::CommandFactory;
@@ -50,6 +51,7 @@ pub async fn run(cli: Cli, out: &mut Out) -> Result<(), Failure> {
         Command::Label(args) => change::label(&session(&global).await?, &args, out).await,
         Command::Taint(args) => change::taint(&session(&global).await?, &args, out).await,
         Command::Wait(args) => wait::run(&session(&global).await?, &args, out).await,
+        Command::Top(args) => top::run(&session(&global).await?, &args, out).await,
         Command::Validate(args) => local::validate(&global, &args, out),
         Command::Decode(args) => decode::run(&args, out),
         Command::Context(args) => context::run(&args, &global, out),

@@ -10,3 +10,4 @@ pub mod jsonpath;
 pub mod lines;
 pub mod object;
 pub mod table;
+pub mod top;
