@@ -22,6 +22,7 @@ use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_agent_core::usage::{HostLook, Watched};
 use ostler_schemas::spec::Artifact;
 use ostler_schemas::quantity::Signal;
+use ostler_schemas::v1::api::LogFilter;
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::report::Facts;
 use ostler_schemas::{Name, Namespace, Sha256, Uid};
@@ -246,13 +247,15 @@ pub struct HostSession {
     pub output: mpsc::Receiver<SessionOutput>,
 }
 
-/// A place in a log, for going on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LogPlace {
-    /// Names the file, whatever it is called by now.
-    pub file: u64,
-    /// Bytes of it that were read.
-    pub offset: u64,
+/// Which lines of a process's log are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Of the process with this uid: another may have had its name before. None means the last that had it.
+    pub uid: Option<Uid>,
+    /// Only the last so many lines.
+    pub tail: Option<u64>,
+    /// Which of them.
+    pub filter: LogFilter,
 }
 
 /// A piece of a log.
@@ -260,8 +263,16 @@ pub struct LogPlace {
 pub struct LogPiece {
     /// Whole lines.
     pub bytes: Bytes,
-    /// Where to go on.
-    pub next: LogPlace,
+    /// Nothing more is there now.
+    pub at_end: bool,
+    /// Nothing more will come.
+    pub over: bool,
+}
+
+/// Reads a log, at the pace of whoever asks.
+pub trait LogReader: Send {
+    /// The next lines that are wanted; nothing if there are none now, or if those that were looked at are not wanted.
+    fn next(&mut self) -> BoxFuture<'_, Result<LogPiece, String>>;
 }
 
 /// The processes of a host.
@@ -290,8 +301,9 @@ pub trait Host: Send + Sync + 'static {
         user: HostUser,
     ) -> BoxFuture<'_, Result<Prepared, String>>;
     /// Removes what only lived for processes that will not be started again: their own `/tmp` and runtime folders.
-    /// Those of all but `known`; best effort, and again at the next chance.
-    fn tidy(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, ()>;
+    /// Those of the ones in `gone`, and those that are neither `known` nor were prepared meanwhile; best effort, and
+    /// again at the next chance.
+    fn tidy(&self, known: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()>;
     /// Runs a command to its end, without input. An error means that it did not start, with the reason in words. It
     /// is killed when the future is dropped.
     fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>>;
@@ -305,20 +317,13 @@ pub trait Host: Send + Sync + 'static {
     fn user(&self, user: Option<String>, group: Option<String>) -> BoxFuture<'_, Result<HostUser, String>>;
     /// Asks a readiness question; an error says what was wrong, for people.
     fn ask(&self, question: Question, timeout_ms: u64) -> BoxFuture<'_, Result<(), String>>;
-    /// The last lines of a process's log (all that is kept when no number is given), at most a megabyte.
-    fn log_tail(
+    /// A reader of a process's log, before the first line that is wanted.
+    fn log(
         &self,
         namespace: Namespace,
         name: Name,
-        lines: Option<u64>,
-    ) -> BoxFuture<'_, Result<LogPiece, String>>;
-    /// What came after a place, at most a megabyte; nothing if nothing did.
-    fn log_more(
-        &self,
-        namespace: Namespace,
-        name: Name,
-        from: LogPlace,
-    ) -> BoxFuture<'_, Result<LogPiece, String>>;
+        query: LogQuery,
+    ) -> BoxFuture<'_, Result<Box<dyn LogReader>, String>>;
 }
 
 /// The file system of a host.

@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use ostler_agent::ports::{
     Files, Host, HostConnection, HostError, HostListing, HostRun, HostSession, HostSpawn, HostUser,
-    LedgerStore, LogPiece, LogPlace, Prepared, RunOutcome, Screen, SpawnError,
+    LedgerStore, LogQuery, LogReader, Prepared, RunOutcome, Screen, SpawnError,
 };
 use ostler_agent::sim::{SimFiles, SimHost, SimLedger};
 use ostler_agent_core::file::{Observed, Step, StepError};
@@ -91,8 +91,8 @@ impl Host for GatedHost {
         through(&self.gate, async move { self.inner.prepare(preparation, user).await }).boxed()
     }
 
-    fn tidy(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
-        through(&self.gate, async move { self.inner.tidy(known).await }).boxed()
+    fn tidy(&self, known: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
+        through(&self.gate, async move { self.inner.tidy(known, gone).await }).boxed()
     }
 
     fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>> {
@@ -115,22 +115,13 @@ impl Host for GatedHost {
         through(&self.gate, async move { self.inner.ask(question, timeout_ms).await }).boxed()
     }
 
-    fn log_tail(
+    fn log(
         &self,
         namespace: Namespace,
         name: Name,
-        lines: Option<u64>,
-    ) -> BoxFuture<'_, Result<LogPiece, String>> {
-        through(&self.gate, async move { self.inner.log_tail(namespace, name, lines).await }).boxed()
-    }
-
-    fn log_more(
-        &self,
-        namespace: Namespace,
-        name: Name,
-        from: LogPlace,
-    ) -> BoxFuture<'_, Result<LogPiece, String>> {
-        through(&self.gate, async move { self.inner.log_more(namespace, name, from).await }).boxed()
+        query: LogQuery,
+    ) -> BoxFuture<'_, Result<Box<dyn LogReader>, String>> {
+        through(&self.gate, async move { self.inner.log(namespace, name, query).await }).boxed()
     }
 }
 

@@ -16,6 +16,7 @@ use ostler_schemas::v1::api::{Ask, AskOp, AsksReply, AsksRequest, RELAY_WINDOW};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::context::{Shared, Task};
+use crate::ports::LogQuery;
 
 /// How long answers to a fetch are collected: every replica answers for itself.
 const FETCH_MS: u64 = 2_000;
@@ -156,8 +157,9 @@ async fn fetch(context: &Shared, me: &ActorRef<Msg>) {
 
 async fn carry_out(context: &Shared, op: AskOp, chunks: &mut Chunks) -> Result<(), String> {
     match op {
-        AskOp::Logs { uid, follow, tail, filter: _ } => {
-            logs::carry_out(context, uid, (follow, tail), chunks).await
+        AskOp::Logs { uid, follow, tail, filter } => {
+            let query = LogQuery { uid: Some(uid), tail, filter };
+            logs::carry_out(context, query, follow, chunks).await
         }
         AskOp::Usage => usage::carry_out(context, chunks).await,
         AskOp::Exec { .. } => Err("this agent does not serve exec yet".to_owned()),

@@ -10,7 +10,7 @@ use ostler_agent_core::holder::protocol::ProcessInfo;
 use super::{Question, SettingsArgs, complain};
 use crate::linux::ProcessLog;
 use crate::local::{client, files_table, process_table, status_text};
-use crate::ports::LogPlace;
+use crate::ports::LogQuery;
 use crate::status::Status;
 
 /// The agent does not run.
@@ -124,21 +124,18 @@ fn on_disk(dir: &Path, asked: &str) -> Option<(String, String)> {
 
 fn logs(log: &ProcessLog, follow: bool, tail: Option<u64>) -> io::Result<ExitCode> {
     let mut out = io::stdout();
-    let piece = log.tail(tail)?;
-    if out.write_all(&piece.bytes).is_err() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut place: LogPlace = piece.next;
-    if !follow {
-        return Ok(ExitCode::SUCCESS);
-    }
+    let mut reader = log.open(&LogQuery { tail, ..LogQuery::default() })?;
     loop {
-        let piece = log.more(place)?;
-        place = piece.next;
-        if piece.bytes.is_empty() {
+        let piece = reader.next_piece()?;
+        if !piece.bytes.is_empty() {
+            if out.write_all(&piece.bytes).and_then(|()| out.flush()).is_err() {
+                return Ok(ExitCode::SUCCESS);
+            }
+        } else if piece.at_end {
+            if !follow || piece.over {
+                return Ok(ExitCode::SUCCESS);
+            }
             std::thread::sleep(FOLLOW);
-        } else if out.write_all(&piece.bytes).and_then(|()| out.flush()).is_err() {
-            return Ok(ExitCode::SUCCESS);
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::context::lock;
 use crate::holder_client::{Events, HolderClient, HolderError};
 use crate::ports::{
     Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
-    HostUser, Listed, LogPiece, LogPlace, Prepared, RunOutcome, Screen, SpawnError,
+    HostUser, Listed, LogQuery, LogReader, Prepared, RunOutcome, Screen, SpawnError,
 };
 
 /// The host's processes.
@@ -65,10 +65,6 @@ impl LinuxHost {
 
     fn client(&self) -> Result<Arc<HolderClient>, HostError> {
         lock(&self.client).clone().ok_or_else(|| HostError("there is no connection to the holder".to_owned()))
-    }
-
-    fn log(&self, namespace: &Namespace, name: &Name) -> ProcessLog {
-        ProcessLog::new(&self.log_dir, namespace.as_str(), name.as_str())
     }
 
     /// The limits, of which the default of open files is a wish.
@@ -306,11 +302,11 @@ impl Host for LinuxHost {
         blocking(move || folders.prepare(&preparation, &user)).boxed()
     }
 
-    fn tidy(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
+    fn tidy(&self, known: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
         let folders = self.folders.clone();
         async move {
             let work = move || {
-                folders.tidy(&known);
+                folders.tidy(&known, &gone);
                 Ok(())
             };
             if let Err(why) = blocking(work).await {
@@ -343,23 +339,17 @@ impl Host for LinuxHost {
         probe::ask(question, timeout_ms).boxed()
     }
 
-    fn log_tail(
+    fn log(
         &self,
         namespace: Namespace,
         name: Name,
-        lines: Option<u64>,
-    ) -> BoxFuture<'_, Result<LogPiece, String>> {
-        let log = self.log(&namespace, &name);
-        blocking(move || log.tail(lines).map_err(|error| format!("the log cannot be read: {error}"))).boxed()
-    }
-
-    fn log_more(
-        &self,
-        namespace: Namespace,
-        name: Name,
-        from: LogPlace,
-    ) -> BoxFuture<'_, Result<LogPiece, String>> {
-        let log = self.log(&namespace, &name);
-        blocking(move || log.more(from).map_err(|error| format!("the log cannot be read: {error}"))).boxed()
+        query: LogQuery,
+    ) -> BoxFuture<'_, Result<Box<dyn LogReader>, String>> {
+        let log = ProcessLog::new(&self.log_dir, namespace.as_str(), name.as_str());
+        blocking(move || {
+            let reader = log.open(&query).map_err(|error| format!("the log cannot be read: {error}"))?;
+            Ok(Box::new(Some(reader)) as Box<dyn LogReader>)
+        })
+        .boxed()
     }
 }

@@ -1,20 +1,40 @@
 //! Reads the log files that the holder writes: `current.log`, and `current.log.1` and on for what was rotated away.
+//!
+//! A reader keeps the file that it reads open, so rotation never takes it away. When rotation has overtaken it, because
+//! whoever reads is slower than the process writes, the reader goes on with the oldest file that is left, and says how
+//! many bytes it missed. It never reads ahead of whoever asks it. What is no line of a log is passed on as it is.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use ostler_agent_core::holder::lines::about::{About, Window};
+use ostler_agent_core::holder::lines::filter::LineFilter;
+use ostler_schemas::v1::log_line::{Note, Source, parse};
 
-use crate::ports::{LogPiece, LogPlace};
+use super::ledger::blocking;
+use crate::ports::{LogPiece, LogQuery, LogReader};
 
-/// Most bytes of one piece.
-const PIECE_MAX: u64 = 1 << 20;
-/// Rotated files that are looked for; the holder keeps five.
-const ROTATED_MAX: usize = 20;
+/// Bytes read at once.
+const READ: usize = 256 << 10;
+/// Bytes looked at for one piece: a filter that wants little must not keep its thread for long.
+const LOOK: u64 = 8 << 20;
+/// What lies beside a log is never longer.
+const ABOUT_MAX: u64 = 64 << 10;
+/// Rotated files that are looked for.
+const ROTATED_MAX: usize = 1_000;
 
 /// The log of one process.
+#[derive(Debug, Clone)]
 pub struct ProcessLog {
     current: PathBuf,
 }
@@ -26,141 +46,203 @@ impl ProcessLog {
         Self { current: dir.join(namespace).join(name).join("current.log") }
     }
 
-    /// Oldest first.
+    /// What is written down beside it.
+    #[must_use]
+    pub fn about(&self) -> About {
+        let mut bytes = Vec::new();
+        let file = File::open(self.current.with_file_name("about"));
+        // Without it everything is one stretch.
+        file.and_then(|file| file.take(ABOUT_MAX).read_to_end(&mut bytes)).ok();
+        About::parse(&bytes)
+    }
+
+    /// A reader that stands before the first line that is wanted.
+    ///
+    /// # Errors
+    /// If a file is there and cannot be read, or if there is no previous incarnation.
+    pub fn open(&self, query: &LogQuery) -> io::Result<LogFollower> {
+        let about = self.about();
+        let us = |at: ostler_schemas::time::Timestamp| at.0.saturating_mul(1_000);
+        let asked = Window {
+            from_us: query.filter.since.map_or(0, us),
+            to_us: query.filter.until.map_or(u64::MAX, us),
+        };
+        let uid = query.uid.or_else(|| about.beginnings.last().map(|b| b.uid));
+        let whose = match (query.filter.previous, uid) {
+            (false, Some(uid)) => about.of(uid),
+            (false, None) => Window::ALL,
+            (true, uid) => uid.and_then(|uid| about.previous(uid)).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, "it has no incarnation before the present one")
+            })?,
+        };
+        let filter = LineFilter::new(asked.within(whose), query.filter.stream);
+        let open = match query.tail {
+            Some(lines) => start::last_lines(&self.files(), &filter, lines)?,
+            None => start::not_before(&self.files(), &filter)?,
+        };
+        Ok(LogFollower { log: self.clone(), filter, open })
+    }
+
+    /// The newest first.
     fn files(&self) -> Vec<PathBuf> {
-        let rotated = |n: usize| {
+        let rotated = (1..=ROTATED_MAX).map(|n| {
             let mut path = self.current.clone().into_os_string();
             path.push(format!(".{n}"));
             PathBuf::from(path)
+        });
+        std::iter::once(self.current.clone()).chain(rotated.take_while(|path| path.exists())).collect()
+    }
+}
+
+/// A place in a file.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    inode: u64,
+    offset: u64,
+    /// Bytes of all files up to the end of this one, as its first line says.
+    before: Option<u64>,
+}
+
+impl Open {
+    fn at(path: &Path, offset: u64) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
         };
-        let mut files: Vec<PathBuf> = (1..=ROTATED_MAX).map(rotated).take_while(|p| p.exists()).collect();
-        files.reverse();
-        files.push(self.current.clone());
-        files
+        let inode = file.metadata()?.ino();
+        let mut first = [0; 128];
+        let n = file.read_at(&mut first, 0)?;
+        let line = first.get(..n).unwrap_or_default().split(|b| *b == b'\n').next().unwrap_or_default();
+        let before = match parse(line).filter(|line| line.source == Source::Host) {
+            Some(line) => match Note::parse(line.text) {
+                Note::Part { after, .. } => Some(after),
+                Note::Begins { .. } | Note::Lost { .. } | Note::Overtaken { .. } | Note::Other(_) => None,
+            },
+            None => None,
+        };
+        Ok(Some(Self { file, inode, offset, before }))
     }
 
-    /// The last lines, or the last megabyte.
+    /// The next bytes that are whole lines; none at the end, or before a line that is being written.
+    fn read(&mut self, is_last: bool) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; READ];
+        let n = self.file.read_at(&mut bytes, self.offset)?;
+        bytes.truncate(n);
+        let whole = memchr::memrchr(b'\n', &bytes).map(|at| at + 1);
+        // No line is so long, and none goes on in another file.
+        let whole = whole.unwrap_or(if n == READ || !is_last { n } else { 0 });
+        bytes.truncate(whole);
+        self.offset += whole as u64;
+        Ok(bytes)
+    }
+}
+
+/// Reads one log from a place on.
+#[derive(Debug)]
+pub struct LogFollower {
+    log: ProcessLog,
+    filter: LineFilter,
+    /// None before there is any file.
+    open: Option<Open>,
+}
+
+impl LogFollower {
+    /// The next lines that are wanted.
     ///
     /// # Errors
     /// If a file is there and cannot be read.
-    pub fn tail(&self, lines: Option<u64>) -> io::Result<LogPiece> {
-        let mut bytes: Vec<u8> = Vec::new();
-        let mut next = LogPlace::default();
-        let wanted = lines.unwrap_or(u64::MAX);
-        for path in self.files().into_iter().rev() {
-            let Some((part, place)) = read_end(&path, PIECE_MAX - bytes.len() as u64)? else { continue };
-            if path == self.current {
-                next = place;
+    pub fn next_piece(&mut self) -> io::Result<LogPiece> {
+        let mut out = Vec::new();
+        let mut looked = 0;
+        while out.is_empty() && looked < LOOK {
+            if self.open.is_none() {
+                self.open = self.oldest()?;
             }
-            bytes.splice(0..0, part);
-            if count_lines(&bytes) > wanted || bytes.len() as u64 >= PIECE_MAX {
-                break;
+            let Some(open) = &mut self.open else { return Ok(self.end_for_now(out)) };
+            // Looked at before the read: what is appended after it is found by the next one.
+            let is_last = inode(&self.log.current) == Some(open.inode);
+            let bytes = open.read(is_last)?;
+            looked += bytes.len() as u64;
+            if bytes.is_empty() {
+                if is_last || !self.go_on(&mut out)? {
+                    return Ok(self.end_for_now(out));
+                }
+                continue;
+            }
+            for line in bytes.split_inclusive(|b| *b == b'\n') {
+                if self.filter.wants(line) {
+                    out.extend_from_slice(line);
+                }
             }
         }
-        Ok(LogPiece { bytes: Bytes::from(last_lines(bytes, wanted)), next })
+        Ok(LogPiece { bytes: Bytes::from(out), at_end: false, over: false })
     }
 
-    /// What came after a place.
-    ///
-    /// # Errors
-    /// If a file is there and cannot be read.
-    pub fn more(&self, from: LogPlace) -> io::Result<LogPiece> {
-        let files = self.files();
-        let at = files.iter().position(|path| inode(path) == Some(from.file));
-        let Some(at) = at else {
-            // Rotated away entirely, or nothing was there yet: from the start of what there is.
-            let oldest = files.iter().find(|path| path.exists());
-            return oldest
-                .map_or_else(|| Ok(LogPiece { bytes: Bytes::new(), next: from }), |path| read_from(path, 0));
-        };
-        let piece = read_from(&files[at], from.offset)?;
-        match files.get(at + 1) {
-            // That file is read to its end, and there is a newer one.
-            Some(newer) if piece.bytes.is_empty() && newer.exists() => read_from(newer, 0),
-            Some(_) | None => Ok(piece),
+    fn end_for_now(&self, out: Vec<u8>) -> LogPiece {
+        let at_end = out.is_empty();
+        LogPiece { bytes: Bytes::from(out), at_end, over: at_end && unix_us() >= self.filter.window().to_us }
+    }
+
+    fn oldest(&self) -> io::Result<Option<Open>> {
+        for path in self.log.files().iter().rev() {
+            if let Some(open) = Open::at(path, 0)? {
+                return Ok(Some(open));
+            }
         }
+        Ok(None)
+    }
+
+    /// This file is read to its end, and is not the newest: the one after it. Whether there is one.
+    fn go_on(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
+        let Some(old) = &self.open else { return Ok(false) };
+        let files = self.log.files();
+        let place = files.iter().position(|path| inode(path) == Some(old.inode));
+        let next = match place {
+            Some(place) => match place.checked_sub(1).and_then(|newer| files.get(newer)) {
+                Some(path) => Open::at(path, 0)?,
+                None => None,
+            },
+            None => self.oldest()?,
+        };
+        // Between two renames there may be none: it is there at the next look.
+        let Some(next) = next else { return Ok(false) };
+        let missed = match (old.before, next.before) {
+            (Some(before), Some(after)) => Some(after.saturating_sub(before.saturating_add(old.offset))),
+            (_, _) => None,
+        };
+        // The file after a file that is still there has nothing between.
+        if place.is_none() && missed != Some(0) {
+            out.extend_from_slice(&Note::Overtaken { bytes: missed }.line(unix_us()));
+        }
+        self.open = Some(next);
+        Ok(true)
+    }
+}
+
+impl LogReader for Option<LogFollower> {
+    fn next(&mut self) -> BoxFuture<'_, Result<LogPiece, String>> {
+        let reader = self.take();
+        async move {
+            let mut reader = reader.ok_or("the log was given up")?;
+            let (back, piece) = blocking(move || {
+                let piece = reader.next_piece();
+                Ok((reader, piece))
+            })
+            .await?;
+            *self = Some(back);
+            piece.map_err(|error| format!("the log cannot be read: {error}"))
+        }
+        .boxed()
     }
 }
 
 fn inode(path: &Path) -> Option<u64> {
-    path.metadata().ok().map(|m| m.ino())
+    fs::metadata(path).ok().map(|meta| meta.ino())
 }
 
-fn open(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn read_end(path: &Path, most: u64) -> io::Result<Option<(Vec<u8>, LogPlace)>> {
-    let Some(mut file) = open(path)? else { return Ok(None) };
-    let meta = file.metadata()?;
-    let from = meta.len().saturating_sub(most);
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes)?;
-    let whole = whole_lines(&bytes);
-    bytes.truncate(whole);
-    Ok(Some((bytes, LogPlace { file: meta.ino(), offset: from + whole as u64 })))
-}
-
-fn read_from(path: &Path, offset: u64) -> io::Result<LogPiece> {
-    let Some(mut file) = open(path)? else {
-        return Ok(LogPiece { bytes: Bytes::new(), next: LogPlace { file: 0, offset } });
-    };
-    let meta = file.metadata()?;
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::new();
-    file.take(PIECE_MAX).read_to_end(&mut bytes)?;
-    let whole = whole_lines(&bytes);
-    bytes.truncate(whole);
-    Ok(LogPiece {
-        bytes: Bytes::from(bytes),
-        next: LogPlace { file: meta.ino(), offset: offset + whole as u64 },
-    })
-}
-
-/// How many bytes are whole lines: a line that is being written is read when it is finished.
-fn whole_lines(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1)
-}
-
-fn count_lines(bytes: &[u8]) -> u64 {
-    bytes.iter().filter(|b| **b == b'\n').count() as u64
-}
-
-fn last_lines(bytes: Vec<u8>, wanted: u64) -> Vec<u8> {
-    let skip = count_lines(&bytes).saturating_sub(wanted);
-    let Some(before) = skip.checked_sub(1) else { return bytes };
-    let breaks = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n');
-    let from = breaks.map(|(at, _)| at + 1).nth(usize::try_from(before).unwrap_or(usize::MAX)).unwrap_or(0);
-    bytes[from..].to_vec()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tails_and_goes_on_through_rotation() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let folder = dir.path().join("default/web");
-        std::fs::create_dir_all(&folder).expect("makes it");
-        let log = ProcessLog::new(dir.path(), "default", "web");
-        let current = folder.join("current.log");
-        std::fs::write(&current, "a\nb\nc\npart").expect("writes");
-        let piece = log.tail(Some(2)).expect("reads");
-        assert_eq!(&piece.bytes[..], b"b\nc\n");
-        std::fs::write(&current, "a\nb\nc\npartial\n").expect("writes");
-        let piece = log.more(piece.next).expect("reads");
-        assert_eq!(&piece.bytes[..], b"partial\n");
-        std::fs::rename(&current, folder.join("current.log.1")).expect("rotates");
-        std::fs::write(&current, "new\n").expect("writes");
-        let piece = log.more(piece.next).expect("reads");
-        assert_eq!(&piece.bytes[..], b"new\n");
-        assert!(log.more(piece.next).expect("reads").bytes.is_empty());
-        assert_eq!(&log.tail(Some(2)).expect("reads").bytes[..], b"partial\nnew\n");
-    }
+fn unix_us() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }

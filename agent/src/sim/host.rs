@@ -1,12 +1,12 @@
 //! Simulated processes under a simulated holder: they live on when the agent dies, end as their program says, and
 //! everything that ever happened is written down for checkers.
 
+mod logs;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use ostler_agent_core::confine::{Folder, Preparation};
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::context::lock;
 use crate::ports::{
     Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
-    HostUser, Listed, LogPiece, LogPlace, Prepared, RunOutcome, Screen, SpawnError,
+    HostUser, Listed, LogQuery, LogReader, Prepared, RunOutcome, Screen, SpawnError,
 };
 
 /// How processes with a certain command behave.
@@ -90,7 +90,7 @@ struct Inner {
     listeners: Vec<mpsc::UnboundedSender<HostEvent>>,
     history: Vec<SimRecord>,
     ran: Vec<SimRun>,
-    logs: BTreeMap<(Namespace, Name), Vec<u8>>,
+    logs: logs::Logs,
     users: BTreeMap<String, Owner>,
     /// Folders of processes.
     folders: BTreeMap<Uid, Vec<Folder>>,
@@ -127,7 +127,7 @@ impl SimHost {
                 listeners: Vec::new(),
                 history: Vec::new(),
                 ran: Vec::new(),
-                logs: BTreeMap::new(),
+                logs: logs::Logs::default(),
                 folders: BTreeMap::new(),
                 users: BTreeMap::from([("root".to_owned(), Owner { uid: 0, gid: 0 })]),
                 seq: 0,
@@ -242,7 +242,7 @@ impl SimHost {
     /// Puts lines into a process's log.
     pub fn log(&self, namespace: &Namespace, name: &Name, text: &str) {
         let key = (namespace.clone(), name.clone());
-        lock(&self.inner).logs.entry(key).or_default().extend_from_slice(text.as_bytes());
+        lock(&lock(&self.inner).logs).entry(key).or_default().extend_from_slice(text.as_bytes());
     }
 
     fn up(&self) -> Result<(), HostError> {
@@ -368,13 +368,6 @@ impl SimHost {
         lock(&self.inner).folders.insert(preparation.uid, folders);
         Prepared { read_only_paths: preparation.read_only_paths.clone(), ..Prepared::default() }
     }
-
-    fn log_from(&self, namespace: &Namespace, name: &Name, from: usize) -> LogPiece {
-        let inner = lock(&self.inner);
-        let log = inner.logs.get(&(namespace.clone(), name.clone())).map(Vec::as_slice).unwrap_or_default();
-        let bytes = Bytes::copy_from_slice(log.get(from..).unwrap_or_default());
-        LogPiece { bytes, next: LogPlace { file: 1, offset: log.len() as u64 } }
-    }
 }
 
 /// A simulated host can do everything.
@@ -447,8 +440,8 @@ impl Host for SimHost {
         std::future::ready(Ok(self.prepared(&preparation))).boxed()
     }
 
-    fn tidy(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
-        lock(&self.inner).folders.retain(|uid, _| known.contains(uid));
+    fn tidy(&self, _: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
+        lock(&self.inner).folders.retain(|uid, _| !gone.contains(uid));
         std::future::ready(()).boxed()
     }
 
@@ -494,30 +487,12 @@ impl Host for SimHost {
         std::future::ready(result).boxed()
     }
 
-    fn log_tail(
+    fn log(
         &self,
         namespace: Namespace,
         name: Name,
-        lines: Option<u64>,
-    ) -> BoxFuture<'_, Result<LogPiece, String>> {
-        let mut piece = self.log_from(&namespace, &name, 0);
-        if let Some(lines) = lines {
-            let breaks: Vec<usize> =
-                piece.bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
-            let skip = breaks.len().saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
-            let from = skip.checked_sub(1).map_or(0, |at| breaks[at]);
-            piece.bytes = piece.bytes.slice(from..);
-        }
-        std::future::ready(Ok(piece)).boxed()
-    }
-
-    fn log_more(
-        &self,
-        namespace: Namespace,
-        name: Name,
-        from: LogPlace,
-    ) -> BoxFuture<'_, Result<LogPiece, String>> {
-        let from = usize::try_from(from.offset).unwrap_or(usize::MAX);
-        std::future::ready(Ok(self.log_from(&namespace, &name, from))).boxed()
+        query: LogQuery,
+    ) -> BoxFuture<'_, Result<Box<dyn LogReader>, String>> {
+        std::future::ready(Ok(logs::open(&lock(&self.inner).logs, (namespace, name), &query))).boxed()
     }
 }

@@ -5,6 +5,7 @@
 //! passed on byte by byte; what is not UTF-8 stays what it is.
 
 pub mod about;
+pub mod filter;
 
 use ostler_schemas::v1::log_line::{self, Source, Stamp};
 

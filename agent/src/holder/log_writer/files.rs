@@ -37,11 +37,7 @@ pub(in crate::holder) struct LogTarget {
 }
 
 impl LogTarget {
-    pub(in crate::holder) fn new(
-        spec: &LogSpec,
-        (namespace, name): (&str, &str),
-        key: ProcKey,
-    ) -> Arc<Self> {
+    pub(in crate::holder) fn new(spec: &LogSpec, (namespace, name): (&str, &str), key: ProcKey) -> Arc<Self> {
         let current = PathBuf::from(spec.current(namespace, name));
         Arc::new(Self {
             namespace: namespace.to_owned(),

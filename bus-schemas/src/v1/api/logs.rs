@@ -50,7 +50,7 @@ pub enum LogsOf {
 }
 
 /// Which lines of a log.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LogFilter {
     /// Not older than this.
