@@ -190,6 +190,8 @@ pub(crate) struct Board {
     pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) conditions: BTreeMap<String, Condition>,
     pub(crate) host: Option<HostInfo>,
+    /// What the host can do for processes; stays while the holder is away, which says nothing about the host.
+    pub(crate) features: Vec<String>,
     pub(crate) bus: BusView,
     pub(crate) report_seq: u64,
     /// Number of the last beat: it goes on when the bus actor is started again, for a beat that is not newer than the

@@ -54,7 +54,11 @@ impl Actor for HostActor {
             Msg::Connected(info) => {
                 let unenforced = (!info.unenforced.is_empty())
                     .then(|| format!("this host cannot enforce limits of {}", info.unenforced.join(" and ")));
-                context.board().host = Some(info);
+                {
+                    let mut board = context.board();
+                    board.features.clone_from(&info.features);
+                    board.host = Some(info);
+                }
                 context.condition(Reason::LimitsUnenforced, unenforced);
                 context.condition(Reason::HolderLost, None);
                 context.changed();

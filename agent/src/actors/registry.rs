@@ -499,6 +499,7 @@ impl State {
             self.tell_listing(&uid);
         }
         self.acknowledge_strays();
+        self.tidy(BTreeSet::new());
         Ok(())
     }
 

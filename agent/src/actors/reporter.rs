@@ -157,7 +157,7 @@ impl State {
             labels: fact_labels(&facts),
             facts,
             others: board.others,
-            features: Vec::new(),
+            features: board.features.clone(),
             conditions: board.conditions.values().cloned().collect(),
             processes: board.processes.values().map(|v| v.report.clone()).collect(),
             exits: board.processes.values().flat_map(|v| v.exits.iter().cloned()).collect(),

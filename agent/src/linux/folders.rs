@@ -14,6 +14,7 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use ostler_agent_core::confine::{Folder, FolderKind, Preparation};
 use ostler_agent_core::holder::protocol::PrivateTmp;
@@ -21,12 +22,15 @@ use ostler_schemas::Uid;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::env_files;
+use crate::context::lock;
 use crate::ports::{HostUser, Prepared};
 
 /// The folder below the agent's state that has one folder for each process.
 const OWN: &str = "own";
 /// The list of runtime folders in it.
 const RUNTIME_LIST: &str = "runtime";
+/// Where folders wait for their removal.
+const ASIDE: &str = "aside";
 /// What Ostler's own folders begin with, everywhere.
 const RESERVED: &str = "ostler";
 
@@ -36,6 +40,8 @@ pub struct OwnFolders {
     root: String,
     own: PathBuf,
     boot: String,
+    /// Who was prepared in this life of the agent and is not gone: nobody who asks for order may have heard of them.
+    active: Arc<Mutex<BTreeSet<Uid>>>,
 }
 
 impl OwnFolders {
@@ -43,12 +49,14 @@ impl OwnFolders {
     /// another boot than `boot` is of no use any more.
     #[must_use]
     pub fn new(root: &str, state_dir: &Path, boot: &str) -> Self {
-        Self { root: root.to_owned(), own: state_dir.join(OWN), boot: boot.to_owned() }
+        Self { root: root.to_owned(), own: state_dir.join(OWN), boot: boot.to_owned(), active: Arc::default() }
     }
 
     /// Makes everything ready for a start.
     pub(super) fn prepare(&self, wanted: &Preparation, user: &HostUser) -> Result<Prepared, String> {
         let variables = env_files::read(&wanted.environment_files, &self.root, user)?;
+        let mut active = lock(&self.active);
+        active.insert(wanted.uid);
         self.remember(wanted)?;
         for folder in &wanted.folders {
             self.make(folder, user)?;
@@ -120,36 +128,51 @@ impl OwnFolders {
         hand_over(&at, made, user).map_err(say)
     }
 
-    /// Removes what belongs to processes that are not among these.
-    pub(super) fn tidy(&self, known: &BTreeSet<Uid>) {
+    /// Removes what belongs to processes that are gone, or that neither are known nor were prepared meanwhile.
+    pub(super) fn tidy(&self, known: &BTreeSet<Uid>, gone: &BTreeSet<Uid>) {
+        for path in self.set_aside(known, gone) {
+            // What cannot be removed now is tried again the next time.
+            drop(fs::remove_dir_all(path));
+        }
+    }
+
+    /// Removes runtime folders, and moves the rest to where nobody looks for it: a large `/tmp` takes its time, and
+    /// starts are not to wait for that.
+    fn set_aside(&self, known: &BTreeSet<Uid>, gone: &BTreeSet<Uid>) -> Vec<PathBuf> {
+        let mut active = lock(&self.active);
+        active.retain(|uid| !gone.contains(uid));
+        let is_known = |uid: Uid| !gone.contains(&uid) && (known.contains(&uid) || active.contains(&uid));
+        let aside = self.own.join(ASIDE);
         let mut kept: BTreeSet<String> = BTreeSet::new();
-        let mut gone: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+        let mut others: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
         let mut boots = Vec::new();
         for boot in entries(&self.own) {
             let present = boot.file_name().is_some_and(|name| name == self.boot.as_str());
             for dir in entries(&boot) {
                 let uid = dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
                 let names = runtime_list(&dir);
-                if present && uid.is_some_and(|uid: Uid| known.contains(&uid)) {
+                if present && uid.is_some_and(is_known) {
                     kept.extend(names);
                 } else {
-                    gone.insert(dir, names);
+                    others.insert(dir, names);
                 }
             }
             if !present {
                 boots.push(boot);
             }
         }
-        for (dir, names) in gone {
+        let mut to_remove = Vec::new();
+        for (dir, names) in others {
             for name in names.difference(&kept) {
                 self.remove_runtime(name);
             }
-            // What cannot be removed now is tried again the next time.
-            drop(fs::remove_dir_all(&dir));
+            let uid = dir.file_name().unwrap_or_default();
+            let moved = fs::create_dir_all(&aside).and_then(|()| fs::rename(&dir, aside.join(uid)));
+            to_remove.push(if moved.is_ok() { aside.join(uid) } else { dir });
         }
-        for boot in boots {
-            drop(fs::remove_dir(boot));
-        }
+        // Empty, or used up once what is in them is removed.
+        to_remove.extend(boots);
+        to_remove
     }
 
     /// Removes a runtime folder, reached without links. One that is gone needs nothing.

@@ -128,10 +128,20 @@ impl State {
             self.context.board().files.remove(uid);
             self.context.note(Change::FileGone(*uid));
         }
+        if !processes.is_empty() {
+            self.tidy(processes.iter().copied().collect());
+        }
         if !processes.is_empty() || !files.is_empty() {
             self.context.changed();
             self.sweep();
         }
+    }
+
+    /// Lets the host remove what only lived for processes that are gone.
+    pub(super) fn tidy(&mut self, gone: BTreeSet<Uid>) {
+        let known = self.processes.keys().copied().collect();
+        let host = self.context.deps.host.clone();
+        self.timers.push(Task::spawn(async move { host.tidy(known, gone).await }));
     }
 
     /// Removes templates, specs and contents that nothing uses any more, from memory and from beside the ledger.

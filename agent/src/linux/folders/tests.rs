@@ -61,7 +61,7 @@ fn folders_are_made_and_left_alone_the_next_time() {
     fs::write(it.path("var/lib/app/data"), "kept").unwrap();
     it.folders.prepare(&wanted, &me()).unwrap();
     assert_eq!(it.path("var/lib/app").metadata().unwrap().mode() & 0o7777, 0o700);
-    it.folders.tidy(&BTreeSet::new());
+    it.folders.tidy(&BTreeSet::new(), &[uid(1)].into());
     assert_eq!(fs::read_to_string(it.path("var/lib/app/data")).unwrap(), "kept");
 }
 
@@ -112,12 +112,12 @@ fn runtime_folders_and_own_tmp_go_with_the_last_process_that_has_them() {
     fs::write(tmp.join("file"), "x").unwrap();
     fs::write(it.path("run/app/socket"), "x").unwrap();
     it.folders.prepare(&wanted(2, FolderKind::Runtime, &["shared"]), &me()).unwrap();
-    it.folders.tidy(&[uid(1), uid(2)].into());
+    it.folders.tidy(&[uid(2)].into(), &BTreeSet::new());
     assert!(it.path("run/app/socket").exists() && tmp.join("file").exists());
-    it.folders.tidy(&[uid(2)].into());
+    it.folders.tidy(&BTreeSet::new(), &[uid(1)].into());
     assert!(!it.path("run/app").exists() && !tmp.exists());
     assert!(it.path("run/shared").exists(), "another process has it too");
-    it.folders.tidy(&BTreeSet::new());
+    it.folders.tidy(&BTreeSet::new(), &[uid(2)].into());
     assert!(!it.path("run/shared").exists());
 }
 
@@ -128,7 +128,7 @@ fn another_boot_s_folders_are_nobody_s() {
     first.private_tmp = true;
     let tmp = it.folders.prepare(&first, &me()).unwrap().private_tmp.unwrap().tmp;
     let later = OwnFolders::new(it.dir.path().to_str().unwrap(), &it.path("state"), "c");
-    later.tidy(&[uid(1)].into());
+    later.tidy(&[uid(1)].into(), &BTreeSet::new());
     assert!(!Path::new(&tmp).exists() && !it.path("run/app").exists());
     assert_eq!(fs::read_dir(it.path("state/own")).unwrap().count(), 0);
 }
@@ -140,6 +140,6 @@ fn a_runtime_folder_that_became_a_link_leads_nowhere() {
     fs::create_dir_all(it.path("precious/sub")).unwrap();
     fs::remove_dir_all(it.path("run/app")).unwrap();
     symlink(it.path("precious"), it.path("run/app")).unwrap();
-    it.folders.tidy(&BTreeSet::new());
+    it.folders.tidy(&BTreeSet::new(), &[uid(1)].into());
     assert!(it.path("precious/sub").exists());
 }
