@@ -370,6 +370,10 @@ impl<'de> Deserialize<'de> for ExitStatus {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -398,5 +402,26 @@ mod tests {
         assert_eq!(serde_json::to_string(&ends).expect("encodes"), r#"[143,"SIGTERM"]"#);
         let bytes = rmp_serde::to_vec_named(&ends).expect("encodes");
         assert_eq!(rmp_serde::from_slice::<Vec<ExitStatus>>(&bytes).expect("decodes"), ends);
+    }
+
+    proptest! {
+        #[test]
+        fn lists_of_cores_keep_their_cores(cores in prop::collection::btree_set(0u16..=LAST_CPU, 1..40)) {
+            let text = cores.iter().rev().map(u16::to_string).collect::<Vec<_>>().join(",");
+            let list: CpuList = text.parse().map_err(|e: InvalidSpec| TestCaseError::fail(e.to_string()))?;
+            let told: BTreeSet<u16> = list.ranges().iter().flat_map(|(first, last)| *first..=*last).collect();
+            prop_assert_eq!(&told, &cores);
+            prop_assert_eq!(list.count() as usize, cores.len());
+            prop_assert_eq!(list.to_string().parse::<CpuList>().ok(), Some(list));
+        }
+
+        #[test]
+        fn ends_are_written_as_they_are_read(number in 0u16..400) {
+            let read = number.to_string().parse::<ExitStatus>();
+            prop_assert_eq!(read.is_ok(), number < 256);
+            if let Ok(end) = read {
+                prop_assert_eq!(end.to_string().parse(), Ok(end));
+            }
+        }
     }
 }

@@ -63,12 +63,15 @@ pub(super) fn source(text: &str) -> Read {
     if text.len() > LONGEST_SOURCE {
         return Err(Bad::value(format!("is {} bytes long, the limit is {LONGEST_SOURCE}", text.len())));
     }
-    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return wrong("has a space or control character: write %20 for a space");
+    if text.chars().any(char::is_control) {
+        return wrong("has a control character");
     }
     let scheme = text.split_once(':').map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
     match scheme {
         Some((scheme, rest)) if scheme == "https" || scheme == "http" => {
+            if rest.contains(char::is_whitespace) {
+                return wrong("has a space: write %20 for it");
+            }
             let Some((host, path)) = rest.strip_prefix("//").and_then(|rest| rest.split_once('/')) else {
                 return wrong("names no file: write for example https://repo.example.net/web/1.4.2/web");
             };
@@ -149,7 +152,73 @@ pub(super) fn directory(text: &str) -> Read {
 
 /// The last part of where an artifact comes from: its place when none is given. None if there is none to be used.
 pub(in crate::manifest) fn last_part(source: &str) -> Option<&str> {
-    let end = source.find(['?', '#']).unwrap_or(source.len());
+    // A path of the host may have any character; an address ends where its query begins.
+    let is_path = source.starts_with("file:");
+    let end = source.find(['?', '#']).filter(|_| !is_path).unwrap_or(source.len());
     let last = source[..end].rsplit('/').next().unwrap_or_default();
     check_relative(last, "").is_ok().then_some(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(read: Read) -> Option<String> {
+        read.ok().and_then(|value| value.as_str().map(str::to_owned))
+    }
+
+    #[test]
+    fn the_last_part_of_a_source() {
+        assert_eq!(last_part("https://h/a/web?x=/y#z"), Some("web"));
+        assert_eq!(last_part("file:///srv/a#b c"), Some("a#b c"));
+        for none in ["https://h/a/", "https://h/a/..", "https://h/?x"] {
+            assert_eq!(last_part(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn sources_have_one_form() {
+        assert_eq!(text(source("HTTPS://h/a")).as_deref(), Some("https://h/a"));
+        assert_eq!(text(source("file:/srv/a b")).as_deref(), Some("file:///srv/a b"));
+        assert_eq!(text(source("file:///srv/a")).as_deref(), Some("file:///srv/a"));
+        for bad in [
+            "",
+            "/srv/a",
+            "file://host/a",
+            "file:///srv/",
+            "https://h",
+            "https:///a",
+            "https://h/a b",
+            "ftp://h/a",
+        ] {
+            assert!(source(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_read_again_as_the_same(any in "[a-z./:0-9@?# -]{0,24}") {
+            for (begin, read) in [("", relative as fn(&str) -> Read), ("", directory), ("https://h/", source), ("file:/", source), ("", source)] {
+                if let Some(first) = text(read(&format!("{begin}{any}"))) {
+                    prop_assert_eq!(text(read(&first)), Some(first));
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_below_stays_below(any in "[a./]{0,12}") {
+            if let Some(path) = text(relative(&any)) {
+                prop_assert!(!path.starts_with('/') && !path.split('/').any(|part| part == ".."));
+            }
+        }
+
+        #[test]
+        fn rates_are_sizes(number in 1u64..1 << 40, unit in prop::sample::select(vec!["", "k", "Mi"])) {
+            let read = text(rate(&format!("{number}{unit}")));
+            let size = format!("{number}{unit}").parse::<Size>().ok();
+            prop_assert_eq!(read.and_then(|text| text.parse().ok()), size);
+        }
+    }
 }
