@@ -2,8 +2,12 @@
 //!
 //! Runs with and without root; what needs root says so when it is left out.
 
+mod isolation;
 mod rig;
+mod runs;
 mod survival;
+mod survival_many;
+mod survival_upgrade;
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
