@@ -34,7 +34,7 @@ use super::sys;
 use upgrade::Upgrade;
 
 /// Bytes read from a pipe at once: what a pipe holds.
-const READ_SIZE: usize = 64 << 10;
+pub(super) const READ_SIZE: usize = 64 << 10;
 
 /// Everything the loop has.
 pub(super) struct Shell {
@@ -85,10 +85,14 @@ impl Shell {
     /// # Errors
     /// When the poll set itself fails, which nothing can go on without.
     pub(super) fn run(&mut self) -> std::io::Result<()> {
-        self.work.buffer = vec![0; READ_SIZE];
         while !self.work.ends {
-            for source in self.poll.wait(self.timeout())? {
+            let left = self.clients.with_more();
+            let timeout = if left.is_empty() { self.timeout() } else { Some(0) };
+            for source in self.poll.wait(timeout)? {
                 self.happened(source);
+            }
+            for client in left {
+                self.happened(Source::Client(client));
             }
             self.settle();
         }
@@ -230,6 +234,8 @@ impl Shell {
                 }
             }
             Output::KillTree(key) => {
+                // First, so that they are told why.
+                self.runs_on(Happened::IncarnationEnded(key));
                 self.kill_main(key);
                 self.work.kills.insert(key);
             }
