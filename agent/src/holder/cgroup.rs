@@ -319,4 +319,81 @@ mod tests {
         let limits = Limits { memory_max: Some(1), tasks_max: Some(3), ..Limits::default() };
         assert_eq!(unenforced_without(&limits), ["memory", "pids"]);
     }
+
+    const ALL: [&str; 5] = CONTROLLERS;
+
+    /// A folder that looks like a cgroup with all files, and a holder's place with these controllers.
+    fn fake(controllers: &[&str]) -> (tempfile::TempDir, Cgroups) {
+        let dir = tempfile::tempdir().unwrap();
+        for setting in Limits::default().settings(&[]) {
+            fs::write(dir.path().join(setting.files[0]), "").unwrap();
+        }
+        let controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
+        let cgroups = Cgroups { base: dir.path().to_owned(), controllers };
+        (dir, cgroups)
+    }
+
+    fn written(dir: &tempfile::TempDir, file: &str) -> String {
+        fs::read_to_string(dir.path().join(file)).unwrap()
+    }
+
+    #[test]
+    fn limits_are_written_and_lifted() {
+        let (dir, cgroups) = fake(&ALL);
+        let limits = Limits {
+            memory_max: Some(512 << 20),
+            cpu_millis: Some(250),
+            tasks_max: Some(100),
+            memory_swap_max: Some(0),
+            cpus: Some("0-1".to_owned()),
+            io_weight: Some(50),
+            ..Limits::default()
+        };
+        assert_eq!(cgroups.change(dir.path(), &limits), Ok(Vec::new()));
+        for (file, text) in [
+            ("memory.max", "536870912"),
+            ("cpu.max", "25000 100000"),
+            ("pids.max", "100"),
+            ("memory.swap.max", "0"),
+            ("memory.min", "0"),
+            ("cpuset.cpus", "0-1"),
+            ("io.weight", "default 50"),
+        ] {
+            assert!(written(&dir, file).starts_with(text), "{file}: {}", written(&dir, file));
+        }
+        for file in ["memory.max", "cpu.max"] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        assert_eq!(cgroups.change(dir.path(), &Limits::default()), Ok(Vec::new()));
+        assert_eq!((written(&dir, "memory.max"), written(&dir, "cpu.max")), ("max".to_owned(), "max 100000".to_owned()));
+    }
+
+    #[test]
+    fn a_controller_or_file_that_is_not_there_is_named_and_the_rest_is_done() {
+        let (dir, cgroups) = fake(&["memory"]);
+        fs::remove_file(dir.path().join("memory.swap.max")).unwrap();
+        let limits = Limits {
+            memory_max: Some(1),
+            memory_swap_max: Some(1),
+            cpu_millis: Some(1),
+            io_read_max: Some(1),
+            ..Limits::default()
+        };
+        let lacking = cgroups.change(dir.path(), &limits).unwrap();
+        assert_eq!(lacking, ["cpu", "io", "memory"], "without swap there is none to limit");
+        assert_eq!(written(&dir, "memory.max"), "1");
+    }
+
+    #[test]
+    fn disks_are_those_with_a_medium_that_are_not_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, number, size) in
+            [("sda", "8:0", "1000"), ("sr0", "11:0", "0"), ("loop1", "7:1", "9"), ("nvme0n1", "259:0", "5")]
+        {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("dev"), format!("{number}\n")).unwrap();
+            fs::write(dir.path().join(name).join("size"), format!("{size}\n")).unwrap();
+        }
+        assert_eq!(whole_disks(dir.path()), ["259:0", "8:0"]);
+    }
 }

@@ -20,6 +20,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) enum Mode {
     /// A cgroup each; needs root and a cgroup2 file system.
     Cgroups,
+    /// The same, as on a kernel where children cannot be born in their cgroup.
+    ForkedIntoCgroups,
     /// Sessions, descent and marks.
     Plain,
 }
@@ -91,6 +93,11 @@ impl Rig {
         }
     }
 
+    /// Where its processes get their cgroups.
+    pub(crate) fn cgroup(&self) -> Option<PathBuf> {
+        (self.mode != Mode::Plain).then(|| cgroup_of(self.folder.path()))
+    }
+
     pub(crate) fn kill(&mut self) {
         self.holder.kill().unwrap();
         self.holder.wait().unwrap();
@@ -153,6 +160,7 @@ fn run(folder: &Path, mode: Mode, user: Option<u32>) -> Child {
     match mode {
         Mode::Plain => command.arg("none"),
         Mode::Cgroups => command.arg(cgroup_of(folder)),
+        Mode::ForkedIntoCgroups => command.arg(cgroup_of(folder)).args(["--without", "clone3"]),
     };
     if let Some(user) = user {
         use std::os::unix::process::CommandExt as _;
@@ -174,7 +182,7 @@ impl Drop for Rig {
             // It may have ended just now.
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
         }
-        if self.mode == Mode::Cgroups {
+        if self.mode != Mode::Plain {
             let path = cgroup_of(self.folder.path());
             drop(fs::write(path.join("cgroup.kill"), "1"));
             let begin = Instant::now();

@@ -175,6 +175,10 @@ impl Shell {
         if std::mem::replace(&mut live.ended, true) {
             return;
         }
+        if live.start.is_some() && exit == Exit::Signal(Signal::KILL.as_raw()) {
+            // Perhaps by a kernel that kills at birth below a cgroup that was ever killed; a fork is always safe.
+            self.ground.abilities.clone3 = false;
+        }
         live.drain_all(&mut self.work.buffer, (&stamp(unix_us()), &self.logs));
         if let Some(pidfd) = live.pidfd.take() {
             // Children are not in the set, only adopted ones.
