@@ -71,9 +71,20 @@ impl Responder {
         self.send(bytes, T::KIND, None).await.map_err(gone)
     }
 
-    /// A part that is no envelope: bytes of a log.
-    pub(super) async fn raw(&mut self, bytes: Bytes) -> Result<(), ApiError> {
-        self.send(bytes, "", None).await.map_err(gone)
+    /// Bytes of a log, and whose.
+    pub(super) async fn raw_of(&mut self, bytes: Bytes, object: &str) -> Result<(), ApiError> {
+        let mut message = self.message(bytes, "", None);
+        message.headers.set(headers::OBJECT, object);
+        self.topic.publish(message).await.map_err(|_| gone(Gone))
+    }
+
+    /// Something about the answer, for people.
+    pub(super) async fn note(&mut self, text: &str) -> Result<(), ApiError> {
+        let mut message = self.message(Bytes::new(), "", None);
+        // Names and words of nodes are in it: a header is one line.
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        message.headers.set(headers::MESSAGE, text);
+        self.topic.publish(message).await.map_err(|_| gone(Gone))
     }
 
     /// The last body, and the end.

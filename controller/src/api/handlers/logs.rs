@@ -1,245 +1,283 @@
-//! `logs` of one process: an order to its node, and a relay back to the caller.
+//! `logs` of processes: an order to the node of each, and their relays merged on the way back to the caller.
+//!
+//! What is there already comes in the order of its times, as far as windows of credit allow: a log that does not answer
+//! holds the others up for a moment, not for ever. What is new comes as it comes. Who does not answer is named, and the
+//! rest goes on; a request for one process fails with it. Followed, processes that begin to match join, and those that
+//! end leave, each with a word.
 
-use std::collections::BTreeMap;
+mod merge;
+mod order;
+mod source;
+mod targets;
 
-use bytes::Bytes;
-use ostler_bus::topic::Outgoing;
+use std::collections::{BTreeMap, BTreeSet};
+use std::task::Poll;
+
 use ostler_controller_core::admission::{conflict, unavailable};
-use ostler_controller_core::status::Lens;
-use ostler_schemas::subject::Hint;
 use ostler_schemas::time::Mono;
-use ostler_schemas::v1::api::{ApiError, Ask, AskOp, LogsRequest, RELAY_WINDOW};
-use ostler_schemas::v1::status::{NodePhase, Status};
-use ostler_schemas::{Kind, NodeName, Uid};
-use tokio::sync::mpsc::Receiver;
+use ostler_schemas::v1::api::{
+    ApiError, ApiErrorCode, LOGS_PROCESSES, LOGS_PROCESSES_MAX, LogsOf, LogsRequest,
+};
+use ostler_schemas::{Kind, Name, NodeName, Revision, Uid};
 
-use super::reads::find;
-use crate::api::asks::{Chunk, Order};
+use crate::api::asks::Chunk;
 use crate::api::reply::Responder;
 use crate::api::server::{Call, Shared};
+use source::{Broken, Source};
+use targets::Target;
 
-/// A hint may be lost: it is repeated until the node has begun.
-const HINT_MS: u64 = 1_000;
-/// A chunk that has not come so long after a later one was lost.
-const GAP_MS: u64 = 2_000;
-/// A node that has not begun by then will not.
-const BEGIN_MS: u64 = 10_000;
-/// A relay that is silent for so long has died: a node says something at least every five seconds.
-const SILENCE_MS: u64 = 15_000;
-
-/// Where a process is, and who it is.
-struct Place {
-    uid: Uid,
-    node: NodeName,
-}
+/// How often orders are looked after, and followed selections are looked up again.
+const TICK_MS: u64 = 500;
 
 pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
     let request: LogsRequest = call.decode(shared)?;
-    let place = place(shared, call, &request).await?;
-    let op =
-        AskOp::Logs { uid: place.uid, follow: request.follow, tail: request.tail, filter: request.filter };
-    let ask = Ask { id: shared.deps.entropy.txn(), op, caller: call.caller.name.clone() };
-    let (order, chunks) = shared.asks.hold(place.node.clone(), ask);
-    let mut relay = Relay { shared, node: place.node, order, chunks, line: InOrder::new() };
-    relay.run(to).await
-}
-
-async fn place(shared: &Shared, call: &Call, request: &LogsRequest) -> Result<Place, ApiError> {
+    let limit = request.max_processes.unwrap_or(LOGS_PROCESSES).min(LOGS_PROCESSES_MAX);
+    let is_one = matches!(request.of, LogsOf::Process | LogsOf::Owner(Kind::Process));
     let fleet = shared.fleet(call).await?;
-    let object = find(&fleet, Kind::Process, &request.namespace, &request.process)?;
-    let signals = shared.signals();
-    let view = Lens::new(&fleet, &signals, shared.deps.clock.wall()).view(&object);
-    let status = view.map(|v| (v.metadata.uid, v.status));
-    let Some((uid, Status::Process(status))) = status else {
-        return Err(conflict(format!("{} is no process", object.short())));
+    let mut session = Session {
+        shared,
+        caller: call.caller.name.clone(),
+        is_one,
+        limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        sources: Vec::new(),
+        known: BTreeSet::new(),
+        seen: None,
+        asked: 0,
+        silent: BTreeSet::new(),
+        failed: None,
+        told: shared.deps.clock.mono(),
+        over_limit: false,
+        lost: 0,
+        request,
     };
-    match status.node.clone() {
-        Some(node) => Ok(Place { uid, node }),
-        None => {
-            let why = status.message.unwrap_or_default();
-            Err(conflict(format!("{} has no logs: it has no node yet ({why})", object.short())))
-        }
-    }
+    session.begin(&fleet, to).await?;
+    session.run(to).await
 }
 
-struct Relay<'a> {
+/// One request, until it ends.
+struct Session<'a> {
     shared: &'a Shared,
-    node: NodeName,
-    order: Order<'a>,
-    chunks: Receiver<Chunk>,
-    line: InOrder,
+    caller: Name,
+    request: LogsRequest,
+    is_one: bool,
+    limit: usize,
+    sources: Vec<Source<'a>>,
+    /// All that were ever begun.
+    known: BTreeSet<Uid>,
+    /// The revision that the selection was looked up at.
+    seen: Option<Revision>,
+    asked: usize,
+    /// Nodes that never answered.
+    silent: BTreeSet<NodeName>,
+    failed: Option<String>,
+    /// When the caller was last told anything.
+    told: Mono,
+    over_limit: bool,
+    lost: u64,
 }
 
-impl Relay<'_> {
-    async fn run(&mut self, to: &mut Responder) -> Result<u64, ApiError> {
-        let clock = &self.shared.deps.clock;
-        let keep_alive_ms = self.shared.deps.limits.keep_alive_ms;
-        let start = clock.mono();
-        let mut heard = start;
-        let mut told = start;
-        self.hint().await;
-        loop {
-            let wait = if self.order.has_begun() { GAP_MS } else { HINT_MS };
-            let next = tokio::select! {
-                biased;
-                chunk = self.chunks.recv() => chunk,
-                () = clock.sleep_ms(wait) => None,
-            };
-            let now = clock.mono();
-            match next {
-                Some(chunk) => {
-                    heard = now;
-                    // What has been passed on already only wants its credit.
-                    if let Some(mut credit) = self.line.take(chunk).and_then(|known| known.credit) {
-                        credit.credit(RELAY_WINDOW).await;
-                    }
-                }
-                None => {
-                    // What has not come by now was lost on the way.
-                    self.line.skip_gap();
-                    self.check_node(start, heard, now)?;
-                    if !self.order.has_begun() {
-                        self.hint().await;
-                    }
-                }
-            }
-            while let Some(chunk) = self.line.ready() {
-                told = now;
-                if self.pass_on(chunk, to).await? {
-                    return Ok(self.line.lost);
-                }
-            }
-            if now.since_ms(told) >= keep_alive_ms {
-                to.keep_alive().await?;
-                told = now;
-            }
+impl Session<'_> {
+    async fn begin(
+        &mut self,
+        fleet: &ostler_controller_core::fleet::Fleet,
+        to: &mut Responder,
+    ) -> Result<(), ApiError> {
+        let found = targets::resolve(self.shared, fleet, &self.request)?;
+        self.seen = Some(fleet.revision);
+        let count = found.placed.len();
+        if count > self.limit {
+            let limit = self.limit;
+            return Err(conflict(format!(
+                "{count} processes match, and logs of at most {limit} are read at once: narrow the selection, or ask \
+                 for more with --max-processes {count} (up to {LOGS_PROCESSES_MAX})"
+            )));
         }
-    }
-
-    async fn hint(&self) {
-        let message = Outgoing::new(Hint::Ask.subject(&self.node), Bytes::new());
-        if let Err(error) = self.shared.deps.topic.publish(message).await {
-            tracing::debug!(node = %self.node, %error, "a hint could not be sent");
+        if count == 0 && found.unplaced.is_empty() && !self.request.follow {
+            return Err(conflict("no process matches: see ostler get processes".to_owned()));
         }
-    }
-
-    /// A node that is lost, or does not answer, is told of as such.
-    fn check_node(&self, start: Mono, heard: Mono, now: Mono) -> Result<(), ApiError> {
-        let (fleet, signals) = (self.shared.deps.snapshot.fleet(), self.shared.signals());
-        let phase = Lens::new(&fleet, &signals, self.shared.deps.clock.wall()).node_phase(&self.node);
-        let node = &self.node;
-        if phase == NodePhase::Lost {
-            let message = format!("node {node} is lost; its logs can be read on the host: ostler-agent logs");
-            return Err(definite(unavailable(message)));
+        if !found.unplaced.is_empty() {
+            let names: Vec<String> = found.unplaced.iter().take(5).map(|o| o.name.to_string()).collect();
+            self.note(
+                &format!("{} without a node have no logs: {}", found.unplaced.len(), names.join(", ")),
+                to,
+            )
+            .await?;
+        } else if count == 0 {
+            self.note("no process matches yet: waiting for the first", to).await?;
         }
-        if !self.order.has_begun() && now.since_ms(start) >= BEGIN_MS {
-            let message =
-                format!("node {node} ({}) did not answer within {}s", phase.as_str(), BEGIN_MS / 1000);
-            return Err(definite(unavailable(message)));
-        }
-        if now.since_ms(heard) >= SILENCE_MS {
-            return Err(definite(unavailable(format!(
-                "node {node} stopped in the middle of the logs; try again"
-            ))));
+        for target in found.placed {
+            self.open(target);
         }
         Ok(())
     }
 
-    /// Passes a chunk on; says whether it was the last.
-    async fn pass_on(&mut self, chunk: Chunk, to: &mut Responder) -> Result<bool, ApiError> {
-        let Chunk { bytes, end, message, credit, .. } = chunk;
-        if end.as_deref() == Some("error") {
-            let why = message.unwrap_or_else(|| String::from_utf8_lossy(&bytes).chars().take(500).collect());
-            if let Some(mut credit) = credit {
-                credit.credit(RELAY_WINDOW).await;
+    fn open(&mut self, target: Target) {
+        self.asked += 1;
+        self.known.insert(target.uid);
+        self.sources.push(Source::begin(self.shared, target, &self.request, &self.caller));
+    }
+
+    async fn run(&mut self, to: &mut Responder) -> Result<u64, ApiError> {
+        let clock = &self.shared.deps.clock;
+        let mut next_tick = clock.mono();
+        loop {
+            self.pass_on(to).await?;
+            self.retire(to).await?;
+            let waits_for_more = self.request.follow && !self.is_one;
+            if self.sources.is_empty() && !waits_for_more {
+                return self.finish();
             }
-            return Err(conflict(format!("node {}: {why}", self.node)));
+            let next = tokio::select! {
+                biased;
+                next = next_chunk(&mut self.sources) => Some(next),
+                () = clock.sleep_until(next_tick) => None,
+            };
+            let now = clock.mono();
+            match next {
+                Some((place, chunk)) => {
+                    if let Some(source) = self.sources.get_mut(place) {
+                        source.chunk(chunk, now).await;
+                    }
+                }
+                None => {
+                    next_tick = now.plus_ms(TICK_MS);
+                    self.tick(now, to).await?;
+                }
+            }
         }
-        if !bytes.is_empty() {
-            to.raw(bytes).await?;
+    }
+
+    /// Passes on the oldest lines that wait, as long as no log may have older ones.
+    async fn pass_on(&mut self, to: &mut Responder) -> Result<(), ApiError> {
+        loop {
+            let now = self.shared.deps.clock.mono();
+            if self.sources.iter().any(|source| source.is_awaited(now)) {
+                return Ok(());
+            }
+            let heads = self.sources.iter().enumerate().filter_map(|(at, s)| s.head_us().map(|us| (us, at)));
+            let mut heads: Vec<(u64, usize)> = heads.collect();
+            heads.sort_unstable();
+            let Some((_, place)) = heads.first().copied() else { return Ok(()) };
+            let until = heads.get(1).map_or(u64::MAX, |(us, _)| *us);
+            let Some(source) = self.sources.get_mut(place) else { return Ok(()) };
+            let bytes = source.take(until).await;
+            let object = source.target.object.to_string();
+            to.raw_of(bytes, &object).await?;
+            self.told = now;
         }
-        if let Some(mut credit) = credit {
-            credit.credit(RELAY_WINDOW).await;
+    }
+
+    /// Lets go of what is over.
+    async fn retire(&mut self, to: &mut Responder) -> Result<(), ApiError> {
+        let mut silent: BTreeMap<NodeName, String> = BTreeMap::new();
+        let mut place = 0;
+        while let Some(source) = self.sources.get(place) {
+            if !source.is_over() {
+                place += 1;
+                continue;
+            }
+            let source = self.sources.remove(place);
+            self.lost = self.lost.saturating_add(source.lost());
+            let name = &source.target.object.name;
+            match source.end {
+                Some(Ok(())) | None if self.request.follow && !self.is_one => {
+                    self.note(&format!("{name} has ended"), to).await?;
+                }
+                Some(Ok(())) | None => {}
+                Some(Err(Broken::NoAnswer(why) | Broken::Other(why))) if self.is_one => {
+                    return Err(definite(why));
+                }
+                Some(Err(Broken::NoAnswer(why))) => {
+                    self.asked -= 1;
+                    silent.insert(source.target.node.clone(), why);
+                }
+                Some(Err(Broken::Other(why))) => {
+                    self.asked -= 1;
+                    self.note(&format!("{name}: {why}"), to).await?;
+                    self.failed = Some(why);
+                }
+            }
         }
-        let lost = end.as_deref().and_then(|e| e.strip_prefix("lost=")).and_then(|n| n.parse::<u64>().ok());
-        self.line.lost = self.line.lost.saturating_add(lost.unwrap_or(0));
-        Ok(end.is_some())
+        silent.retain(|node, _| self.silent.insert(node.clone()));
+        if !silent.is_empty() {
+            let names: Vec<&str> = silent.keys().map(NodeName::as_str).collect();
+            let nodes = if names.len() == 1 { "node" } else { "nodes" };
+            self.note(&format!("{} {nodes} did not answer: {}", names.len(), names.join(", ")), to).await?;
+            self.failed = silent.into_values().next();
+        }
+        Ok(())
+    }
+
+    /// Everything is told. That nobody answered at all is a failure.
+    fn finish(&mut self) -> Result<u64, ApiError> {
+        match self.failed.take() {
+            Some(why) if self.asked == 0 => Err(definite(why)),
+            Some(_) | None => Ok(self.lost),
+        }
+    }
+
+    async fn tick(&mut self, now: Mono, to: &mut Responder) -> Result<(), ApiError> {
+        for source in &mut self.sources {
+            source.tick(self.shared, now).await;
+        }
+        if self.request.follow && !self.is_one {
+            self.look_again(to).await?;
+        }
+        if now.since_ms(self.told) >= self.shared.deps.limits.keep_alive_ms {
+            to.keep_alive().await?;
+            self.told = now;
+        }
+        Ok(())
+    }
+
+    /// Processes that match by now, and did not when it was looked last.
+    async fn look_again(&mut self, to: &mut Responder) -> Result<(), ApiError> {
+        let fleet = self.shared.deps.snapshot.fleet();
+        if self.seen == Some(fleet.revision) {
+            return Ok(());
+        }
+        self.seen = Some(fleet.revision);
+        // An owner that is gone has no processes any more; what is read goes on to its end.
+        let Ok(found) = targets::resolve(self.shared, &fleet, &self.request) else { return Ok(()) };
+        let new = found.placed.into_iter().filter(|target| !self.known.contains(&target.uid));
+        for target in new.collect::<Vec<_>>() {
+            if self.sources.len() >= self.limit {
+                if !std::mem::replace(&mut self.over_limit, true) {
+                    let text = format!("more than {} processes match: new ones are left out", self.limit);
+                    self.note(&text, to).await?;
+                }
+                return Ok(());
+            }
+            self.note(&format!("{} joins, on {}", target.object.name, target.node), to).await?;
+            // Of what is new, everything: it has only begun.
+            self.request.tail = None;
+            self.open(target);
+        }
+        Ok(())
+    }
+
+    async fn note(&mut self, text: &str, to: &mut Responder) -> Result<(), ApiError> {
+        self.told = self.shared.deps.clock.mono();
+        to.note(text).await
     }
 }
 
-/// Chunks in the order of their numbers: they travel as requests of their own and may overtake each other.
-struct InOrder {
-    next: u64,
-    waiting: BTreeMap<u64, Chunk>,
-    lost: u64,
-}
-
-impl InOrder {
-    fn new() -> Self {
-        Self { next: 1, waiting: BTreeMap::new(), lost: 0 }
-    }
-
-    /// A chunk that was passed on already is given back; one too many means that an earlier one will not come.
-    fn take(&mut self, chunk: Chunk) -> Option<Chunk> {
-        if chunk.seq < self.next {
-            return Some(chunk);
+/// The next chunk of any of them.
+async fn next_chunk(sources: &mut [Source<'_>]) -> (usize, Chunk) {
+    std::future::poll_fn(|context| {
+        for (place, source) in sources.iter_mut().enumerate() {
+            if source.has_room()
+                && let Poll::Ready(Some(chunk)) = source.chunks.poll_recv(context)
+            {
+                return Poll::Ready((place, chunk));
+            }
         }
-        self.waiting.insert(chunk.seq, chunk);
-        if self.waiting.len() > RELAY_WINDOW {
-            self.skip_gap();
-        }
-        None
-    }
-
-    fn ready(&mut self) -> Option<Chunk> {
-        let chunk = self.waiting.remove(&self.next)?;
-        self.next += 1;
-        Some(chunk)
-    }
-
-    /// Gives up what has not come before the first chunk that waits, and counts it.
-    fn skip_gap(&mut self) {
-        if let Some(first) = self.waiting.keys().next().copied() {
-            self.lost = self.lost.saturating_add(first.saturating_sub(self.next));
-            self.next = first;
-        }
-    }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Repeating it by itself would only wait as long again: the client tells it to its user at once.
-fn definite(error: ApiError) -> ApiError {
-    ApiError { code: ostler_schemas::v1::api::ApiErrorCode::Conflict, ..error }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chunk(seq: u64) -> Chunk {
-        Chunk { seq, bytes: Bytes::new(), end: None, message: None, credit: None }
-    }
-
-    fn drain(line: &mut InOrder) -> Vec<u64> {
-        std::iter::from_fn(|| line.ready()).map(|c| c.seq).collect()
-    }
-
-    #[test]
-    fn chunks_are_put_in_order_and_losses_counted() {
-        let mut line = InOrder::new();
-        for seq in [2, 1, 1, 4] {
-            line.take(chunk(seq));
-        }
-        assert_eq!(drain(&mut line), [1, 2]);
-        line.skip_gap();
-        assert_eq!((drain(&mut line), line.lost), (vec![4], 1));
-        line.take(chunk(3));
-        assert_eq!(drain(&mut line), Vec::<u64>::new(), "too late: it was counted as lost");
-        for seq in 6..6 + 17 {
-            line.take(chunk(seq));
-        }
-        assert_eq!((drain(&mut line).len(), line.lost), (17, 2), "a full window waits for nothing");
-        line.take(chunk(u64::MAX));
-        line.skip_gap();
-        assert_eq!(line.lost, u64::MAX - 23 + 2);
-    }
+fn definite(why: String) -> ApiError {
+    ApiError { code: ApiErrorCode::Conflict, ..unavailable(why) }
 }
