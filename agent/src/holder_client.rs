@@ -17,7 +17,7 @@ use std::time::Duration;
 use ostler_agent_core::holder::frame::{self, FrameBuffer, FrameError};
 use ostler_agent_core::holder::protocol::{
     AckExit, Call, Event, ExitRecord, Hello, List, Message, PROTOCOL, ProcKey, ProcessInfo, Refusal, Reply,
-    Request, Rlimit, SetLimits, SetRlimit, Signal, Spawn, Spawned, Stop, StopAll, Welcome,
+    Request, Rlimit, SetLimits, SetRlimit, Signal, Spawn, Spawned, Stop, StopAll, Upgrade, Welcome,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -34,6 +34,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a start may take: the fork and exec of a program from a cold or remote disk.
 const SPAWN_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long an upgrade may take: the new program judges the state, and starts under way are waited for.
+const UPGRADE_LIMIT: Duration = Duration::from_secs(45);
 
 /// Why the holder did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -218,6 +221,19 @@ impl HolderClient {
     /// When the connection ended or `limit` is over; the stops go on.
     pub async fn stop_all(&self, grace_ms: Option<u64>, limit: Duration) -> Result<(), HolderError> {
         self.do_it(Request::StopAll(StopAll { grace_ms }), limit).await
+    }
+
+    /// Makes the holder another program with everything it holds: the one at `path`, or what is now where its own
+    /// was. Done when this connection has ended; connect again then, which always works, and list.
+    ///
+    /// # Errors
+    /// When it refused, with the reason, and goes on as before; `unsupported` from one that is too old for it.
+    pub async fn upgrade(&self, path: Option<String>) -> Result<(), HolderError> {
+        match self.call(Request::Upgrade(Upgrade { path }), UPGRADE_LIMIT).await {
+            Err(HolderError::Gone) => Ok(()),
+            Ok(other) => Err(unexpected(other)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Everything the holder has.

@@ -12,6 +12,8 @@
 
 pub mod confine;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 pub mod journal;
 pub mod lines;
 pub mod machine;

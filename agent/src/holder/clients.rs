@@ -19,6 +19,15 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 /// Bytes waiting for one client before it is given up: many listings' worth. It connects again and lists.
 const OUTBOX_MAX: usize = 8 << 20;
 
+/// Bytes waiting for all clients together; past it the one that is furthest behind is given up.
+const OUTBOX_ALL: usize = 32 << 20;
+
+/// Sent bytes that may lie before the unsent ones. Moving those is not worth it for less.
+const SENT_MAX: usize = 64 << 10;
+
+/// Calls of one client taken in one turn. The rest waits, so that a flood costs others one turn's time and not more.
+const CALLS_TURN: usize = 64;
+
 /// Connections at one time. One agent, one for each command it runs beside processes, a few commands on the host; the
 /// rest is a mistake.
 const CLIENTS_MAX: usize = 64 + RUNS_MAX;
@@ -42,6 +51,8 @@ struct Client {
     broken: bool,
     /// Whether the poll set was told to wait for room.
     waits_for_room: bool,
+    /// Whether calls that came are left for the next turn.
+    has_more: bool,
 }
 
 /// What the loop must do about a connection.
@@ -82,10 +93,8 @@ impl Clients {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return None,
             };
-            if self.clients.len() >= CLIENTS_MAX
-                || !may_connect(&stream)
-                || stream.set_nonblocking(true).is_err()
-            {
+            let refused = !may_connect(&stream) || stream.set_nonblocking(true).is_err();
+            if refused || (self.clients.len() >= CLIENTS_MAX && !self.make_room()) {
                 continue;
             }
             let id = self.next;
@@ -100,19 +109,32 @@ impl Clients {
                 subscribed: false,
                 broken: false,
                 waits_for_room: false,
+                has_more: false,
             };
             self.clients.insert(id, client);
             return Some(id);
         }
     }
 
+    /// Gives up the oldest connection that has said nothing of the protocol yet. False if there is none.
+    fn make_room(&mut self) -> bool {
+        let silent = self.clients.values_mut().find(|client| !client.greeted && !client.broken);
+        silent.map(|client| client.broken = true).is_some()
+    }
+
+    /// Clients whose calls were left from the last turn.
+    pub(super) fn with_more(&self) -> Vec<u64> {
+        self.clients.iter().filter(|(_, client)| client.has_more).map(|(id, _)| *id).collect()
+    }
+
     /// Reads what a client sent and gives its calls. The first must be hello; it is given too.
     pub(super) fn read(&mut self, id: u64) -> Vec<Call> {
         let Some(client) = self.clients.get_mut(&id) else { return Vec::new() };
         let mut calls = Vec::new();
+        client.take_calls(&mut calls);
         let mut buffer = [0u8; 16 << 10];
         let mut total = 0;
-        while total < READ_TURN && !client.broken {
+        while total < READ_TURN && !client.broken && !client.has_more {
             match client.receive(&mut buffer) {
                 Ok(0) => client.broken = true,
                 Ok(n) => {
@@ -142,7 +164,7 @@ impl Clients {
 
     /// Answers a call; a caller that is gone gets none.
     pub(super) fn answer(&mut self, id: u64, call: u64, reply: Reply) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Some(client) = self.clients.get_mut(&id).filter(|client| !client.broken) else { return };
         let frame = frame::encode(&Message::Answer(Answer { id: call, reply })).or_else(|error| {
             let refusal = Refusal::new(RefusalCode::Failed, format!("the answer could not be sent: {error}"));
             frame::encode(&Message::Answer(Answer { id: call, reply: Reply::Refused(refusal) }))
@@ -150,6 +172,15 @@ impl Clients {
         match frame {
             Ok(frame) => client.queue(&frame),
             Err(_) => client.broken = true,
+        }
+        self.bound_all();
+    }
+
+    /// One that does not read must not cost the others their answers, nor the host its memory.
+    fn bound_all(&mut self) {
+        while self.clients.values().map(Client::unsent).sum::<usize>() > OUTBOX_ALL {
+            let Some(slowest) = self.clients.values_mut().max_by_key(|client| client.unsent()) else { return };
+            slowest.give_up();
         }
     }
 
@@ -206,7 +237,12 @@ impl Client {
     }
 
     fn take_calls(&mut self, calls: &mut Vec<Call>) {
-        loop {
+        self.has_more = false;
+        while !self.broken {
+            if calls.len() >= CALLS_TURN {
+                self.has_more = true;
+                return;
+            }
             let call = match self.inbox.next_body() {
                 Ok(Some(body)) => frame::decode::<Call>(&body),
                 Ok(None) => return,
@@ -226,12 +262,23 @@ impl Client {
     }
 
     fn queue(&mut self, frame: &[u8]) {
-        if self.outbox.len() - self.sent + frame.len() > OUTBOX_MAX {
-            self.broken = true;
+        if self.unsent() + frame.len() > OUTBOX_MAX {
+            self.give_up();
         }
         if !self.broken {
             self.outbox.extend_from_slice(frame);
         }
+    }
+
+    fn unsent(&self) -> usize {
+        self.outbox.len() - self.sent
+    }
+
+    /// Nothing more for this one; its memory is free at once.
+    fn give_up(&mut self) {
+        self.broken = true;
+        self.outbox = Vec::new();
+        self.sent = 0;
     }
 
     fn send(&mut self) {
@@ -239,7 +286,13 @@ impl Client {
             match self.stream.write(self.outbox.get(self.sent..).unwrap_or_default()) {
                 Ok(0) => self.broken = true,
                 Ok(n) => self.sent += n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.sent > SENT_MAX {
+                        self.outbox.drain(..self.sent);
+                        self.sent = 0;
+                    }
+                    return;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => self.broken = true,
             }

@@ -24,7 +24,7 @@ use super::super::proc_tree::{self, Root};
 use super::super::recover;
 use super::super::runs;
 use super::super::say::say;
-use super::Shell;
+use super::{READ_SIZE, Shell};
 
 /// Why an exit cannot be known.
 const ENDED_WHILE_REPLACED: &str = "ended while its holder was replaced";
@@ -32,6 +32,7 @@ const ENDED_WHILE_REPLACED: &str = "ended while its holder was replaced";
 impl Shell {
     /// Takes over everything that the core was restored with.
     pub(crate) fn adopt_all(&mut self, mut kept: BTreeMap<ProcKey, Kept>) {
+        self.work.buffer = vec![0; READ_SIZE];
         let records: Vec<ProcessRecord> = self.core.adopted().cloned().collect();
         runs::sweep(self.ground.cgroups.as_ref(), &self.ground.dir);
         self.remove_strays(&records);
@@ -69,7 +70,17 @@ impl Shell {
         let slot = self.new_slot(key);
         let fifos = [PathBuf::from(&record.stdout), PathBuf::from(&record.stderr)];
         let had_ended = record.phase == Phase::Leftovers;
-        let (pidfd, is_child) = if had_ended { (None, false) } else { self.main_of(record, kept.pidfd) };
+        let main = if had_ended { Main::Gone } else { self.main_of(record, kept.pidfd) };
+        // Nobody has that number: then the tree is what bears its marks, and not what a stranger started.
+        let (pid, start_time) = match main {
+            Main::Stranger => (i32::MAX, 0),
+            Main::Gone | Main::Child(_) | Main::Adopted(_) => (record.pid, record.start_time),
+        };
+        let (pidfd, is_child) = match main {
+            Main::Child(pidfd) => (Some(pidfd), true),
+            Main::Adopted(pidfd) => (Some(pidfd), false),
+            Main::Gone | Main::Stranger => (None, false),
+        };
         let gone = !had_ended && pidfd.is_none();
         let [stdout, stderr] = kept.outputs;
         let [partial_out, partial_err] = kept.rest.partial;
@@ -77,7 +88,7 @@ impl Shell {
         let [path_out, path_err] = &fifos;
         let (stdout, stderr) = (open(stdout, path_out), open(stderr, path_err));
         let live = Live {
-            root: Root { key, run: None, pid: record.pid, start_time: record.start_time },
+            root: Root { key, run: None, pid, start_time },
             slot,
             pidfd,
             cgroup: record.cgroup.as_ref().map(PathBuf::from),
@@ -107,18 +118,31 @@ impl Shell {
         }
     }
 
-    /// The main process of a record if it is still there, and whether it is a child of this process. A child that
-    /// has ended and was not reaped is there: its code is still to be had.
-    fn main_of(&self, record: &ProcessRecord, given: Option<OwnedFd>) -> (Option<OwnedFd>, bool) {
+    /// The main process of a record. A child that has ended and was not reaped is there: its code is still to be had.
+    fn main_of(&self, record: &ProcessRecord, given: Option<OwnedFd>) -> Main {
         let own = rustix::process::getpid().as_raw_nonzero().get();
-        let is_child = proc_tree::stat(record.pid)
-            .is_some_and(|stat| stat.parent == own && stat.start_time == record.start_time);
-        let pidfd = given.or_else(|| {
-            let pidfd = proc_tree::open_verified(record.pid, record.start_time)?;
-            (is_child || is_it(record, &self.ground.dir)).then_some(pidfd)
-        });
-        (pidfd, is_child)
+        let stat = proc_tree::stat(record.pid).filter(|stat| stat.start_time == record.start_time);
+        let is_child = stat.is_some_and(|stat| stat.parent == own);
+        let given = given.or_else(|| proc_tree::open_verified(record.pid, record.start_time));
+        match given {
+            Some(pidfd) if is_child => Main::Child(pidfd),
+            Some(pidfd) if stat.is_none() || is_it(record, &self.ground.dir) => Main::Adopted(pidfd),
+            Some(_) => Main::Stranger,
+            None => Main::Gone,
+        }
     }
+}
+
+/// What became of the main process of a record.
+enum Main {
+    /// It has ended and was reaped.
+    Gone,
+    /// Another process has its number, and even its start time.
+    Stranger,
+    /// It is there, and a child of this process.
+    Child(OwnedFd),
+    /// It is there, with another parent.
+    Adopted(OwnedFd),
 }
 
 /// Whether the process with the record's number and start time can be the record's main process.
