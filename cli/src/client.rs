@@ -103,11 +103,7 @@ impl Client {
     /// # Errors
     /// A refusal, or silence.
     pub async fn apply(&self, request: &ApplyRequest) -> Result<ApplyReply, Failure> {
-        let parts = if request.dry_run {
-            self.ask(Verb::Apply, request).await?
-        } else {
-            self.order(Verb::Apply, request).await?
-        };
+        let parts = self.order_apply(request).await?;
         let mut whole: Option<ApplyReply> = None;
         for body in parts {
             let part: ApplyReply = decode(&body)?;

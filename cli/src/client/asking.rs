@@ -15,7 +15,7 @@ use ostler_bus::store::Headers;
 use ostler_bus::topic::Outgoing;
 use ostler_schemas::codec::Wire;
 use ostler_schemas::subject::{ApiSubject, Verb};
-use ostler_schemas::v1::api::ApiErrorCode;
+use ostler_schemas::v1::api::{ApiErrorCode, ApplyRequest};
 use ostler_schemas::{TxnId, headers};
 use tokio::time::Instant;
 
@@ -24,9 +24,13 @@ use crate::failure::{Failure, Unreachable};
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long the first copy may be silent. Changes take a tenth of a second, and what is read from memory less: whoever
+/// How long the first copy may be silent, after the 2 s in which the bus says that nobody listens. Changes take a tenth of a second, and what is read from memory less: whoever
 /// is silent for longer was killed or hangs, or the store is electing a leader, and then another copy does no harm.
-const FIRST_PATIENCE: Duration = Duration::from_secs(3);
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+/// Each later copy may be silent for so many times as long as the one before.
+const PATIENCE_GROWS: u32 = 3;
+/// The same for an apply that is larger than a message.
+const LARGE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a later copy may be silent at most: an apply may be large, and commits wait for synced replicas.
 const LAST_PATIENCE: Duration = Duration::from_secs(20);
 /// A person who waits for longer wonders what for.
@@ -37,6 +41,8 @@ struct Asking {
     verb: Verb,
     body: Bytes,
     txn: Option<TxnId>,
+    /// How long the first copy may be silent.
+    patience: Duration,
 }
 
 /// What a client waits for, as told to a person.
@@ -60,19 +66,29 @@ impl Waiting {
 impl Client {
     /// All parts of the answer to what changes nothing.
     pub(super) async fn ask<T: Wire>(&self, verb: Verb, request: &T) -> Result<Vec<Bytes>, Failure> {
-        let asking = Asking { verb, body: encode(request)?, txn: None };
+        let asking = Asking { verb, body: encode(request)?, txn: None, patience: FIRST_PATIENCE };
         self.patiently(verb, self.insist(asking)).await
     }
 
     /// All parts of the answer to what may change something.
     pub(super) async fn order<T: Wire>(&self, verb: Verb, request: &T) -> Result<Vec<Bytes>, Failure> {
-        let asking = Asking { verb, body: encode(request)?, txn: Some(self.entropy.txn()) };
+        let txn = Some(self.entropy.txn());
+        let asking = Asking { verb, body: encode(request)?, txn, patience: FIRST_PATIENCE };
         self.patiently(verb, self.insist(asking)).await
+    }
+
+    /// All parts of the answer to an apply.
+    pub(super) async fn order_apply(&self, request: &ApplyRequest) -> Result<Vec<Bytes>, Failure> {
+        let txn = (!request.dry_run).then(|| self.entropy.txn());
+        // Thousands of lines take a server a while, and copies would only keep it from them.
+        let patience = if request.content.is_some() { LARGE_PATIENCE } else { FIRST_PATIENCE };
+        let asking = Asking { verb: Verb::Apply, body: encode(request)?, txn, patience };
+        self.patiently(Verb::Apply, self.insist(asking)).await
     }
 
     async fn insist(&self, asking: Asking) -> Result<Vec<Bytes>, Failure> {
         let deadline = Instant::now() + self.persistence;
-        let mut patience = FIRST_PATIENCE;
+        let mut patience = asking.patience;
         let mut again = false;
         loop {
             let answer = match self.send(&asking, again, deadline).await {
@@ -82,7 +98,7 @@ impl Client {
             match answer {
                 Err(failure) if may_repeat(&failure) && Instant::now() < deadline => {
                     again = true;
-                    patience = (patience * 2).min(LAST_PATIENCE);
+                    patience = (patience * PATIENCE_GROWS).min(LAST_PATIENCE);
                     tokio::time::sleep(PAUSE).await;
                 }
                 other => return other,
@@ -92,7 +108,7 @@ impl Client {
 
     /// Opens an answer that lasts: sent until its first part is there, or patience ends.
     pub(super) async fn open<T: Wire>(&self, verb: Verb, request: &T) -> Result<Replies, Failure> {
-        let asking = Asking { verb, body: encode(request)?, txn: None };
+        let asking = Asking { verb, body: encode(request)?, txn: None, patience: FIRST_PATIENCE };
         self.patiently(verb, self.opened(asking)).await
     }
 
@@ -119,7 +135,7 @@ impl Client {
 
     /// A request without a body, for what every version answers.
     pub(super) async fn bare(&self, verb: Verb) -> Result<Vec<Bytes>, Failure> {
-        let asking = Asking { verb, body: Bytes::new(), txn: None };
+        let asking = Asking { verb, body: Bytes::new(), txn: None, patience: FIRST_PATIENCE };
         self.patiently(verb, self.insist(asking)).await
     }
 

@@ -21,9 +21,9 @@ use crate::wait::{Verdict, until};
 /// # Errors
 /// Whatever keeps it from ending well; the first failure of several, after all were tried.
 pub async fn run(session: &Session, args: &Delete, out: &mut Out) -> Result<(), Failure> {
-    let objects = objects(session, args, out).await?;
-    let mut waiting: Vec<ObjectRef> = Vec::new();
     let mut failed: Option<Failure> = None;
+    let objects = objects(session, args, &mut failed, out).await?;
+    let mut waiting: Vec<ObjectRef> = Vec::new();
     for object in objects {
         let request =
             DeleteRequest { object: object.clone(), force: args.force, reason: args.reason.clone() };
@@ -37,12 +37,7 @@ pub async fn run(session: &Session, args: &Delete, out: &mut Out) -> Result<(), 
                 }
             }
             Err(failure) if failure.is_not_found() && args.ignore_not_found => {}
-            Err(failure) => {
-                if let (Some(text), Some(_)) = (failure.text(), &failed) {
-                    out.say(&text);
-                }
-                failed = failed.or(Some(failure));
-            }
+            Err(failure) => note(&mut failed, failure, out),
         }
     }
     if args.wait {
@@ -51,7 +46,21 @@ pub async fn run(session: &Session, args: &Delete, out: &mut Out) -> Result<(), 
     failed.map_or(Ok(()), Err)
 }
 
-async fn objects(session: &Session, args: &Delete, out: &mut Out) -> Result<Vec<ObjectRef>, Failure> {
+/// Keeps the first failure, which is told at the end, and tells the others.
+fn note(failed: &mut Option<Failure>, failure: Failure, out: &mut Out) {
+    if let (Some(text), Some(_)) = (failure.text(), &failed) {
+        out.say(&text);
+    }
+    failed.get_or_insert(failure);
+}
+
+/// What is to be deleted. A name that is not there is noted in `failed` and keeps no other from being deleted.
+async fn objects(
+    session: &Session,
+    args: &Delete,
+    failed: &mut Option<Failure>,
+    out: &mut Out,
+) -> Result<Vec<ObjectRef>, Failure> {
     if !args.filename.is_empty() {
         let sources = Sources { files: args.filename.clone(), recursive: false };
         let mut objects = manifests::read(&sources, &session.namespace)?.objects();
@@ -65,6 +74,7 @@ async fn objects(session: &Session, args: &Delete, out: &mut Out) -> Result<Vec<
             Some(name) => match get::resolve(session, target.kind, &name).await {
                 Ok(object) => objects.push(object),
                 Err(failure) if failure.is_not_found() && args.ignore_not_found => {}
+                Err(failure) if failure.is_not_found() => note(failed, failure, out),
                 Err(failure) => return Err(failure),
             },
             None if args.all || args.selector.is_some() => {
