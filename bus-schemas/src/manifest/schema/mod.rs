@@ -7,11 +7,13 @@
 mod json_schema;
 mod kinds;
 mod probe;
+mod reference;
 mod template;
 mod words;
 
 pub use json_schema::json_schema;
 pub use kinds::{DOCUMENT, METADATA, spec_of};
+pub use reference::field_reference;
 pub use template::TEMPLATE;
 pub use words::{suggest, translate};
 

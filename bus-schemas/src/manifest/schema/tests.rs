@@ -52,16 +52,20 @@ fn suggestions() {
     assert_eq!(translate("minReadySeconds"), Some("use rollout.bake"));
 }
 
-/// To renew the file after a change of the tables, run the tests with `OSTLER_WRITE_SCHEMA=1`.
+/// To renew the files after a change of the tables, run the tests with `OSTLER_WRITE_SCHEMA=1`.
 #[test]
-fn the_committed_json_schema_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema/ostler.v1.json");
-    let text = format!("{:#}\n", json_schema());
-    if std::env::var_os("OSTLER_WRITE_SCHEMA").is_some() {
-        std::fs::write(path, &text).expect("the schema can be written");
+fn the_committed_pages_are_current() {
+    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema"));
+    for (name, text) in
+        [("ostler.v1.json", format!("{:#}\n", json_schema())), ("fields.md", field_reference())]
+    {
+        let path = folder.join(name);
+        if std::env::var_os("OSTLER_WRITE_SCHEMA").is_some() {
+            std::fs::write(&path, &text).expect("the page can be written");
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == text, "docs/schema/{name} is not current: run with OSTLER_WRITE_SCHEMA=1");
     }
-    let committed = std::fs::read_to_string(path).expect("the schema is committed");
-    assert!(committed == text, "docs/schema/ostler.v1.json is not current: run with OSTLER_WRITE_SCHEMA=1");
 }
 
 /// The fields of CONTRACT.md section 2 with their defaults as they stand there; `-` where there is none, or where it
