@@ -147,11 +147,13 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &ConfigFile
     let nodes = counts(&rows);
     let version = wanted(lens, object);
     let updated = count(rows.iter().filter(|r| r.version == version && version > Version(0)).count());
+    // A node whose file another ConfigFile has is not this rollout's: no version of this one goes there, and none fails.
+    let lost = count(rows.iter().filter(|r| r.reason == Some(Reason::PathConflict)).count());
     let rollout = state.map(|s| ostler_schemas::v1::status::RolloutStatus {
-        total: nodes.total,
+        total: nodes.total.saturating_sub(lost),
         updated,
         healthy: nodes.in_sync,
-        failed: nodes.failed,
+        failed: nodes.failed.saturating_sub(lost),
         offline: nodes.offline,
         ..rollout(s, rules_of_version(lens.fleet, &object.value, spec, s.target), &metadata.applied)
     });
