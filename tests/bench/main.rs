@@ -1,12 +1,15 @@
 //! `make bench`: from an apply to the process that runs, on an idle fleet of the shipped programs, on one server and on
-//! three.
+//! three. With the word `processes`: see `processes.rs`.
 //!
 //! What is measured: the time from just before the request of an apply (one Process whose template the node knows
 //! already) to the message of a watch that says `Running`, over the bus, as any program would see it. One caller, one
 //! process at a time, everything on this machine. Beside it stand what nobody can be faster than here: a bare spawn,
 //! and one synced write to the folder that the streams lie in.
 
+mod bare;
+mod cost;
 mod floor;
+mod processes;
 mod rounds;
 
 use std::time::Duration;
@@ -66,6 +69,9 @@ fn row(case: &Case, rounds: usize) -> anyhow::Result<String> {
 }
 
 fn main() -> anyhow::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("processes") {
+        return processes::run();
+    }
     let rounds = std::env::var("OSTLER_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);
     let rows = CASES.iter().map(|case| row(case, rounds)).collect::<anyhow::Result<Vec<_>>>()?;
     println!(

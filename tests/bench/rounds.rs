@@ -19,6 +19,11 @@ fn apply_of(name: &str) -> anyhow::Result<ApplyRequest> {
     let text = format!(
         "apiVersion: ostler/v1\nkind: Process\nmetadata: {{name: {name}}}\nspec: {{command: [/bin/sleep, infinity], timeoutStopSec: 1s}}\n"
     );
+    request(&text)
+}
+
+/// An apply of one manifest.
+pub(crate) fn request(text: &str) -> anyhow::Result<ApplyRequest> {
     let documents = read_documents(None, text.as_bytes());
     let document = documents.first().context("a document")?;
     let document = ManifestDocument { file: None, tree: ByteBuf::from(encode_tree(document)), content: None };
