@@ -13,6 +13,7 @@ use ostler_schemas::v1::api::ApiError;
 use ostler_schemas::v1::event::AuditRecord;
 use ostler_schemas::{Actor, Name, ObjectRef, TxnId, headers};
 
+use super::ApiDeps;
 use super::server::Shared;
 
 /// Refusals of one caller and verb are told together so often.
@@ -36,7 +37,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn record(&self, shared: &Shared, phase: &str, message: &str, count: u64) -> AuditRecord {
+    fn record(&self, deps: &ApiDeps, phase: &str, message: &str, count: u64) -> AuditRecord {
         let more = self.objects.len().saturating_sub(OBJECTS);
         AuditRecord {
             actor: self.actor.clone(),
@@ -47,7 +48,7 @@ impl Entry {
             message: message.chars().take(500).collect(),
             reason: self.reason.as_ref().map(|r| r.chars().take(1_000).collect()),
             count,
-            at: shared.deps.clock.wall(),
+            at: deps.clock.wall(),
             txn: self.txn,
         }
     }
@@ -57,10 +58,10 @@ impl Entry {
     /// # Errors
     /// If it is not certainly stored: then nothing may be committed.
     pub(super) async fn intent(&self, shared: &Shared) -> Result<(), ApiError> {
-        let record = self.record(shared, "intent", &self.message, 1);
+        let record = self.record(&shared.deps, "intent", &self.message, 1);
         // Once: an answer that was lost may mean that the intent stands without an outcome, which does no harm, and a
         // caller does not wait twice.
-        append(shared, &self.caller, self.verb, &record).await.map_err(|error| {
+        append(&shared.deps, &self.caller, self.verb, &record).await.map_err(|error| {
             tracing::warn!(txn = %self.txn, error, "an intent was not audited");
             unavailable("nothing was done: the audit record cannot be stored now; try again")
         })
@@ -68,14 +69,19 @@ impl Entry {
 
     /// Stores what came of it; a record that cannot be stored is logged instead.
     pub(super) async fn outcome(&self, shared: &Shared, phase: &str, message: &str) {
-        let record = self.record(shared, phase, message, 1);
-        if let Err(error) = append(shared, &self.caller, self.verb, &record).await {
+        self.outcome_with(&shared.deps, phase, message).await;
+    }
+
+    /// As [`Entry::outcome`], for what may outlast its request.
+    pub(super) async fn outcome_with(&self, deps: &ApiDeps, phase: &str, message: &str) {
+        let record = self.record(deps, phase, message, 1);
+        if let Err(error) = append(deps, &self.caller, self.verb, &record).await {
             tracing::warn!(txn = %self.txn, phase, message, error, "an outcome was not audited");
         }
     }
 }
 
-async fn append(shared: &Shared, caller: &Name, verb: Verb, record: &AuditRecord) -> Result<(), String> {
+async fn append(deps: &ApiDeps, caller: &Name, verb: Verb, record: &AuditRecord) -> Result<(), String> {
     let body = codec::encode(record).map_err(|e| e.to_string())?;
     let phase = if record.phase == "intent" { "intent" } else { "outcome" };
     let mut head = Headers::new()
@@ -91,7 +97,7 @@ async fn append(shared: &Shared, caller: &Name, verb: Verb, record: &AuditRecord
     if record.count > 1 {
         head.set(headers::COUNT, record.count.to_string());
     }
-    let stored = shared.deps.store.append(&subject(caller, verb, phase), head, Bytes::from(body)).await;
+    let stored = deps.store.append(&subject(caller, verb, phase), head, Bytes::from(body)).await;
     stored.map(|_| ()).map_err(|e| e.to_string())
 }
 
@@ -148,8 +154,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 message: why.to_owned(),
                 txn: shared.deps.entropy.txn(),
             };
-            let record = entry.record(&shared, "refused", why, count);
-            if let Err(error) = append(&shared, &caller, verb, &record).await {
+            let record = entry.record(&shared.deps, "refused", why, count);
+            if let Err(error) = append(&shared.deps, &caller, verb, &record).await {
                 tracing::warn!(%caller, count, why, error, "refusals were not audited");
             }
         }

@@ -3,6 +3,7 @@
 mod changes;
 mod config;
 mod events;
+mod exec;
 mod logs;
 mod nodes;
 mod reads;
@@ -33,7 +34,7 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
         Verb::Asks => nodes::asks(shared, call, to).await,
         Verb::Register => nodes::register(shared, call, to).await,
         Verb::Top => top::handle(shared, call, to).await,
-        Verb::Exec => Err(ostler_controller_core::admission::invalid("this controller does not serve exec yet")),
+        Verb::Exec => exec::handle(shared, call, to).await,
         // Taken by the accept loop, which keeps the order of chunks.
         Verb::Relay => Ok(0),
     }

@@ -87,6 +87,11 @@ impl Responder {
         self.topic.publish(message).await.map_err(|_| gone(Gone))
     }
 
+    /// A part that is encoded already.
+    pub(super) async fn raw(&mut self, bytes: Bytes) -> Result<(), ApiError> {
+        self.send(bytes, "", None).await.map_err(gone)
+    }
+
     /// The last body, and the end.
     pub(super) async fn last<T: Wire>(&mut self, value: &T) -> Result<(), ApiError> {
         let bytes = encode(value)?;

@@ -135,7 +135,7 @@ impl Drop for Ticket {
 
 /// Whether the answer to a verb may last.
 const fn lasts(verb: Verb) -> bool {
-    matches!(verb, Verb::Watch | Verb::Logs | Verb::Events)
+    matches!(verb, Verb::Watch | Verb::Logs | Verb::Events | Verb::Exec)
 }
 
 /// The micro service as `nats service info ostler-api` shows it.
@@ -212,12 +212,24 @@ async fn accept(shared: &Arc<Shared>, message: Message, running: &mut JoinSet<()
         // In order, here: chunks of one relay must not overtake each other.
         let id = subject.rest.as_deref().unwrap_or_default();
         match caller.role {
+            Role::Node if Asks::is_poll(&message) => {
+                let Some(responder) = responder else { return };
+                let who = (&caller, shared.deps.clock.mono());
+                if let Some(mut unwanted) = shared.asks.poll(who, id, &message, responder).await {
+                    unwanted.fail(&conflict("the caller is gone")).await;
+                }
+            }
             Role::Node => {
                 if let Some(mut unwanted) = shared.asks.relay(&caller, id, &message, responder) {
                     unwanted.fail(&conflict("the caller is gone")).await;
                 }
             }
-            Role::Operator => shared.streams.attend(&caller.name, id, &message, shared.deps.clock.mono()),
+            Role::Operator => {
+                shared.streams.attend(&caller.name, id, &message, shared.deps.clock.mono());
+                if !message.body.is_empty() {
+                    shared.asks.say(&caller.name, id, &message, responder).await;
+                }
+            }
         }
         return;
     }
