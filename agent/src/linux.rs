@@ -15,6 +15,7 @@ mod usage;
 mod users;
 mod watch;
 
+pub use artifacts::{ArtifactCache, CacheLimits};
 pub use facts::{FactsConfig, LinuxFacts};
 pub use files::LinuxFiles;
 pub use folders::OwnFolders;
