@@ -247,17 +247,21 @@ async fn request(context: &Shared, id: TxnId, headers: Headers, body: Bytes) -> 
     let link = &context.deps.link;
     let mut answers =
         link.api(Verb::Relay, Some(id.to_string()), headers, body).await.map_err(|error| error.reason)?;
-    let answer = tokio::select! {
-        biased;
-        answer = answers.next() => answer,
-        () = context.deps.clock.sleep_ms(CHUNK_MS) => None,
-    };
-    match answer {
-        Some(message) if message.status == Some(503) => Err("no controller runs".to_owned()),
-        Some(message) if message.headers.get(names::END) == Some("error") => {
-            Err("the caller is gone".to_owned())
+    loop {
+        let answer = tokio::select! {
+            biased;
+            answer = answers.next() => answer,
+            () = context.deps.clock.sleep_ms(CHUNK_MS) => None,
+        };
+        match answer {
+            Some(message) if message.status == Some(503) => return Err("no controller runs".to_owned()),
+            Some(message) => match message.headers.get(names::END) {
+                Some("error") => return Err("the caller is gone".to_owned()),
+                Some(_) => return Ok(()),
+                // The caller is slow, and still there: the credit comes later.
+                None => {}
+            },
+            None => return Err("the caller does not answer".to_owned()),
         }
-        Some(_) => Ok(()),
-        None => Err("the caller does not answer".to_owned()),
     }
 }
