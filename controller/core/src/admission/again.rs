@@ -211,5 +211,5 @@ pub fn deleted_already(world: &World<'_>, request: &DeleteRequest) -> Result<Opt
     let Some(stored) = world.fleet.objects.get(&request.object) else { return Ok(None) };
     let metadata = &stored.value.metadata;
     let ours = stored.value.is_deleting() && is_ours(world, &metadata.applied, &["delete"])?;
-    Ok(ours.then(|| DeleteReply { uid: metadata.uid, gone: false, revision: stored.revision }))
+    Ok(ours.then_some(DeleteReply { uid: metadata.uid, gone: false, revision: stored.revision }))
 }
