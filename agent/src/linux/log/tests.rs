@@ -106,8 +106,8 @@ fn files_of_older_holders_are_read_and_followed_through_rotation() {
         "current.log",
         b"2026-11-20T10:15:00.123Z stdout a\n2026-11-20T10:15:00.124Z stderr+ b\nplain\npart",
     );
-    let mut reader = rig.log().open(&tail(2)).expect("opens");
-    assert_eq!(rest(&mut reader), ["b", "plain"]);
+    let mut reader = rig.log().open(&tail(1)).expect("opens");
+    assert_eq!(rest(&mut reader), ["b", "plain"], "the part belongs to what follows it");
     rig.write("current.log", b"ial\n");
     assert_eq!(rest(&mut reader), ["partial"]);
     fs::rename(rig.path("current.log"), rig.path("current.log.1")).expect("rotates");
@@ -153,7 +153,9 @@ fn a_reader_that_rotation_overtakes_says_what_it_missed() {
     rig.write("current.log", &line(3, "three, which nobody reads"));
     let missed = fs::metadata(rig.path("current.log")).expect("is there").len();
     rig.rotate(2);
+    rig.rotate(2);
     rig.write("current.log", &line(4, "four"));
+    // Its header, and that of the file between.
     let note = format!("{missed} bytes lost: rotated away before they were read");
     assert_eq!(rest(&mut reader), ["two".to_owned(), note, "four".to_owned()]);
     rig.rotate(2);
