@@ -1,4 +1,5 @@
-//! What fuzzers feed: one function each for the envelope codec, for keys and subjects, and for manifests.
+//! What fuzzers feed: one function each for the envelope codec, for keys and subjects, for manifests, and for what
+//! the holder reads: frames of its socket and the journal of its state.
 //!
 //! A body takes any bytes, must not panic by itself, and asserts what must hold of whatever it could read: that it
 //! is written and read again to the same thing. The same bodies run in three places: in `cargo fuzz` (the folder
@@ -6,9 +7,11 @@
 //! inputs made by chance there.
 
 mod codec;
+mod holder;
 mod keys;
 mod manifests;
 
 pub use codec::codec;
+pub use holder::{holder_frames, holder_journal};
 pub use keys::keys;
 pub use manifests::manifests;

@@ -13,6 +13,7 @@ fn inputs(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
             folders.extend(["manifests/good", "manifests/bad"].map(|folder| fixtures.join(folder)));
         }
         "codec" => folders.push(fixtures.join("v1")),
+        "holder_frames" => folders.push(here.join("../../agent/core/fixtures/holder-1")),
         _ => {}
     }
     let mut found = Vec::new();
@@ -66,6 +67,16 @@ fn codec_over_its_corpus() {
 }
 
 #[test]
+fn holder_frames_over_their_corpus() {
+    over_corpus("holder_frames", ostler_fuzz::holder_frames);
+}
+
+#[test]
+fn holder_journal_over_its_corpus() {
+    over_corpus("holder_journal", ostler_fuzz::holder_journal);
+}
+
+#[test]
 fn keys_over_their_corpus() {
     over_corpus("keys", ostler_fuzz::keys);
 }
@@ -81,6 +92,18 @@ proptest! {
     #[test]
     fn codec_over_chance(bytes in prop_oneof![damaged("codec"), prop::collection::vec(any::<u8>(), 0..200)]) {
         ostler_fuzz::codec(&bytes);
+    }
+
+    #[test]
+    fn holder_frames_over_chance(
+        bytes in prop_oneof![damaged("holder_frames"), prop::collection::vec(any::<u8>(), 0..200)]
+    ) {
+        ostler_fuzz::holder_frames(&bytes);
+    }
+
+    #[test]
+    fn holder_journal_over_chance(bytes in damaged("holder_journal")) {
+        ostler_fuzz::holder_journal(&bytes);
     }
 
     #[test]
