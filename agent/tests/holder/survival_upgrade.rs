@@ -160,7 +160,7 @@ async fn a_process_with_the_number_of_another_is_not_taken_for_it() {
         let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = i32::try_from(stranger.id()).unwrap();
         let mut state = read_state(&rig);
-        state.processes[0].start_time += 1;
+        state.processes[0].start_time -= 1;
         let second = state.processes[1].pid;
         (state.processes[1].pid, state.processes[1].start_time) = (pid, start_time(pid));
         write_state(&rig, state);
