@@ -7,13 +7,14 @@ use ostler_agent_core::confine::{self, Preparation};
 use ostler_agent_core::holder::protocol::{Isolation, ProcKey, RunAs};
 use ostler_agent_core::ledger::Change;
 use ostler_agent_core::probe::{Prober, question};
-use ostler_agent_core::unit::{Effect, Event, Start, StartFailure, Unit, UnitRecord};
+use ostler_agent_core::unit::{Effect, Event, Start, StartFailure, Unit, UnitRecord, Wanted};
 use ostler_schemas::spec::Probe;
 use ostler_schemas::time::Mono;
 use ostler_schemas::v1::object::OwnerReference;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Kind, ObjectRef, Uid};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
 
 use crate::actors::host;
 use crate::context::{ProcessView, Shared, Task};
@@ -27,9 +28,14 @@ type Errands = Vec<Task>;
 /// How long after a failed write of the ledger the holder is asked for its exits again.
 const TELL_AGAIN_MS: u64 = 5_000;
 
+/// Whom to tell how a process is started, or why that cannot be said.
+pub(crate) type Asker = oneshot::Sender<Result<HostSpawn, String>>;
+
 pub(crate) enum Msg {
     Event(Box<Event>),
     Owner(Option<OwnerReference>),
+    /// How is the running incarnation started?
+    Describe(Asker),
 }
 
 pub(crate) struct State {
@@ -73,6 +79,10 @@ impl Actor for ProcessActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Msg::Owner(owner) => state.owner = owner,
+            Msg::Describe(asker) => {
+                state.describe(asker);
+                return Ok(());
+            }
             Msg::Event(event) => {
                 let relist = relists(&event);
                 let now = state.context.deps.clock.now();
@@ -208,6 +218,32 @@ impl State {
             };
             cast(&me, event);
         }));
+    }
+
+    /// Tells how the incarnation that runs is started, from what is wanted of it now.
+    fn describe(&mut self, asker: Asker) {
+        let record = self.unit.record();
+        let who = Who { uid: record.uid, object: self.object() };
+        let start = match (&record.current, self.unit.wanted()) {
+            (None, _) => Err("the process is not running".to_owned()),
+            (Some(current), Some(Wanted { template: Some(template), version, token, ports, .. })) => Ok(Start {
+                incarnation: current.incarnation,
+                template: Arc::clone(template),
+                version: *version,
+                token: *token,
+                ports: ports.clone(),
+            }),
+            (Some(_), _) => Err("the agent does not have the process's template at hand".to_owned()),
+        };
+        let context = self.context.clone();
+        self.errand(async move {
+            let described = match start {
+                Ok(start) => prepare(&context, &who, &start).await.map_err(|(_, why)| why),
+                Err(why) => Err(why),
+            };
+            // Who asked may have given up.
+            drop(asker.send(described));
+        });
     }
 
     /// One timer, for the moment that the machine names.

@@ -74,6 +74,8 @@ pub(crate) enum Msg {
     Alone,
     /// The slow re-read is due.
     Reread,
+    /// How is the running incarnation of a process started?
+    Describe(Uid, process::Asker),
 }
 
 pub(crate) struct State {
@@ -166,6 +168,11 @@ impl Actor for RegistryActor {
                 }
                 state.reread_later(&me);
             }
+            // Without such a process the question is dropped with its answer's place.
+            Msg::Describe(uid, asker) => match state.processes.get(&uid) {
+                Some(actor) => drop(actor.cast(process::Msg::Describe(asker))),
+                None => drop(asker.send(Err("the process is not on this node".to_owned()))),
+            },
         }
         Ok(())
     }

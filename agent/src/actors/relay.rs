@@ -1,5 +1,6 @@
 //! Orders of the control plane: fetched when hinted at, answered chunk by chunk within a window of credit.
 
+mod exec;
 mod logs;
 mod usage;
 
@@ -119,13 +120,20 @@ impl State {
         let busy = self.running.len() >= RELAYS;
         let (context, me, id) = (self.context.clone(), me.clone(), ask.id);
         let task = Task::spawn(async move {
-            let mut chunks = Chunks::new(context.clone(), id);
-            let result = if busy {
-                Err("this node carries out too many orders already; try again".to_owned())
-            } else {
-                carry_out(&context, ask.op, &mut chunks).await
-            };
-            chunks.end(result).await;
+            match ask.op {
+                _ if busy => {
+                    let why = "this node carries out too many orders already; try again".to_owned();
+                    Chunks::new(context, id).end(Err(why)).await;
+                }
+                AskOp::Exec { uid, exec } => {
+                    exec::carry_out(&context, exec::Order { id, caller: ask.caller, uid, exec }).await;
+                }
+                op => {
+                    let mut chunks = Chunks::new(context.clone(), id);
+                    let result = carry_out(&context, op, &mut chunks).await;
+                    chunks.end(result).await;
+                }
+            }
             drop(me.cast(Msg::Done(id)));
         });
         self.running.insert(id, task);
@@ -162,7 +170,8 @@ async fn carry_out(context: &Shared, op: AskOp, chunks: &mut Chunks) -> Result<(
             logs::carry_out(context, query, follow, chunks).await
         }
         AskOp::Usage => usage::carry_out(context, chunks).await,
-        AskOp::Exec { .. } => Err("this agent does not serve exec yet".to_owned()),
+        // Begun apart, because it says itself how it ends.
+        AskOp::Exec { .. } => Ok(()),
         AskOp::Unknown => Err("this agent does not know how to do that".to_owned()),
     }
 }
