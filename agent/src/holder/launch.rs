@@ -132,7 +132,7 @@ pub(super) fn launch_run(
     let texts = Texts::of(spawn, &ground.dir, Some(place.id))?;
     let child = prepare_and_fork(ground, (spawn, &texts), stdio, &Place::of_run(&place))?;
     // One that was killed meanwhile cannot be let go; its end is seen elsewhere.
-    drop(rustix::io::write(&child.go, b"1"));
+    let _written = rustix::io::write(&child.go, b"1");
     Ok(child)
 }
 

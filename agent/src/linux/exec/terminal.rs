@@ -56,7 +56,7 @@ impl Terminal {
     pub(super) fn resize(&self, screen: Screen) {
         let Screen { rows, columns } = screen;
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        drop(rustix::termios::tcsetwinsize(self.0.get_ref(), size));
+        let _gone = rustix::termios::tcsetwinsize(self.0.get_ref(), size);
     }
 
     /// Nothing more comes after 0: the last process that had it open is gone.
