@@ -3,6 +3,7 @@
 mod apply;
 mod config;
 mod others;
+mod runtime;
 mod sequences;
 
 use ostler_schemas::manifest::{Finding, Options, Refusal, read_manifests};
