@@ -190,10 +190,7 @@ fn what_others_use_beyond_the_reserve_is_not_given_away() {
     assert_eq!(free(&report), (100, 256 << 20), "the reserve");
     report.others = Some(Others { cpu: Cpu::from_millis(50), memory: Size::from_mib(512) });
     assert_eq!(free(&report), (100, 512 << 20), "what is used of the reserve counts once");
-    assert_eq!(
-        crate::capacity::allocatable(None, &NodeSpec::default()).memory,
-        Size::ZERO
-    );
+    assert_eq!(crate::capacity::allocatable(None, &NodeSpec::default()).memory, Size::ZERO);
 }
 
 #[test]
