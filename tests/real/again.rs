@@ -1,0 +1,72 @@
+//! Changes whose answer never comes: the controller that works on them is killed, again and again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use harness::fleet::{Fleet, Size, kill, until};
+
+use crate::work::deployment;
+
+/// Changes of each kind: some of them meet the moment in which a controller dies.
+const ROUNDS: u64 = 40;
+
+fn generation(fleet: &Fleet, object: &str) -> u64 {
+    fleet.get(&[object])[0]["metadata"]["generation"].as_u64().expect("a generation")
+}
+
+/// Kills one controller after another, each when it is back, until told to stop.
+fn kill_controllers(fleet: &Fleet, stop: &AtomicBool) -> usize {
+    let mut kills = 0;
+    let mut last = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let state = fleet.state();
+        let all = state["controllers"].as_array().cloned().unwrap_or_default();
+        let pids: Vec<u64> = all.iter().filter_map(|c| c["pid"].as_u64()).collect();
+        // One at a time: somebody must be there to take what is sent again.
+        let victim = pids.get(kills % pids.len().max(1)).copied().filter(|pid| *pid != last);
+        if let Some(pid) = victim.and_then(|pid| u32::try_from(pid).ok()) {
+            last = u64::from(pid);
+            kill(pid);
+            kills += 1;
+            until("the controller is back", || {
+                let state = fleet.state();
+                let all = state["controllers"].as_array()?.clone();
+                all.iter().all(|c| c["pid"].as_u64() != Some(last)).then_some(())
+            });
+        }
+    }
+    kills
+}
+
+#[test]
+fn every_change_is_made_once_while_controllers_are_killed() {
+    let fleet = Fleet::start(Size { agents: 1, controllers: 2, ..Size::default() });
+    fleet.converges(&deployment("web", 0));
+    let push =
+        ["config", "push", "app", "--file", "-", "--path", "/etc/app.conf", "--all-nodes", "--bake", "0s"];
+    fleet.run_with(&push, "a = 0\n").ok();
+    fleet.run_with(&push, "a = 1\n").ok();
+    let (web, app) = (generation(&fleet, "deployment/web"), generation(&fleet, "configfile/app"));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let killer = scope.spawn(|| kill_controllers(&fleet, &stop));
+        let changes = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 1..=ROUNDS {
+                let manifest = deployment("web", 0).replace("sleep 1", &format!("sleep 1.{round}"));
+                let said = fleet.run_with(&["apply", "-f", "-"], &manifest).ok();
+                assert!(said.contains("deployment/web configured"), "{said}");
+                // To the version before the present one, each time: made twice, it would make two versions.
+                let before = round.to_string();
+                let said = fleet.ok(&["config", "rollback", "app", "--to-version", &before]);
+                assert!(said.contains(&format!("version {}", round + 2)), "{said}");
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        let kills = killer.join().expect("the killer");
+        if let Err(panic) = changes {
+            std::panic::resume_unwind(panic);
+        }
+        assert!(kills > 2, "only {kills} controllers were killed");
+    });
+    assert_eq!(generation(&fleet, "deployment/web"), web + ROUNDS);
+    assert_eq!(generation(&fleet, "configfile/app"), app + ROUNDS);
+}
