@@ -20,13 +20,14 @@ use ostler_schemas::v1::process::{Goal, GoalReason, ProcessSpecRecord, ProcessTe
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::{ProcessPhase, ProcessReport};
 use ostler_schemas::v1::state::{RolloutPhase, RolloutState};
-use ostler_schemas::{ControllerName, Key, Kind, Name, Namespace, Sha256, Uid, Version};
+use ostler_schemas::{ControllerName, Key, Kind, Name, Namespace, NodeName, Sha256, Uid, Version};
 
 use crate::fleet::{Fleet, ProcessRecords, StoredTemplate};
 use crate::plan::{self, Body, Ids, Plan};
 use crate::process::{self, STEPS, Wish};
 use crate::references;
 use crate::rollout::{self, Sight};
+use crate::scheduler::room::features_of;
 
 use self::moves::{Fit, Member, Moves, Readiness, Situation};
 
@@ -330,7 +331,16 @@ impl Look<'_> {
             || selects(&wants.node_selector, &self.fleet.node_labels(node));
         let name_ok =
             had.node_name == wants.node_name || wants.node_name.as_ref().is_none_or(|name| name == node);
-        selector_ok && name_ok
+        selector_ok && name_ok && self.can_host(node, had)
+    }
+
+    /// Whether the host can do what the changed template asks of it and the present one does not. A limit that is
+    /// changed in place where nothing enforces it would be said and not be so.
+    fn can_host(&self, node: &NodeName, had: &ProcessTemplate) -> bool {
+        let had = had.features();
+        let Some(report) = self.fleet.reports.get(node) else { return true };
+        let has = features_of(report);
+        self.wanted.template.features().difference(&had).all(|feature| has.contains(feature))
     }
 
     fn readiness(&self, uid: &Uid, records: &ProcessRecords) -> Readiness {

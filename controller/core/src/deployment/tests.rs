@@ -93,6 +93,26 @@ fn a_selector_that_the_node_does_not_meet_moves_the_process() {
 }
 
 #[test]
+fn a_limit_that_the_host_cannot_enforce_moves_the_process() {
+    let (mut world, uid) = up(2);
+    for (name, agent) in &mut world.agents {
+        let limits: &[&str] = if name == "n3" { &["runtime", "cgroup.pids"] } else { &["runtime"] };
+        agent.features = limits.iter().map(|feature| (*feature).to_owned()).collect();
+    }
+    world.settle(50);
+    world.edit_deployment("web", |spec| spec.template.spec.tasks_max = 100);
+    world.settle(200);
+    let running = world.running(uid);
+    let nodes: Vec<String> = running.iter().filter_map(|(_, p)| p.node().map(ToString::to_string)).collect();
+    assert_eq!(nodes, ["n3", "n3"]);
+    // There it can be had in place from then on.
+    world.edit_deployment("web", |spec| spec.template.spec.tasks_max = 200);
+    world.settle(200);
+    let uids = |processes: Vec<(Uid, _)>| processes.into_iter().map(|(u, _)| u).collect::<Vec<_>>();
+    assert_eq!(uids(world.running(uid)), uids(running));
+}
+
+#[test]
 fn a_version_that_fails_is_rolled_back_and_not_tried_again() {
     let (mut world, uid) = up(3);
     set_word(&mut world, "bad");

@@ -130,7 +130,8 @@ fn empty(fleet: &Fleet, signals: &Signals, name: &NodeName, spec: &NodeSpec) -> 
 
 /// The features that a node says it has. Agents from before there was such a list say nothing at all: they do what
 /// templates could ask for then, less the limits that they have a condition for.
-fn features_of(report: &Report) -> BTreeSet<&'static str> {
+#[must_use]
+pub fn features_of(report: &Report) -> BTreeSet<&'static str> {
     if !report.features.is_empty() {
         let said = |name: &&str| *name == features::RUNTIME || report.features.iter().any(|f| f == name);
         return features::ALL.into_iter().filter(said).collect();

@@ -26,6 +26,8 @@ pub(crate) struct Agent {
     /// Whether it acts at all.
     pub(crate) alive: bool,
     pub(crate) incarnation: u64,
+    /// What its host can do, as it reports it; nothing is what agents from before there were features say.
+    pub(crate) features: Vec<String>,
     seq: u64,
     run: HeldDocument,
     files: HeldDocument,
@@ -46,6 +48,7 @@ impl Agent {
         Self {
             alive: true,
             incarnation: 1,
+            features: Vec::new(),
             seq: 0,
             run: HeldDocument::default(),
             files: HeldDocument::default(),
@@ -137,6 +140,7 @@ impl Agent {
             run: self.run,
             files: self.files,
             facts,
+            features: self.features.clone(),
             processes: self.processes.values().map(|p| p.report.clone()).collect(),
             file_states: self.file_states.values().cloned().collect(),
             ..Report::default()
