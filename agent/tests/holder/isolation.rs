@@ -31,7 +31,7 @@ async fn said(rig: &Rig, client: &HolderClient, events: &mut Events, spawn: Spaw
     assert_eq!(exit_of(events, key).await.exit, Exit::Code(0), "{}", rig.log_of(key));
     tree_empty(events, key).await;
     let log = until("the log is complete", || Some(rig.log_of(key)).filter(|l| l.contains("the end"))).await;
-    log.lines().filter_map(|line| Some(line.split_once(" stdout ")?.1.to_owned())).collect()
+    log.lines().filter_map(|line| Some(line.split_once(" stdout F ")?.1.to_owned())).collect()
 }
 
 fn as_nobody(mut spawn: Spawn) -> Spawn {

@@ -8,6 +8,7 @@
 //! threads, of which the library may still know, but which a child does not have.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::RawFd;
 
 use nix::libc;
 use ostler_agent_core::holder::protocol::Capabilities;
@@ -18,6 +19,10 @@ use super::{Identity, NOT_STARTED, Plan, REPORT, RLIMIT_BASE, Step, check, check
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// No kernel has more than the 64 that fit there; asking to drop one it does not have is an error that ends the loop.
 const CAPABILITY_MAX: libc::c_ulong = 64;
+
+/// Descriptors for the folders that are mounted, and how a path leads to them: numbers that nothing else in the child
+/// has, because everything from 5 on was closed.
+const SLOTS: [(RawFd, &CStr); 2] = [(10, c"/proc/self/fd/10"), (11, c"/proc/self/fd/11")];
 
 /// What is done besides user and limits.
 #[derive(Debug, Default)]
@@ -30,7 +35,7 @@ pub(in crate::holder) struct Confined {
 /// Mounts of its own.
 #[derive(Debug, Default)]
 pub(in crate::holder) struct Mounts {
-    /// Folders, and where they are put.
+    /// Folders, and where they are put: two at most.
     pub(in crate::holder) binds: Vec<Bind>,
     /// What is made read-only, outer before inner.
     pub(in crate::holder) read_only: Vec<ReadOnly>,
@@ -124,11 +129,18 @@ unsafe fn mounts(mounts: &Mounts) {
             return;
         }
         check(REPORT, Step::Mounts, own_mounts());
-        for Bind { source, target, flags } in &mounts.binds {
-            let bound = mount(source, target, libc::MS_BIND);
-            check(REPORT, Step::PrivateTmp, bound);
+        // All are opened before the first is put in its place, under which the next may lie.
+        for (Bind { source, .. }, (slot, _)) in mounts.binds.iter().zip(&SLOTS) {
+            let folder = libc::open(source.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+            check(REPORT, Step::PrivateTmp, folder);
+            check(REPORT, Step::PrivateTmp, libc::dup3(folder, *slot, libc::O_CLOEXEC));
+            libc::close(folder);
+        }
+        for (Bind { target, flags, .. }, (slot, source)) in mounts.binds.iter().zip(&SLOTS) {
+            check(REPORT, Step::PrivateTmp, mount(source, target, libc::MS_BIND));
             let safe = flags | libc::MS_NOSUID | libc::MS_NODEV;
             check(REPORT, Step::PrivateTmp, mount(c"none", target, libc::MS_REMOUNT | libc::MS_BIND | safe));
+            libc::close(*slot);
         }
         for ReadOnly { target, flags, bind, asked } in &mounts.read_only {
             let failed = |result: i32| {
