@@ -142,12 +142,16 @@ async fn output_becomes_lines_with_time_and_stream() {
     client.spawn(rig.shell(key(1), script)).await.unwrap();
     tree_empty(&mut events, key(1)).await;
     let log =
-        until("the log is complete", || Some(rig.log_of(key(1))).filter(|log| log.lines().count() == 4))
+        // The number of the file, and the beginning of the incarnation, come first.
+        until("the log is complete", || Some(rig.log_of(key(1))).filter(|log| log.lines().count() == 6))
             .await;
     let mut lines: Vec<&str> = log.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    assert_eq!(lines[0], "ostler F log format=2 part=1 after=0");
+    assert_eq!(lines[1], format!("ostler F incarnation 1 of {} begins", key(1).uid));
+    let lines = &mut lines[2..];
     lines.sort_unstable();
-    assert_eq!(lines, ["stderr /dev/stderr", "stderr two", "stdout one", "stdout unfinished"]);
-    assert!(log.lines().all(|line| line.len() > 24 && line.as_bytes()[23] == b'Z'), "{log}");
+    assert_eq!(lines, ["stderr F /dev/stderr", "stderr F two", "stdout F one", "stdout F unfinished"]);
+    assert!(log.lines().all(|line| line.len() > 27 && line.as_bytes()[26] == b'Z'), "{log}");
 }
 
 #[tokio::test]
@@ -240,7 +244,7 @@ async fn without_root_everything_works_but_other_users() {
     spawn.user = Some(RunAs { uid: 65_534, gid: 65_534, groups: vec![] });
     client.spawn(spawn).await.unwrap();
     assert_eq!(exit_of(&mut events, key(1)).await.exit, Exit::Code(3));
-    until("the log is written", || rig.log_of(key(1)).ends_with(" stdout 65534\n").then_some(())).await;
+    until("the log is written", || rig.log_of(key(1)).ends_with(" stdout F 65534\n").then_some(())).await;
     let mut spawn = rig.shell(key(2), "true");
     spawn.user = Some(RunAs { uid: 0, gid: 0, groups: vec![] });
     let refused = client.spawn(spawn).await.unwrap_err();

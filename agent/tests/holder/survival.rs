@@ -157,7 +157,7 @@ async fn a_full_disk_never_stops_a_process_and_the_loss_is_said() {
     until_listed(&client, "the loss is counted", |all| all.processes.iter().any(|p| p.log.lost > 0)).await;
     std::fs::remove_file(&ballast).unwrap();
     until("the loss is said", || rig.log_of(key(1)).contains(" lines lost: ").then_some(())).await;
-    until("lines go on", || rig.log_of(key(1)).contains("stdout alive").then_some(())).await;
+    until("lines go on", || rig.log_of(key(1)).contains("stdout F alive").then_some(())).await;
     client.kill_tree(key(1)).await.unwrap();
     assert_eq!(exit_of(&mut events, key(1)).await.exit, Exit::Signal(9));
     client.stop_all(None, Duration::from_secs(20)).await.unwrap();

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use ostler_schemas::quantity::Dur;
+use ostler_schemas::time::Timestamp;
+use ostler_schemas::v1::api::LOGS_PROCESSES;
+use ostler_schemas::v1::log_line::LogStream;
 
 use super::target::duration;
 
@@ -103,24 +106,82 @@ pub struct Events {
     pub output: Output,
 }
 
-/// Show the output of one process
-#[derive(Debug, Clone, clap::Args)]
-#[command(
-    after_help = "Examples:\n  ostler logs web-5c8f7-x2k4v --tail 20\n  ostler logs -f process/web-5c8f7-x2k4v --timestamps"
-)]
+/// Show the output of processes
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(after_help = concat!("Examples:
+  ostler logs web-5c8f7-x2k4v --tail 20
+  ostler logs -f deployment/web
+  ostler logs -l app=web --since 10m --stream stderr
+  ostler logs process/web-5c8f7-x2k4v --previous --timestamps
+
+Of many processes, lines come in the order of their times, each after its process's name, and without --tail, --since,
+--until and --previous only the last 10 of each."))]
 pub struct Logs {
-    /// The process: NAME, process/NAME or its 8-character uid
-    #[arg(required = true, value_name = "PROCESS")]
+    /// The process: NAME, process/NAME or its 8-character uid; or its owner: deployment/NAME
+    #[arg(required_unless_present = "selector", conflicts_with = "selector", value_name = "PROCESS")]
     pub process: Vec<String>,
-    /// Go on with new lines
+    /// All processes with these labels: key=value, key!=value, key, !key, "key in (a,b)"
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// Go on with new lines, and with processes that begin to match
     #[arg(short, long)]
     pub follow: bool,
-    /// Only the last so many lines
+    /// Only the last so many lines of each process
     #[arg(long, value_name = "LINES")]
     pub tail: Option<u64>,
-    /// Lines as the host keeps them: TIME in UTC, stdout or stderr, the text
+    /// Not older than this: 10m, or 2026-11-20T14:03:05Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<Moment>,
+    /// Older than this: 10m, or 2026-11-20T14:03:05Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<Moment>,
+    /// Of the incarnation before the present one
+    #[arg(short, long, conflicts_with = "follow")]
+    pub previous: bool,
+    /// Each line with its TIME, in UTC, and stdout or stderr
     #[arg(long)]
     pub timestamps: bool,
+    /// Only one output: stdout or stderr
+    #[arg(long, value_name = "STREAM")]
+    pub stream: Option<LogStream>,
+    /// The process's name before each line, also of one process
+    #[arg(long, conflicts_with = "no_prefix")]
+    pub prefix: bool,
+    /// No name before lines, also of many processes
+    #[arg(long)]
+    pub no_prefix: bool,
+    /// Refuse when more processes match
+    #[arg(long, value_name = "N", default_value_t = LOGS_PROCESSES)]
+    pub max_processes: u32,
+}
+
+/// A time, or so long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// So long ago.
+    Ago(Dur),
+    /// Then.
+    At(Timestamp),
+}
+
+impl Moment {
+    /// The time, seen from now.
+    #[must_use]
+    pub const fn seen_from(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Ago(ago) => Timestamp(now.0.saturating_sub(ago.as_millis())),
+            Self::At(at) => at,
+        }
+    }
+}
+
+/// A duration or a time, for clap.
+fn moment(text: &str) -> Result<Moment, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(Moment::At(at));
+    }
+    let ago = duration(text).map_err(|error| format!("{error}; or a time, as 2026-11-20T14:03:05Z"))?;
+    Ok(Moment::Ago(ago))
 }
 
 /// Look at rollouts

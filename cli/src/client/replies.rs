@@ -105,11 +105,30 @@ impl Replies {
         }
     }
 
+    /// How many messages came so far.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// The next body; `None` at the end. Empty bodies are keep-alives and are passed over.
     ///
     /// # Errors
     /// The API's error, a lost part, or silence.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        while let Some(message) = self.next_message().await? {
+            if !message.body.is_empty() {
+                return Ok(Some(message.body));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next message with a body, or with something to say about the answer; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`Replies::next`].
+    pub async fn next_message(&mut self) -> Result<Option<Message>, Failure> {
         while !self.ended {
             let message = match self.ahead.take() {
                 Some(message) => message,
@@ -128,8 +147,8 @@ impl Replies {
                     self.lost = end.strip_prefix("lost=").and_then(|n| n.parse().ok()).unwrap_or(0);
                 }
             }
-            if !message.body.is_empty() {
-                return Ok(Some(message.body));
+            if !message.body.is_empty() || message.headers.get(headers::MESSAGE).is_some() {
+                return Ok(Some(message));
             }
         }
         Ok(None)
