@@ -180,7 +180,7 @@ fn sigkill_after_the_grace_is_told_as_such() {
 fn an_in_place_change_keeps_the_process() {
     let mut unit = running(Restart::Always);
     let mut next = template("/bin/a", Restart::Always);
-    next.limit_nofile = Rlimit::new(10, 20).expect("a limit");
+    next.limit_nofile = ostler_schemas::quantity::Rlimit::new(10, 20).expect("a limit");
     let effects = unit.on(at(1), 0, Event::Want(wanted(2, Goal::Run, next)));
     assert_eq!(stops(&effects), 0);
     assert!(effects.iter().any(|e| matches!(e, Effect::Adjust { incarnation: 1, .. })));
