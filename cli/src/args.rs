@@ -1,6 +1,7 @@
 //! What can be typed. Each command's own arguments lie in a file of their group.
 
 pub mod change;
+pub mod exec;
 pub mod local;
 pub mod look;
 pub mod target;
@@ -59,6 +60,7 @@ pub enum Command {
     Scale(change::Scale),
     Events(look::Events),
     Logs(look::Logs),
+    Exec(exec::Exec),
     #[command(subcommand)]
     Config(Box<change::Config>),
     #[command(subcommand)]
@@ -98,8 +100,8 @@ pub enum Command {
 
 /// Commands of CONTRACT.md that this version does not have. They are known words: what they would do is not done by
 /// something else of a similar name.
-pub const RESERVED: [&str; 18] = [
-    "drain", "exec", "explain", "history", "plan", "freeze", "thaw", "edit", "restart", "node", "token",
+pub const RESERVED: [&str; 17] = [
+    "drain", "explain", "history", "plan", "freeze", "thaw", "edit", "restart", "node", "token",
     "backup", "restore", "undrain", "annotate", "attach", "cp", "upgrade",
 ];
 

@@ -7,6 +7,7 @@
 
 mod asking;
 pub mod attend;
+pub mod exec;
 mod replies;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -10,6 +10,7 @@ pub mod delete;
 pub mod describe;
 pub mod diff;
 pub mod events;
+pub mod exec;
 pub mod get;
 pub mod local;
 pub mod logs;
@@ -43,6 +44,7 @@ pub async fn run(cli: Cli, out: &mut Out) -> Result<(), Failure> {
             let session = session(&global).await?;
             events::run(&session, &args, global.namespace.is_some(), out).await
         }
+        Command::Exec(args) => exec::run(&session(&global).await?, &args, out).await,
         Command::Logs(args) => logs::run(&session(&global).await?, &args, out).await,
         Command::Config(args) => config::run(&global, &args, out).await,
         Command::Rollout(args) => rollout::run(&global, &args, out).await,

@@ -43,6 +43,9 @@ pub enum Failure {
     /// Whoever read our output has read enough.
     #[error("the reader of the output has gone")]
     PipeClosed,
+    /// A command that was run elsewhere ended so; it has said itself what there is to say.
+    #[error("it ended with code {0}")]
+    Exited(u8),
     /// Ctrl-C.
     #[error("stopped watching; the work goes on")]
     Interrupted,
@@ -98,6 +101,7 @@ impl Failure {
             Failure::Unreachable(_) => 4,
             Failure::NotConverged(_) => 2,
             Failure::PipeClosed => 0,
+            Failure::Exited(code) => *code,
             Failure::Interrupted => 130,
         }
     }
@@ -121,6 +125,7 @@ impl Failure {
             Failure::Unreachable(_)
             | Failure::NotConverged(_)
             | Failure::PipeClosed
+            | Failure::Exited(_)
             | Failure::Interrupted => self.exit_code(),
         }
     }
@@ -138,6 +143,7 @@ impl Failure {
             | Failure::NotConverged(_)
             | Failure::Different
             | Failure::PipeClosed
+            | Failure::Exited(_)
             | Failure::Interrupted => false,
         }
     }
@@ -160,7 +166,7 @@ impl Failure {
                 Some(format!("error: {}\ntried: {}\nnext:  {}", silence.what, silence.tried, silence.next))
             }
             Failure::NotConverged(text) => (!text.is_empty()).then(|| format!("not converged: {text}")),
-            Failure::Different | Failure::PipeClosed => None,
+            Failure::Different | Failure::PipeClosed | Failure::Exited(_) => None,
             Failure::Interrupted => Some("stopped watching; the work goes on".to_owned()),
         }
     }

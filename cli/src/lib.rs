@@ -19,6 +19,7 @@ pub mod manifests;
 pub mod near;
 pub mod out;
 pub mod render;
+pub mod term;
 pub mod wait;
 
 use std::ffi::OsString;
@@ -95,8 +96,8 @@ fn start(cli: Cli, out: &mut Out) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::local("cannot start", error))?;
     let attendance = cli.global.attendance.clone();
-    // `dev` has children to end first, so it listens for signals itself.
-    if !matches!(cli.command, Command::Dev(_)) {
+    // `dev` has children to end first and `exec` passes signals on, so they listen for them themselves.
+    if !matches!(cli.command, Command::Dev(_) | Command::Exec(_)) {
         runtime.spawn(end_on_interrupt(attendance.clone()));
     }
     let result = runtime.block_on(async {

@@ -250,6 +250,7 @@ fn may_repeat(failure: &Failure) -> bool {
         | Failure::NotConverged(_)
         | Failure::Different
         | Failure::PipeClosed
+        | Failure::Exited(_)
         | Failure::Interrupted => false,
     };
     untold || failure.is_nothing_done()
