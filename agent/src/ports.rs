@@ -15,7 +15,7 @@ use ostler_agent_core::artifacts::Preparing;
 use ostler_agent_core::environment::UserFacts;
 use ostler_agent_core::file::{Observed, Owner, Step, StepError};
 use ostler_agent_core::confine::Preparation;
-use ostler_agent_core::holder::protocol::{Isolation, Limits, PrivateTmp, ProcKey, Rlimit, RunAs};
+use ostler_agent_core::holder::protocol::{Isolation, Limits, LogSpec, PrivateTmp, ProcKey, Rlimit, RunAs};
 use ostler_agent_core::pressure::Readings;
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
@@ -138,6 +138,8 @@ pub struct HostSpawn {
     pub allow_new_privileges: bool,
     /// What it sees of its host and may do on it.
     pub isolation: Isolation,
+    /// Where its output goes; the folder is the host's affair.
+    pub log: LogSpec,
     /// How a stop asks it to end when the stop does not say.
     pub stop_signal: Signal,
     /// How long such a stop waits.
@@ -286,12 +288,12 @@ pub trait Host: Send + Sync + 'static {
     /// Stops one: the signal, then SIGKILL after the grace.
     fn stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> BoxFuture<'_, Result<(), HostError>>;
     /// Changes what can be changed while it runs: limits of the tree, of which those that are not given are lifted,
-    /// and resource limits of the main process. What this host cannot enforce is left out.
+    /// resource limits of the main process, and how much of its output is kept. What this host cannot enforce is left out.
     fn adjust(
         &self,
         key: ProcKey,
         limits: Limits,
-        rlimits: Vec<Rlimit>,
+        others: (Vec<Rlimit>, LogSpec),
     ) -> BoxFuture<'_, Result<(), HostError>>;
     /// Makes ready what a start needs besides the holder: folders, and what environment files say. Again before each
     /// start; what is there already stays. An error is in words for people.

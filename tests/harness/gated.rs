@@ -15,7 +15,7 @@ use ostler_agent::ports::{
 use ostler_agent::sim::{SimFiles, SimHost, SimLedger};
 use ostler_agent_core::file::{Observed, Step, StepError};
 use ostler_agent_core::confine::Preparation;
-use ostler_agent_core::holder::protocol::{Limits, ProcKey, Rlimit};
+use ostler_agent_core::holder::protocol::{Limits, LogSpec, ProcKey, Rlimit};
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::HostProcess;
 use ostler_bus::sim_clock::Gate;
@@ -78,9 +78,9 @@ impl Host for GatedHost {
         &self,
         key: ProcKey,
         limits: Limits,
-        rlimits: Vec<Rlimit>,
+        others: (Vec<Rlimit>, LogSpec),
     ) -> BoxFuture<'_, Result<(), HostError>> {
-        through(&self.gate, async move { self.inner.adjust(key, limits, rlimits).await }).boxed()
+        through(&self.gate, async move { self.inner.adjust(key, limits, others).await }).boxed()
     }
 
     fn prepare(

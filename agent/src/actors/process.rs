@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use ostler_agent_core::environment::{Surroundings, words};
 use ostler_agent_core::confine::{self, Preparation};
+use ostler_agent_core::environment::{Surroundings, words};
+use ostler_agent_core::holder::lines::spec::spec;
 use ostler_agent_core::holder::protocol::{Isolation, ProcKey, RunAs};
 use ostler_agent_core::ledger::Change;
 use ostler_agent_core::probe::{Prober, question};
@@ -182,7 +183,14 @@ impl State {
                 Effect::Adjust { incarnation, template } => {
                     let (host, key) = (self.context.deps.host.clone(), self.key(incarnation));
                     self.errand(async move {
-                        if let Err(error) = host.adjust(key, confine::limits(&template), confine::rlimits(&template)).await {
+                        if let Err(error) = host
+                            .adjust(
+                                key,
+                                confine::limits(&template),
+                                (confine::rlimits(&template), spec(&template)),
+                            )
+                            .await
+                        {
                             tracing::warn!(%key, %error, "a limit could not be changed in place");
                         }
                     });
@@ -226,13 +234,15 @@ impl State {
         let who = Who { uid: record.uid, object: self.object() };
         let start = match (&record.current, self.unit.wanted()) {
             (None, _) => Err("the process is not running".to_owned()),
-            (Some(current), Some(Wanted { template: Some(template), version, token, ports, .. })) => Ok(Start {
-                incarnation: current.incarnation,
-                template: Arc::clone(template),
-                version: *version,
-                token: *token,
-                ports: ports.clone(),
-            }),
+            (Some(current), Some(Wanted { template: Some(template), version, token, ports, .. })) => {
+                Ok(Start {
+                    incarnation: current.incarnation,
+                    template: Arc::clone(template),
+                    version: *version,
+                    token: *token,
+                    ports: ports.clone(),
+                })
+            }
             (Some(_), _) => Err("the agent does not have the process's template at hand".to_owned()),
         };
         let context = self.context.clone();
@@ -392,6 +402,7 @@ async fn prepare(context: &Shared, who: &Who, start: &Start) -> Result<HostSpawn
             private_tmp: prepared.private_tmp,
             read_only_paths: prepared.read_only_paths,
         },
+        log: spec(&template),
         stop_signal: template.kill_signal,
         grace_ms: template.timeout_stop_sec.as_millis(),
     })

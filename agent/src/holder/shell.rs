@@ -300,6 +300,10 @@ impl Shell {
         if let (Some(cgroups), Some(path)) = (&self.ground.cgroups, &live.cgroup) {
             cgroups.change(path, &set.limits)?;
         }
+        if let (Some(log), Some(live)) = (&set.log, self.work.live.get_mut(&set.key)) {
+            live.target = live.target.resized(log);
+            self.logs.change(live.slot, &live.target);
+        }
         self.set_rlimits(set.key, &set.rlimits)
     }
 

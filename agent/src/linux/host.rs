@@ -63,6 +63,10 @@ impl LinuxHost {
         })
     }
 
+    fn log_spec(&self, asked: LogSpec) -> LogSpec {
+        LogSpec { dir: self.log_dir.display().to_string(), ..asked }
+    }
+
     fn client(&self) -> Result<Arc<HolderClient>, HostError> {
         lock(&self.client).clone().ok_or_else(|| HostError("there is no connection to the holder".to_owned()))
     }
@@ -106,7 +110,7 @@ impl LinuxHost {
             limits: spawn.limits,
             isolation: spawn.isolation,
             own_cgroup: true,
-            log: LogSpec::below(self.log_dir.to_string_lossy()),
+            log: self.log_spec(spawn.log),
             kill_mode: KillMode::Mixed,
             stop_signal: i32::from(spawn.stop_signal.number()),
             grace_ms: spawn.grace_ms,
@@ -271,12 +275,13 @@ impl Host for LinuxHost {
         &self,
         key: ProcKey,
         limits: Limits,
-        rlimits: Vec<Rlimit>,
+        (rlimits, log): (Vec<Rlimit>, LogSpec),
     ) -> BoxFuture<'_, Result<(), HostError>> {
         async move {
             let client = self.client()?;
             let rlimits = self.rlimits(rlimits);
-            let set = SetLimits { key, limits, rlimits: rlimits.clone() };
+            let log = Some(self.log_spec(log));
+            let set = SetLimits { key, limits, rlimits: rlimits.clone(), log };
             match client.set_limits(set).await {
                 // An older holder: what it knows is better than nothing, and what it does not is said.
                 Err(HolderError::Refused(refusal)) if refusal.code == RefusalCode::Unsupported => {

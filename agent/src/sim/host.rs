@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt};
 use ostler_agent_core::confine::{Folder, Preparation};
 use ostler_agent_core::environment::UserFacts;
 use ostler_agent_core::file::Owner;
-use ostler_agent_core::holder::protocol::{Limits, ProcKey, Rlimit};
+use ostler_agent_core::holder::protocol::{Limits, LogSpec, ProcKey, Rlimit};
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_bus::clock::ClockRef;
@@ -347,13 +347,14 @@ impl SimHost {
     }
 
     /// A process that is not here cannot be changed; what lives has from then on what was asked.
-    fn adjusted(&self, key: ProcKey, limits: Limits, rlimits: Vec<Rlimit>) -> Result<(), HostError> {
+    fn adjusted(&self, key: ProcKey, limits: Limits, (rlimits, log): (Vec<Rlimit>, LogSpec)) -> Result<(), HostError> {
         self.up()?;
         let mut inner = lock(&self.inner);
         let living =
             inner.living.get_mut(&key).ok_or_else(|| HostError(format!("{key} is not here")))?;
         living.spawn.limits = limits;
         living.spawn.rlimits = rlimits;
+        living.spawn.log = log;
         Ok(())
     }
 
@@ -431,9 +432,9 @@ impl Host for SimHost {
         &self,
         key: ProcKey,
         limits: Limits,
-        rlimits: Vec<Rlimit>,
+        (rlimits, log): (Vec<Rlimit>, LogSpec),
     ) -> BoxFuture<'_, Result<(), HostError>> {
-        std::future::ready(self.adjusted(key, limits, rlimits)).boxed()
+        std::future::ready(self.adjusted(key, limits, (rlimits, log))).boxed()
     }
 
     fn prepare(&self, preparation: Preparation, _: HostUser) -> BoxFuture<'_, Result<Prepared, String>> {

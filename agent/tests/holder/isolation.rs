@@ -214,11 +214,11 @@ async fn limits_change_while_it_runs() {
         let spawned = client.spawn(rig.program(key(1), &["sleep", "1000"])).await.unwrap();
         let limits = Limits { memory_max: Some(1 << 30), cpu_weight: Some(50), ..Limits::default() };
         let rlimits = vec![limit("nofile", 77, 88), limit("core", 0, 0)];
-        client.set_limits(SetLimits { key: key(1), limits, rlimits }).await.unwrap();
+        client.set_limits(SetLimits { key: key(1), limits, rlimits, log: None }).await.unwrap();
         let seen = fs::read_to_string(format!("/proc/{}/limits", spawned.pid)).unwrap();
         let files = seen.lines().find(|line| line.starts_with("Max open files")).unwrap();
         assert_eq!(files.split_whitespace().collect::<Vec<_>>()[3..5], ["77", "88"]);
-        let gone = SetLimits { key: key(2), limits: Limits::default(), rlimits: Vec::new() };
+        let gone = SetLimits { key: key(2), limits: Limits::default(), rlimits: Vec::new(), log: None };
         assert!(refusal(client.set_limits(gone).await.unwrap_err()).1.contains("no process"));
     }
 }

@@ -8,7 +8,7 @@ use ostler_agent::linux::{LinuxHost, OwnFolders};
 use ostler_agent::ports::{
     Host, HostRun, HostSession, HostSpawn, RunOutcome, Screen, SessionInput, SessionOutput,
 };
-use ostler_agent_core::holder::protocol::{Isolation, Limits, ProcKey, RunAs};
+use ostler_agent_core::holder::protocol::{Isolation, Limits, LogSpec, ProcKey, RunAs};
 use ostler_agent_core::unit::HowEnded;
 use ostler_schemas::quantity::Signal;
 
@@ -36,6 +36,7 @@ fn shell(key: ProcKey, script: &str) -> HostRun {
         oom_score_adjust: 0,
         allow_new_privileges: false,
         isolation: Isolation::default(),
+        log: LogSpec::below(""),
         stop_signal: Signal::TERM,
         grace_ms: 1_000,
     };

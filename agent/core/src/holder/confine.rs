@@ -198,6 +198,9 @@ pub struct SetLimits {
     /// Resource limits of the main process; those not named stay.
     #[serde(default)]
     pub rlimits: Vec<Rlimit>,
+    /// How much of its output is kept; none means as before. Where it goes stays.
+    #[serde(default)]
+    pub log: Option<super::protocol::LogSpec>,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 pub mod about;
 pub mod filter;
+pub mod spec;
 
 use ostler_schemas::v1::log_line::{self, Source, Stamp};
 

@@ -54,6 +54,23 @@ impl LogTarget {
         })
     }
 
+    /// The same with other sizes.
+    pub(in crate::holder) fn resized(&self, spec: &LogSpec) -> Arc<Self> {
+        Arc::new(Self {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            key: self.key,
+            block: self.block,
+            stdout: self.stdout,
+            stderr: self.stderr,
+            folder: self.folder.clone(),
+            current: self.current.clone(),
+            file_max: spec.file_max.max(1),
+            files: spec.files.max(1),
+            keep_s: spec.keep_s,
+        })
+    }
+
     /// Where standard output goes.
     pub(in crate::holder) const fn stdout(&self) -> LogTo {
         self.stdout

@@ -21,8 +21,17 @@ impl HolderCore {
                 Some(_) => out.push(Output::SetRlimit { key: set.key, limits: set.limits, caller }),
                 None => out.push(not_found(caller, set.key)),
             },
-            Request::SetLimits(set) => match self.held.get(&set.key).filter(|held| held.main_alive()) {
-                Some(_) => out.push(Output::SetLimits { set, caller }),
+            Request::SetLimits(set) => match self.held.get_mut(&set.key).filter(|held| held.main_alive()) {
+                Some(held) => {
+                    if let Some(log) = &set.log {
+                        // The next holder goes on with these sizes; where the output goes stays.
+                        held.record.log.file_max = log.file_max;
+                        held.record.log.files = log.files;
+                        held.record.log.keep_s = log.keep_s;
+                        self.unwritten.touch(set.key);
+                    }
+                    out.push(Output::SetLimits { set, caller });
+                }
                 None => out.push(not_found(caller, set.key)),
             },
             Request::List(list) => out.push(Output::Answer(caller, Reply::Listing(self.list(&list)))),
