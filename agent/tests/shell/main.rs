@@ -3,6 +3,7 @@
 
 mod plane;
 mod real;
+mod survival;
 
 use std::sync::Arc;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ostler_agent::NodeConfig;
 use ostler_agent::linux::{FileLedger, LinuxFiles, LinuxHost, OwnFolders, ProcessLog};
+use ostler_agent::ports::LogQuery;
 use ostler_schemas::spec::{Drift, EnvSource, EnvVar, FieldRef, Restart};
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::report::{ExitReason, FileState, ProcessPhase, Report};
@@ -13,7 +14,7 @@ use ostler_schemas::v1::report::{ExitReason, FileState, ProcessPhase, Report};
 use crate::plane::{Parts, Plane, entry, file_entry, file_spec, template, uid};
 
 /// A host in a folder.
-struct Box {
+pub(crate) struct Box {
     dir: tempfile::TempDir,
     holder: Option<Child>,
 }
@@ -32,7 +33,7 @@ impl Drop for Box {
 }
 
 impl Box {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut host = Self { dir: tempfile::tempdir().expect("a folder"), holder: None };
         std::fs::create_dir_all(host.path("root/etc")).expect("makes it");
         std::fs::create_dir_all(host.path("run/holder")).expect("makes it");
@@ -44,7 +45,7 @@ impl Box {
         self.dir.path().join(name)
     }
 
-    fn start_holder(&mut self) {
+    pub(crate) fn start_holder(&mut self) {
         let child = Command::new(env!("CARGO_BIN_EXE_ostler-agent"))
             .args(["holder", "--dir"])
             .arg(self.path("run/holder"))
@@ -54,14 +55,14 @@ impl Box {
         self.holder = Some(child);
     }
 
-    fn kill_holder(&mut self) {
+    pub(crate) fn kill_holder(&mut self) {
         if let Some(mut holder) = self.holder.take() {
             holder.kill().expect("kills it");
             holder.wait().expect("is reaped");
         }
     }
 
-    fn parts(&self) -> Parts {
+    pub(crate) fn parts(&self) -> Parts {
         let text = |path: PathBuf| path.to_str().expect("text").to_owned();
         Parts {
             host: LinuxHost::new(
@@ -85,13 +86,13 @@ impl Box {
     }
 }
 
-fn shell(script: &str) -> ostler_schemas::spec::ProcessTemplate {
+pub(crate) fn shell(script: &str) -> ostler_schemas::spec::ProcessTemplate {
     let mut template = template("/bin/sh", Restart::Always);
     template.args = vec!["-c".to_owned(), script.to_owned()];
     template
 }
 
-fn pid(report: &Report, n: u8) -> Option<u32> {
+pub(crate) fn pid(report: &Report, n: u8) -> Option<u32> {
     report.process(&uid(n)).filter(|p| p.phase == ProcessPhase::Running).and_then(|p| p.pid)
 }
 
@@ -137,8 +138,8 @@ async fn processes_and_files_live_through_the_deaths_of_agent_and_holder() {
     plane.start_agent_on(host.parts()).await;
     plane.until_report("adopted", |r| pid(r, 1) == Some(before)).await;
     let log = ProcessLog::new(&host.path("log"), "default", "web-1");
-    let text = log.tail(None).expect("reads").bytes;
-    assert!(String::from_utf8_lossy(&text).contains("hello web-1"), "{text:?}");
+    let text = said_in(&log);
+    assert!(text.contains("hello web-1"), "{text:?}");
 
     plane.put_run(vec![entry(1, 0, Goal::Stop), entry(2, 1, Goal::Stop)], &[sleeper, ender], None).await;
     plane
@@ -168,8 +169,7 @@ async fn variables_show_the_labels_of_process_and_node_and_a_new_label_waits_for
     plane.labels.insert("rack".to_owned(), "r7".to_owned());
     plane.put_run(vec![entry(1, 0, Goal::Run)], &[hash], None).await;
     let log = ProcessLog::new(&host.path("log"), "default", "web-1");
-    let said =
-        |what: &str| log.tail(None).is_ok_and(|tail| String::from_utf8_lossy(&tail.bytes).contains(what));
+    let said = |what: &str| said_in(&log).contains(what);
     plane.until("both are shown", |_| said("web on r7")).await;
     plane.until_report("it runs", |r| pid(r, 1).is_some()).await;
     let report = plane.report().await.expect("a report");
@@ -221,4 +221,10 @@ async fn many_processes_start_and_stop() {
         })
         .await;
     plane.kill_agent().await;
+}
+
+/// All that a short log says.
+fn said_in(log: &ProcessLog) -> String {
+    let piece = log.open(&LogQuery::default()).and_then(|mut reader| reader.next_piece()).expect("reads");
+    String::from_utf8_lossy(&piece.bytes).into_owned()
 }
