@@ -9,9 +9,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use ostler_schemas::v1::log_line::LogStream;
+
 use crate::config::{self, Overrides};
 
 mod daemon;
+mod logs;
 mod questions;
 
 /// Runs what a node's documents say: processes through the holder, files by itself.
@@ -83,6 +86,21 @@ enum Question {
         /// Only the last so many lines.
         #[arg(long, value_name = "LINES")]
         tail: Option<u64>,
+        /// Not older than this: 10m, or 2026-11-20T14:03:05Z.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Older than this: 10m, or 2026-11-20T14:03:05Z.
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// Of the incarnation before the present one.
+        #[arg(short, long, conflicts_with = "follow")]
+        previous: bool,
+        /// Only one output: stdout or stderr.
+        #[arg(long, value_name = "STREAM")]
+        stream: Option<LogStream>,
+        /// Each line with its time, in UTC, and stdout or stderr.
+        #[arg(long)]
+        timestamps: bool,
     },
 }
 

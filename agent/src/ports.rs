@@ -12,16 +12,16 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use ostler_agent_core::artifacts::Preparing;
+use ostler_agent_core::confine::Preparation;
 use ostler_agent_core::environment::UserFacts;
 use ostler_agent_core::file::{Observed, Owner, Step, StepError};
-use ostler_agent_core::confine::Preparation;
 use ostler_agent_core::holder::protocol::{Isolation, Limits, LogSpec, PrivateTmp, ProcKey, Rlimit, RunAs};
 use ostler_agent_core::pressure::Readings;
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_agent_core::usage::{HostLook, Watched};
-use ostler_schemas::spec::Artifact;
 use ostler_schemas::quantity::Signal;
+use ostler_schemas::spec::Artifact;
 use ostler_schemas::v1::api::LogFilter;
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::report::Facts;
@@ -297,14 +297,10 @@ pub trait Host: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<(), HostError>>;
     /// Makes ready what a start needs besides the holder: folders, and what environment files say. Again before each
     /// start; what is there already stays. An error is in words for people.
-    fn prepare(
-        &self,
-        preparation: Preparation,
-        user: HostUser,
-    ) -> BoxFuture<'_, Result<Prepared, String>>;
+    fn prepare(&self, preparation: Preparation, user: HostUser) -> BoxFuture<'_, Result<Prepared, String>>;
     /// Removes what only lived for processes that will not be started again: their own `/tmp` and runtime folders.
     /// Those of the ones in `gone`, and those that are neither `known` nor were prepared meanwhile; best effort, and
-    /// again at the next chance.
+    /// again at the next chance. Also logs of processes that are not `known`, once they are older than was asked for.
     fn tidy(&self, known: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()>;
     /// Runs a command to its end, without input. An error means that it did not start, with the reason in words. It
     /// is killed when the future is dropped.

@@ -163,6 +163,9 @@ impl Actor for RegistryActor {
             }
             Msg::Alone => state.is_alone(&me),
             Msg::Reread => {
+                if state.host.is_some() {
+                    state.tidy(BTreeSet::new());
+                }
                 for kind in DocumentKind::ALL {
                     state.read(&me, kind);
                 }

@@ -3,20 +3,16 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use ostler_agent_core::holder::protocol::ProcessInfo;
 
-use super::{Question, SettingsArgs, complain};
+use super::{Question, SettingsArgs, complain, logs};
 use crate::linux::ProcessLog;
 use crate::local::{client, files_table, process_table, status_text};
-use crate::ports::LogQuery;
 use crate::status::Status;
 
 /// The agent does not run.
 const NOT_RUNNING: u8 = 3;
-/// How often a followed log is looked at.
-const FOLLOW: Duration = Duration::from_millis(200);
 
 pub(super) fn answer(args: &SettingsArgs, question: &Question) -> ExitCode {
     let run_dir = args.run_dir();
@@ -44,7 +40,7 @@ pub(super) fn answer(args: &SettingsArgs, question: &Question) -> ExitCode {
             Ok(status) => print(&files_table(&status)),
             Err(error) => not_running(&run_dir, &error),
         },
-        Question::Logs { process, follow, tail } => {
+        Question::Logs { process, follow, tail, since, until, previous, stream, timestamps } => {
             let found = match &status {
                 Ok(status) => in_status(status, process),
                 Err(_) => in_holder(&holder(&run_dir).unwrap_or_default(), process),
@@ -53,7 +49,16 @@ pub(super) fn answer(args: &SettingsArgs, question: &Question) -> ExitCode {
             match found.or_else(|| on_disk(&dir, process)) {
                 Some((namespace, name)) => {
                     let log = ProcessLog::new(&dir, &namespace, &name);
-                    logs(&log, *follow, *tail).unwrap_or_else(|error| complain(&error.to_string()))
+                    let wanted = logs::Wanted {
+                        follow: *follow,
+                        tail: *tail,
+                        since: since.as_deref(),
+                        until: until.as_deref(),
+                        previous: *previous,
+                        stream: *stream,
+                        timestamps: *timestamps,
+                    };
+                    logs::show(&log, &wanted).unwrap_or_else(|error| complain(&error))
                 }
                 None => complain(&format!("no process {process} on this host")),
             }
@@ -120,22 +125,4 @@ fn on_disk(dir: &Path, asked: &str) -> Option<(String, String)> {
     let is_name = |text: &str| ostler_schemas::ids::is_label(text);
     let there = is_name(namespace) && is_name(name) && dir.join(namespace).join(name).is_dir();
     there.then(|| (namespace.to_owned(), name.to_owned()))
-}
-
-fn logs(log: &ProcessLog, follow: bool, tail: Option<u64>) -> io::Result<ExitCode> {
-    let mut out = io::stdout();
-    let mut reader = log.open(&LogQuery { tail, ..LogQuery::default() })?;
-    loop {
-        let piece = reader.next_piece()?;
-        if !piece.bytes.is_empty() {
-            if out.write_all(&piece.bytes).and_then(|()| out.flush()).is_err() {
-                return Ok(ExitCode::SUCCESS);
-            }
-        } else if piece.at_end {
-            if !follow || piece.over {
-                return Ok(ExitCode::SUCCESS);
-            }
-            std::thread::sleep(FOLLOW);
-        }
-    }
 }

@@ -295,11 +295,7 @@ impl Host for LinuxHost {
         .boxed()
     }
 
-    fn prepare(
-        &self,
-        preparation: Preparation,
-        user: HostUser,
-    ) -> BoxFuture<'_, Result<Prepared, String>> {
+    fn prepare(&self, preparation: Preparation, user: HostUser) -> BoxFuture<'_, Result<Prepared, String>> {
         if preparation.is_nothing() {
             return std::future::ready(Ok(Prepared::default())).boxed();
         }
@@ -308,10 +304,11 @@ impl Host for LinuxHost {
     }
 
     fn tidy(&self, known: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
-        let folders = self.folders.clone();
+        let (folders, log_dir) = (self.folders.clone(), self.log_dir.clone());
         async move {
             let work = move || {
                 folders.tidy(&known, &gone);
+                super::log::sweep::sweep(&log_dir, &known, std::time::SystemTime::now());
                 Ok(())
             };
             if let Err(why) = blocking(work).await {

@@ -5,6 +5,7 @@
 //! many bytes it missed. It never reads ahead of whoever asks it. What is no line of a log is passed on as it is.
 
 mod start;
+pub(super) mod sweep;
 #[cfg(test)]
 mod tests;
 
