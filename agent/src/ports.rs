@@ -15,6 +15,7 @@ use ostler_agent_core::artifacts::Preparing;
 use ostler_agent_core::confine::Preparation;
 use ostler_agent_core::environment::UserFacts;
 use ostler_agent_core::file::{Observed, Owner, Step, StepError};
+use ostler_agent_core::holder::notify::{Listen, Said};
 use ostler_agent_core::holder::protocol::{Isolation, Limits, LogSpec, PrivateTmp, ProcKey, Rlimit, RunAs};
 use ostler_agent_core::pressure::Readings;
 use ostler_agent_core::probe::Question;
@@ -22,6 +23,7 @@ use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_agent_core::usage::{HostLook, Watched};
 use ostler_schemas::quantity::Signal;
 use ostler_schemas::spec::Artifact;
+use ostler_schemas::spec::KillMode;
 use ostler_schemas::v1::api::LogFilter;
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::report::Facts;
@@ -72,6 +74,8 @@ pub enum HostEvent {
     Exited(Uid, HostExit),
     /// Nothing of an incarnation is left.
     TreeEmpty(ProcKey),
+    /// All that an incarnation has said of itself so far.
+    Said(ProcKey, Said),
 }
 
 /// A process in a listing, with what is needed when the ledger does not know it.
@@ -92,6 +96,8 @@ pub struct Listed {
 pub struct HostListing {
     /// What lives.
     pub processes: Vec<Listed>,
+    /// What is left of some whose main process has ended.
+    pub leftovers: Vec<ProcKey>,
     /// Exits not acknowledged.
     pub exits: Vec<(Uid, HostExit)>,
 }
@@ -140,6 +146,10 @@ pub struct HostSpawn {
     pub isolation: Isolation,
     /// Where its output goes; the folder is the host's affair.
     pub log: LogSpec,
+    /// Whether it is listened to, and for what.
+    pub listen: Option<Listen>,
+    /// Whom a stop signals and kills.
+    pub kill_mode: KillMode,
     /// How a stop asks it to end when the stop does not say.
     pub stop_signal: Signal,
     /// How long such a stop waits.
@@ -285,8 +295,15 @@ pub trait Host: Send + Sync + 'static {
     fn list(&self) -> BoxFuture<'_, Result<HostListing, HostError>>;
     /// Starts an incarnation.
     fn spawn(&self, spawn: HostSpawn) -> BoxFuture<'_, Result<HostProcess, SpawnError>>;
-    /// Stops one: the signal, then SIGKILL after the grace.
-    fn stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> BoxFuture<'_, Result<(), HostError>>;
+    /// Stops one: the signal if there is one, then SIGKILL after the grace.
+    fn stop(
+        &self,
+        key: ProcKey,
+        signal: Option<Signal>,
+        grace_ms: u64,
+    ) -> BoxFuture<'_, Result<(), HostError>>;
+    /// Sends a signal to the main process of one.
+    fn signal(&self, key: ProcKey, signal: Signal) -> BoxFuture<'_, Result<(), HostError>>;
     /// Changes what can be changed while it runs: limits of the tree, of which those that are not given are lifted,
     /// resource limits of the main process, and how much of its output is kept. What this host cannot enforce is left out.
     fn adjust(

@@ -69,9 +69,18 @@ impl Host for GatedHost {
         through(&self.gate, self.inner.spawn(spawn)).boxed()
     }
 
-    fn stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> BoxFuture<'_, Result<(), HostError>> {
+    fn stop(
+        &self,
+        key: ProcKey,
+        signal: Option<Signal>,
+        grace_ms: u64,
+    ) -> BoxFuture<'_, Result<(), HostError>> {
         // The simulated host acts when it is called, not when its answer is waited for.
         through(&self.gate, async move { self.inner.stop(key, signal, grace_ms).await }).boxed()
+    }
+
+    fn signal(&self, key: ProcKey, signal: Signal) -> BoxFuture<'_, Result<(), HostError>> {
+        through(&self.gate, async move { self.inner.signal(key, signal).await }).boxed()
     }
 
     fn adjust(
@@ -121,7 +130,7 @@ impl Host for GatedHost {
         name: Name,
         query: LogQuery,
     ) -> BoxFuture<'_, Result<Box<dyn LogReader>, String>> {
-        through(&self.gate, async move { self.inner.log(namespace, name, query).await }).boxed()
+        through(&self.gate, async move { Host::log(&*self.inner, namespace, name, query).await }).boxed()
     }
 }
 

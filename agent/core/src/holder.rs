@@ -6,6 +6,7 @@
 //! * [`journal`]: how that lies on disk, so that a write costs what has changed.
 //! * [`machine`]: every decision: starts, stops, deadlines, exits and their acknowledgements.
 //! * [`runs`]: commands that run beside processes: hooks, probes, `exec`.
+//! * [`notify`]: what a process says of itself over its notification socket.
 //! * [`lines`]: from the bytes of a process to the lines of its log.
 //!
 //! Nothing here does IO or reads a clock; the shell is `ostler_agent::holder`.
@@ -17,6 +18,7 @@ mod golden;
 pub mod journal;
 pub mod lines;
 pub mod machine;
+pub mod notify;
 pub mod protocol;
 pub mod runs;
 pub mod state;

@@ -103,7 +103,7 @@ impl Ledger {
         if let Some(files) = &self.files.document {
             used.extend(files.entries.iter().map(|e| e.d));
         }
-        used.extend(self.units.values().filter_map(|u| u.current.as_ref().and_then(|c| c.template)));
+        used.extend(self.units.values().flat_map(UnitRecord::templates));
         used
     }
 

@@ -1,9 +1,13 @@
-//! When readiness is asked, and what the answers mean.
+//! When a process is asked how it is, and what its answers mean.
 //!
 //! Until the first success the question is asked every second, or every period if that is shorter; then every period.
-//! So many good answers in a row make a process ready, so many bad ones make it not ready; one is never enough when
-//! the thresholds say otherwise, so a single slow answer takes nothing out of service.
+//! So many good answers in a row are a good verdict, so many bad ones a bad one; one is never enough when the
+//! thresholds say otherwise, so a single slow answer takes nothing out of service.
+//!
+//! A probe that has never succeeded may fail for as long as `failureThreshold` periods last, however often it was
+//! asked in that time: asking early must not make anybody lose patience early.
 
+use crate::unit::Verdict;
 use ostler_schemas::spec::{PortRef, Probe, ProbeAction, ProcessTemplate};
 use ostler_schemas::time::Mono;
 use std::collections::BTreeMap;
@@ -17,19 +21,35 @@ const LEAST_PERIOD_MS: u64 = 50;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prober {
     probe: Probe,
-    ready: bool,
-    succeeded_once: bool,
-    good: u32,
-    bad: u32,
+    /// What its answers have come to.
+    good: bool,
+    /// Whether it has ever succeeded.
+    proven: bool,
+    goods: u32,
+    bads: u32,
+    /// Before this moment no failure counts: so long a probe that never succeeded may fail.
+    patient_until: Mono,
     next: Mono,
+    told: Option<Verdict>,
 }
 
 impl Prober {
-    /// Of an incarnation that started (or was found) now.
+    /// Of an incarnation that is to be asked from now on; `good` is what is believed of it until it has answered,
+    /// `asked` whether it was asked before, by an agent before this one or with another probe.
     #[must_use]
-    pub fn new(probe: Probe, now: Mono, ready: bool) -> Self {
-        let next = now.plus_ms(if ready { 0 } else { probe.initial_delay.as_millis() });
-        Self { probe, ready, succeeded_once: ready, good: 0, bad: 0, next }
+    pub fn new(probe: Probe, now: Mono, (good, asked): (bool, bool)) -> Self {
+        let delay = if asked { 0 } else { probe.initial_delay.as_millis() };
+        let budget = probe.period.as_millis().saturating_mul(u64::from(probe.failure_threshold.max(1)));
+        Self {
+            probe,
+            good,
+            proven: asked && good,
+            goods: 0,
+            bads: 0,
+            patient_until: now.plus_ms(delay.saturating_add(budget)),
+            next: now.plus_ms(delay),
+            told: None,
+        }
     }
 
     /// When to ask next.
@@ -44,31 +64,36 @@ impl Prober {
         &self.probe
     }
 
-    /// Whether the process is ready.
-    #[must_use]
-    pub const fn is_ready(&self) -> bool {
-        self.ready
-    }
-
-    /// Takes an answer; `Some` if readiness changed.
-    pub fn answered(&mut self, now: Mono, good: bool) -> Option<bool> {
-        if good {
-            self.succeeded_once = true;
-            self.good = self.good.saturating_add(1);
-            self.bad = 0;
-        } else {
-            self.bad = self.bad.saturating_add(1);
-            self.good = 0;
-        }
-        let period = self.probe.period.as_millis().max(LEAST_PERIOD_MS);
-        self.next = now.plus_ms(if self.succeeded_once { period } else { period.min(EAGER_MS) });
-        let next = match self.ready {
-            false => self.good >= self.probe.success_threshold.max(1),
-            true => self.bad < self.probe.failure_threshold.max(1),
+    /// Takes an answer, or why there is no good one; gives what the answers come to if that is news.
+    pub fn answered(&mut self, now: Mono, answer: Result<(), String>) -> Option<Verdict> {
+        let verdict = match answer {
+            Ok(()) => {
+                self.proven = true;
+                self.goods = self.goods.saturating_add(1);
+                self.bads = 0;
+                self.good |= self.goods >= self.probe.success_threshold.max(1);
+                let few = || format!("{} of {} good answers", self.goods, self.probe.success_threshold);
+                if self.good { Verdict::Good } else { Verdict::NotYet(few()) }
+            }
+            Err(why) => {
+                self.bads = self.bads.saturating_add(1);
+                self.goods = 0;
+                let enough = self.bads >= self.probe.failure_threshold.max(1);
+                if enough && (self.proven || now >= self.patient_until) {
+                    self.good = false;
+                    Verdict::Bad(why)
+                } else {
+                    Verdict::NotYet(why)
+                }
+            }
         };
-        let changed = next != self.ready;
-        self.ready = next;
-        changed.then_some(next)
+        let period = self.probe.period.as_millis().max(LEAST_PERIOD_MS);
+        self.next = now.plus_ms(if self.proven { period } else { period.min(EAGER_MS) });
+        if self.told.as_ref() == Some(&verdict) {
+            return None;
+        }
+        self.told = Some(verdict.clone());
+        Some(verdict)
     }
 }
 
@@ -153,26 +178,53 @@ mod tests {
         }
     }
 
+    fn no() -> Result<(), String> {
+        Err("no".to_owned())
+    }
+
+    fn not_yet() -> Option<Verdict> {
+        Some(Verdict::NotYet("no".to_owned()))
+    }
+
     #[test]
     fn eager_until_the_first_success_then_by_period() {
-        let mut p = Prober::new(probe(), Mono(0), false);
-        assert_eq!(p.answered(Mono(0), false), None);
+        let mut p = Prober::new(probe(), Mono(0), (false, false));
+        assert_eq!(p.answered(Mono(0), no()), not_yet());
         assert_eq!(p.next(), Mono(1000));
-        assert_eq!(p.answered(Mono(1000), true), Some(true));
+        assert_eq!(p.answered(Mono(1000), Ok(())), Some(Verdict::Good));
         assert_eq!(p.next(), Mono(11_000));
     }
 
     #[test]
     fn one_bad_answer_takes_nothing_out_of_service() {
-        let mut p = Prober::new(probe(), Mono(0), false);
-        assert_eq!(p.answered(Mono(0), true), Some(true));
-        assert_eq!(p.answered(Mono(1), false), None);
-        assert_eq!(p.answered(Mono(2), false), None);
-        assert_eq!(p.answered(Mono(3), true), None);
+        let mut p = Prober::new(probe(), Mono(0), (false, false));
+        assert_eq!(p.answered(Mono(0), Ok(())), Some(Verdict::Good));
+        assert_eq!(p.answered(Mono(1), no()), not_yet());
+        assert_eq!(p.answered(Mono(2), no()), None);
+        assert_eq!(p.answered(Mono(3), Ok(())), Some(Verdict::Good));
         for n in 4..6 {
-            assert_eq!(p.answered(Mono(n), false), None);
+            assert!(p.answered(Mono(n), no()).is_none_or(|v| v == Verdict::NotYet("no".to_owned())));
         }
-        assert_eq!(p.answered(Mono(7), false), Some(false));
-        assert!(!p.is_ready());
+        assert_eq!(p.answered(Mono(7), no()), Some(Verdict::Bad("no".to_owned())));
+    }
+
+    #[test]
+    fn what_never_succeeded_has_its_whole_budget() {
+        let mut p = Prober::new(probe(), Mono(0), (true, false));
+        for second in 0..30 {
+            assert_ne!(
+                p.answered(Mono(second * 1000), no()),
+                Some(Verdict::Bad("no".to_owned())),
+                "{second}"
+            );
+        }
+        assert_eq!(p.answered(Mono(30_000), no()), Some(Verdict::Bad("no".to_owned())));
+    }
+
+    #[test]
+    fn several_good_answers_when_that_is_asked_for() {
+        let mut p = Prober::new(Probe { success_threshold: 2, ..probe() }, Mono(0), (false, false));
+        assert_eq!(p.answered(Mono(0), Ok(())), Some(Verdict::NotYet("1 of 2 good answers".to_owned())));
+        assert_eq!(p.answered(Mono(1), Ok(())), Some(Verdict::Good));
     }
 }

@@ -70,7 +70,10 @@ impl Actor for HostActor {
                 context.registry.cast(registry::Msg::Exited(uid, Box::new(exit)));
             }
             Msg::Event(HostEvent::TreeEmpty(key)) => {
-                context.registry.cast(registry::Msg::TreeEmpty(key.uid));
+                context.registry.cast(registry::Msg::TreeEmpty(key));
+            }
+            Msg::Event(HostEvent::Said(key, said)) => {
+                context.registry.cast(registry::Msg::Said(key, Box::new(said)));
             }
             Msg::Lost(why) => {
                 context.board().host = None;

@@ -1,25 +1,29 @@
 //! One process: feeds its machine, carries out what it says in order, and shows it on the board.
+//!
+//! * [`start`]: what a start needs, and the start itself.
+//! * [`hooks`]: commands that are run for it.
+//! * [`probes`]: questions that are asked of it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use ostler_agent_core::confine::{self, Preparation};
-use ostler_agent_core::environment::{Surroundings, words};
+use ostler_agent_core::confine;
 use ostler_agent_core::holder::lines::spec::spec;
-use ostler_agent_core::holder::protocol::{Isolation, ProcKey, RunAs};
+use ostler_agent_core::holder::protocol::ProcKey;
 use ostler_agent_core::ledger::Change;
-use ostler_agent_core::probe::{Prober, question};
-use ostler_agent_core::unit::{Effect, Event, Start, StartFailure, Unit, UnitRecord, Wanted};
-use ostler_schemas::spec::Probe;
+use ostler_agent_core::unit::{Effect, Event, ProbeKind, StartFailure, Unit, UnitRecord};
 use ostler_schemas::time::Mono;
 use ostler_schemas::v1::object::OwnerReference;
-use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::{Kind, ObjectRef, Uid};
+use ostler_schemas::{Kind, ObjectRef};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
 use crate::actors::host;
 use crate::context::{ProcessView, Shared, Task};
-use crate::ports::{HostSpawn, HostUser, SpawnError};
+use crate::ports::HostSpawn;
+
+mod hooks;
+mod probes;
+mod start;
 
 pub(crate) struct ProcessActor;
 
@@ -44,8 +48,10 @@ pub(crate) struct State {
     unit: Unit,
     owner: Option<OwnerReference>,
     armed: Option<(Mono, Task)>,
-    prober: Option<((u64, Probe), Task)>,
+    probers: BTreeMap<ProbeKind, probes::Probing>,
     spawning: Option<Task>,
+    /// Commands under way, by their numbers in the machine; dropping one kills it.
+    runs: BTreeMap<u64, Task>,
     errands: Errands,
 }
 
@@ -64,8 +70,9 @@ impl Actor for ProcessActor {
             unit: Unit::new(record),
             owner: None,
             armed: None,
-            prober: None,
+            probers: BTreeMap::new(),
             spawning: None,
+            runs: BTreeMap::new(),
             errands: Vec::new(),
         };
         state.show();
@@ -86,6 +93,9 @@ impl Actor for ProcessActor {
             }
             Msg::Event(event) => {
                 let relist = relists(&event);
+                if let Event::Ran { run, .. } = &*event {
+                    state.runs.remove(run);
+                }
                 let now = state.context.deps.clock.now();
                 let effects = state.unit.on(now, state.context.dice(), *event);
                 state.carry_out(&me, effects).await;
@@ -114,7 +124,11 @@ fn relists(event: &Event) -> bool {
         | Event::HostLost
         | Event::Spawned(_)
         | Event::Exited(_)
-        | Event::Ready { .. }
+        | Event::TreeEmpty(_)
+        | Event::Probed { .. }
+        | Event::Notified { .. }
+        | Event::Ran { .. }
+        | Event::Ask(_)
         | Event::Tick => false,
     }
 }
@@ -183,15 +197,21 @@ impl State {
                 Effect::Adjust { incarnation, template } => {
                     let (host, key) = (self.context.deps.host.clone(), self.key(incarnation));
                     self.errand(async move {
-                        if let Err(error) = host
-                            .adjust(
-                                key,
-                                confine::limits(&template),
-                                (confine::rlimits(&template), spec(&template)),
-                            )
-                            .await
-                        {
+                        let own = (confine::rlimits(&template), spec(&template));
+                        if let Err(error) = host.adjust(key, confine::limits(&template), own).await {
                             tracing::warn!(%key, %error, "a limit could not be changed in place");
+                        }
+                    });
+                }
+                Effect::Run(run) => self.run(me, *run, durable.clone()),
+                Effect::Cancel(run) => {
+                    self.runs.remove(&run);
+                }
+                Effect::Signal { incarnation, signal } => {
+                    let (host, key) = (self.context.deps.host.clone(), self.key(incarnation));
+                    self.errand(async move {
+                        if let Err(error) = host.signal(key, signal).await {
+                            tracing::warn!(%key, %error, "a signal was not sent");
                         }
                     });
                 }
@@ -205,55 +225,6 @@ impl State {
     fn errand(&mut self, future: impl Future<Output = ()> + Send + 'static) {
         self.errands.retain(Task::is_running);
         self.errands.push(Task::spawn(future));
-    }
-
-    fn start(&mut self, me: &ActorRef<Msg>, start: Start) {
-        let (context, me) = (self.context.clone(), me.clone());
-        let record = self.unit.record();
-        let who = Who { uid: record.uid, object: self.object() };
-        self.spawning = Some(Task::spawn(async move {
-            let incarnation = start.incarnation;
-            let event = match prepare(&context, &who, &start).await {
-                Err((reason, why)) => Event::NotSpawned(incarnation, StartFailure::Failed(reason, why)),
-                Ok(spawn) => match context.deps.host.spawn(spawn).await {
-                    Ok(process) => Event::Spawned(process),
-                    Err(SpawnError::Not(failure)) => Event::NotSpawned(incarnation, failure),
-                    Err(SpawnError::Unknown(why)) => {
-                        tracing::warn!(uid = %who.uid, why, "it is not known whether a start happened");
-                        Event::SpawnUnknown(incarnation)
-                    }
-                },
-            };
-            cast(&me, event);
-        }));
-    }
-
-    /// Tells how the incarnation that runs is started, from what is wanted of it now.
-    fn describe(&mut self, asker: Asker) {
-        let record = self.unit.record();
-        let who = Who { uid: record.uid, object: self.object() };
-        let start = match (&record.current, self.unit.wanted()) {
-            (None, _) => Err("the process is not running".to_owned()),
-            (Some(current), Some(Wanted { template: Some(template), version, token, ports, .. })) => {
-                Ok(Start {
-                    incarnation: current.incarnation,
-                    template: Arc::clone(template),
-                    version: *version,
-                    token: *token,
-                    ports: ports.clone(),
-                })
-            }
-            (Some(_), _) => Err("the agent does not have the process's template at hand".to_owned()),
-        };
-        let context = self.context.clone();
-        self.errand(async move {
-            let described = match start {
-                Ok(start) => prepare(&context, &who, &start).await.map_err(|(_, why)| why),
-                Err(why) => Err(why),
-            };
-            // Who asked may have given up.
-            drop(asker.send(described));
-        });
     }
 
     /// One timer, for the moment that the machine names.
@@ -270,45 +241,6 @@ impl State {
             });
             (at, task)
         });
-    }
-
-    /// One prober, for the incarnation and probe that the machine names.
-    fn probe(&mut self, me: &ActorRef<Msg>) {
-        let wanted = self.unit.probing().map(|(incarnation, probe)| (incarnation, probe.clone()));
-        if wanted == self.prober.as_ref().map(|(key, _)| key.clone()) {
-            return;
-        }
-        self.prober = None;
-        let (Some((incarnation, probe)), Some(wanted)) = (wanted, self.unit.wanted()) else { return };
-        let Some(template) = wanted.template.clone() else { return };
-        let address = self.context.board().facts.address.clone();
-        let asked = question(&probe, &template, &wanted.ports, &address);
-        let (context, me, ready) = (self.context.clone(), me.clone(), self.unit.is_ready());
-        let key = (incarnation, probe.clone());
-        let task = Task::spawn(async move {
-            let clock = context.deps.clock.clone();
-            let mut prober = Prober::new(probe, clock.mono(), ready);
-            let mut told = None;
-            loop {
-                clock.sleep_until(prober.next()).await;
-                let answer = match &asked {
-                    Ok(question) => {
-                        context.deps.host.ask(question.clone(), prober.probe().timeout.as_millis()).await
-                    }
-                    Err(why) => Err(why.clone()),
-                };
-                let changed = prober.answered(clock.mono(), answer.is_ok()).is_some();
-                let message =
-                    answer.err().map_or_else(String::new, |why| format!("its readiness probe fails: {why}"));
-                let news = (prober.is_ready(), message);
-                if changed || (!prober.is_ready() && told.as_ref() != Some(&news)) {
-                    let (ready, message) = news.clone();
-                    told = Some(news);
-                    cast(&me, Event::Ready { incarnation, ready, message });
-                }
-            }
-        });
-        self.prober = Some((key, task));
     }
 
     /// Shows the process on the board, and wakes whom it concerns.
@@ -344,72 +276,4 @@ impl State {
             self.context.reassess();
         }
     }
-}
-
-struct Who {
-    uid: Uid,
-    object: ObjectRef,
-}
-
-/// Everything that a start needs, or why it cannot be.
-async fn prepare(context: &Shared, who: &Who, start: &Start) -> Result<HostSpawn, (Reason, String)> {
-    let template = Arc::clone(&start.template);
-    let user = context
-        .deps
-        .host
-        .user(template.user.clone(), template.group.clone())
-        .await
-        .map_err(|why| (Reason::UserUnknown, why))?;
-    if user.owner.uid == 0 && !user.is_self && !context.deps.config.allow_root {
-        let why = "this host does not allow processes to run as root".to_owned();
-        return Err((Reason::UserUnknown, why));
-    }
-    let failed = |why: String| (Reason::StartFailed, why);
-    let namespace = who.object.namespace.clone().ok_or_else(|| failed("it has no namespace".to_owned()))?;
-    let facts = context.node_facts();
-    let words = words(&Surroundings {
-        template: &template,
-        uid: who.uid,
-        namespace: &namespace,
-        name: &who.object.name,
-        version: start.version,
-        token: start.token,
-        ports: &start.ports,
-        node: &context.node,
-        facts: &facts,
-        user: &user.facts,
-    })
-    .map_err(|error| failed(error.to_string()))?;
-    let preparation = Preparation::of(who.uid, &template);
-    let prepared = context.deps.host.prepare(preparation, user.clone()).await.map_err(failed)?;
-    let words = words.with_files(&prepared.variables);
-    Ok(HostSpawn {
-        key: ProcKey { uid: who.uid, incarnation: start.incarnation },
-        namespace,
-        name: who.object.name.clone(),
-        argv: words.argv,
-        env: words.env,
-        cwd: template.working_directory.clone(),
-        user: run_as(&user),
-        umask: template.umask.bits(),
-        rlimits: confine::rlimits(&template),
-        limits: confine::limits(&template),
-        oom_score_adjust: template.oom_score_adjust,
-        allow_new_privileges: !template.no_new_privileges,
-        isolation: Isolation {
-            nice: template.nice,
-            capabilities: confine::capabilities(&template, user.owner.uid, user.is_self),
-            private_tmp: prepared.private_tmp,
-            read_only_paths: prepared.read_only_paths,
-        },
-        log: spec(&template),
-        stop_signal: template.kill_signal,
-        grace_ms: template.timeout_stop_sec.as_millis(),
-    })
-}
-
-/// The user to change to; none when the process runs as the agent does anyway, so that hosts without root can.
-fn run_as(user: &HostUser) -> Option<RunAs> {
-    let HostUser { owner, groups, is_self, .. } = user;
-    (!is_self).then(|| RunAs { uid: owner.uid, gid: owner.gid, groups: groups.clone() })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ostler_agent_core::documents::{RunItem, Verdict, judge_run, run_items};
 use ostler_agent_core::file::FileRecord;
+use ostler_agent_core::holder::{notify::Said, protocol::ProcKey};
 use ostler_agent_core::ledger::{Change, Kept};
 use ostler_agent_core::needs::must_poll;
 use ostler_agent_core::unit::{Event, HostExit, UnitRecord, Wanted};
@@ -65,7 +66,9 @@ pub(crate) enum Msg {
     /// The host told of an exit.
     Exited(Uid, Box<HostExit>),
     /// Nothing is left of an incarnation.
-    TreeEmpty(Uid),
+    TreeEmpty(ProcKey),
+    /// One said this of itself.
+    Said(ProcKey, Box<Said>),
     /// The holder does not answer.
     HostLost,
     /// Something changed that decisions depend on.
@@ -152,7 +155,10 @@ impl Actor for RegistryActor {
             Msg::Immutable(hash, bytes) => state.immutable(&me, hash, &bytes).await?,
             Msg::Listed(listing) => state.listed(&me, *listing).await?,
             Msg::Exited(uid, exit) => state.feed(&uid, Event::Exited(*exit)),
-            Msg::TreeEmpty(uid) => state.feed(&uid, Event::Tick),
+            Msg::TreeEmpty(key) => state.feed(&key.uid, Event::TreeEmpty(key.incarnation)),
+            Msg::Said(ProcKey { uid, incarnation }, said) => {
+                state.feed(&uid, Event::Notified { incarnation, said: *said });
+            }
             Msg::HostLost => {
                 state.host = None;
                 state.feed_all(&Event::HostLost);
@@ -518,13 +524,12 @@ impl State {
         let Some(listing) = &self.host else { return };
         for (uid, exit) in &listing.exits {
             if !self.processes.contains_key(uid) {
+                let key = ProcKey { uid: *uid, incarnation: exit.incarnation };
                 let (host, seq) = (self.context.deps.host.clone(), exit.seq);
-                let key =
-                    ostler_agent_core::holder::protocol::ProcKey { uid: *uid, incarnation: exit.incarnation };
                 self.timers.push(Task::spawn(async move {
-                    if let Err(error) = host.acknowledge(key, seq).await {
+                    host.acknowledge(key, seq).await.unwrap_or_else(|error| {
                         tracing::debug!(%key, %error, "an exit was not acknowledged");
-                    }
+                    });
                 }));
             }
         }
@@ -534,8 +539,9 @@ impl State {
         let Some(listing) = &self.host else { return };
         let boot = self.context.board().host.as_ref().map(|h| h.boot.clone()).unwrap_or_default();
         let alive = listing.processes.iter().filter(|l| l.uid == *uid).map(|l| l.process.clone()).collect();
+        let leftovers = listing.leftovers.iter().filter(|k| k.uid == *uid).map(|k| k.incarnation).collect();
         let exits = listing.exits.iter().filter(|(u, _)| u == uid).map(|(_, e)| e.clone()).collect();
-        self.feed(uid, Event::Listed { alive, exits, boot });
+        self.feed(uid, Event::Listed { alive, leftovers, exits, boot });
     }
 
     fn feed(&self, uid: &Uid, event: Event) {

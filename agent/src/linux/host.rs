@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use ostler_agent_core::confine::{Preparation, default_nofile};
 use ostler_agent_core::holder::confine;
+use ostler_agent_core::holder::notify::Said;
 use ostler_agent_core::holder::protocol::{
     Event, Exit, ExitRecord, KillMode, Limits, LogSpec, Phase, ProcKey, ProcessInfo, RefusalCode, Rlimit,
     SetLimits, Spawn, Spawned,
@@ -16,6 +17,7 @@ use ostler_agent_core::holder::protocol::{
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_schemas::quantity::Signal;
+use ostler_schemas::spec;
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace, Uid};
@@ -111,10 +113,21 @@ impl LinuxHost {
             isolation: spawn.isolation,
             own_cgroup: true,
             log: self.log_spec(spawn.log),
-            kill_mode: KillMode::Mixed,
+            kill_mode: kill_mode(spawn.kill_mode),
             stop_signal: i32::from(spawn.stop_signal.number()),
             grace_ms: spawn.grace_ms,
         }
+    }
+}
+
+/// In a stop: only the deadline.
+const NO_SIGNAL: i32 = 0;
+
+fn kill_mode(mode: spec::KillMode) -> KillMode {
+    match mode {
+        spec::KillMode::Mixed => KillMode::Mixed,
+        spec::KillMode::ControlGroup => KillMode::ControlGroup,
+        spec::KillMode::Process => KillMode::Process,
     }
 }
 
@@ -143,6 +156,7 @@ fn exit_of(record: ExitRecord) -> (Uid, HostExit) {
         seq: record.seq,
         how,
         oom: record.oom,
+        watchdog: false,
         at: Timestamp(record.at),
     };
     (record.key.uid, exit)
@@ -164,6 +178,7 @@ fn listed(info: ProcessInfo) -> Option<Listed> {
             started_at: Timestamp(info.started_at),
             cgroup: info.cgroup,
             log_path: Some(info.log_path).filter(|path| !path.is_empty()),
+            said: Said::default(),
         },
     })
 }
@@ -239,6 +254,12 @@ impl Host for LinuxHost {
         async move {
             let all = self.client()?.list().await.map_err(|error| host_error(&error))?;
             Ok(HostListing {
+                leftovers: all
+                    .processes
+                    .iter()
+                    .filter(|p| p.phase == Phase::Leftovers)
+                    .map(|p| p.key)
+                    .collect(),
                 processes: all.processes.into_iter().filter_map(listed).collect(),
                 exits: all.exits.into_iter().map(exit_of).collect(),
             })
@@ -258,15 +279,37 @@ impl Host for LinuxHost {
                 started_at: Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
                 cgroup: None,
                 log_path: Some(spawned.log_path).filter(|path| !path.is_empty()),
+                said: Said::default(),
             })
         }
         .boxed()
     }
 
-    fn stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> BoxFuture<'_, Result<(), HostError>> {
+    fn stop(
+        &self,
+        key: ProcKey,
+        signal: Option<Signal>,
+        grace_ms: u64,
+    ) -> BoxFuture<'_, Result<(), HostError>> {
+        async move {
+            let signal = signal.map_or(NO_SIGNAL, |signal| i32::from(signal.number()));
+            let client = self.client()?;
+            let done = match client.stop(key, Some(signal), Some(grace_ms)).await {
+                // A holder that knows no stop without a signal: a signal too many is better than no deadline.
+                Err(HolderError::Refused(refusal)) if refusal.code == RefusalCode::Invalid => {
+                    client.stop(key, None, Some(grace_ms)).await
+                }
+                done => done,
+            };
+            done.map_err(|error| host_error(&error))
+        }
+        .boxed()
+    }
+
+    fn signal(&self, key: ProcKey, signal: Signal) -> BoxFuture<'_, Result<(), HostError>> {
         async move {
             let signal = i32::from(signal.number());
-            self.client()?.stop(key, Some(signal), Some(grace_ms)).await.map_err(|error| host_error(&error))
+            self.client()?.signal(key, signal, false).await.map_err(|error| host_error(&error))
         }
         .boxed()
     }

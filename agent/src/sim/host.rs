@@ -3,6 +3,7 @@
 
 mod logs;
 mod runs;
+mod voices;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
@@ -12,6 +13,7 @@ use futures::{FutureExt, StreamExt};
 use ostler_agent_core::confine::{Folder, Preparation};
 use ostler_agent_core::environment::UserFacts;
 use ostler_agent_core::file::Owner;
+use ostler_agent_core::holder::notify::Said;
 use ostler_agent_core::holder::protocol::{Limits, LogSpec, ProcKey, Rlimit};
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
@@ -35,7 +37,7 @@ pub struct Program {
     pub exits: Option<(u64, i32)>,
     /// How long it takes to end when asked; none = it must be killed.
     pub stops_in_ms: Option<u64>,
-    /// When its readiness probe begins to succeed.
+    /// When its probes begin to succeed, and when it says `READY=1` if it is listened to.
     pub ready_after_ms: u64,
     /// How long a start takes.
     pub starts_in_ms: u64,
@@ -43,11 +45,21 @@ pub struct Program {
     pub broken: Option<String>,
     /// How much memory it takes while it lives.
     pub memory: u64,
+    /// For how long it says `WATCHDOG=1`, if it is listened to; none = for as long as it lives.
+    pub alive_for_ms: Option<u64>,
 }
 
 impl Default for Program {
     fn default() -> Self {
-        Self { exits: None, stops_in_ms: Some(10), ready_after_ms: 0, starts_in_ms: 1, broken: None, memory: 0 }
+        Self {
+            exits: None,
+            stops_in_ms: Some(10),
+            ready_after_ms: 0,
+            starts_in_ms: 1,
+            broken: None,
+            memory: 0,
+            alive_for_ms: None,
+        }
     }
 }
 
@@ -58,6 +70,8 @@ pub enum SimEvent {
     Started(Vec<String>),
     /// It ended.
     Ended(HowEnded),
+    /// It was sent a signal that asks for nothing but attention.
+    Signalled(Signal),
     /// The host went down under it.
     PowerLost,
 }
@@ -100,6 +114,8 @@ struct Inner {
     on: bool,
     holder: bool,
     unready_ports: BTreeMap<u16, ()>,
+    /// What the watchdog is about to end.
+    silent: BTreeSet<ProcKey>,
 }
 
 /// A host's processes. Outlives agents.
@@ -112,6 +128,7 @@ pub struct SimHost {
 pub use runs::SimRun;
 
 const SIGKILL: i32 = 9;
+const SIGABRT: i32 = 6;
 
 impl SimHost {
     /// A running host without processes. Its clock is that of the machine, not of one life of an agent.
@@ -136,6 +153,7 @@ impl SimHost {
                 on: true,
                 holder: true,
                 unready_ports: BTreeMap::new(),
+                silent: BTreeSet::new(),
             }),
         })
     }
@@ -187,13 +205,26 @@ impl SimHost {
         let mut inner = lock(&self.inner);
         let Some(living) = inner.living.remove(&key) else { return };
         inner.seq += 1;
-        let exit =
-            HostExit { incarnation: key.incarnation, seq: inner.seq, how: how.clone(), oom: false, at: wall };
+        let watchdog = inner.silent.remove(&key);
+        let exit = HostExit {
+            incarnation: key.incarnation,
+            seq: inner.seq,
+            how: how.clone(),
+            oom: false,
+            watchdog,
+            at: wall,
+        };
         inner.exits.push((key, exit.clone()));
         let event = SimEvent::Ended(how);
         inner.history.push(SimRecord { at: wall, key, name: living.spawn.name, event });
         inner.tell(&HostEvent::Exited(key.uid, exit));
         inner.tell(&HostEvent::TreeEmpty(key));
+    }
+
+    /// Ends an incarnation because it was silent for too long.
+    fn end_by_watchdog(&self, key: ProcKey) {
+        lock(&self.inner).silent.insert(key);
+        self.end(key, HowEnded::Signal(SIGABRT));
     }
 
     /// A port on which readiness probes fail from now on, or succeed again.
@@ -268,7 +299,7 @@ impl SimHost {
 
     fn begin(&self, spawn: HostSpawn, program: &Program) -> Result<HostProcess, SpawnError> {
         let wall = self.clock.wall();
-        let key = spawn.key;
+        let (key, listen) = (spawn.key, spawn.listen);
         let process = {
             let mut inner = lock(&self.inner);
             if !inner.on || !inner.holder {
@@ -284,6 +315,7 @@ impl SimHost {
                 started_at: wall,
                 cgroup: None,
                 log_path: None,
+                said: Said::default(),
             };
             let event = SimEvent::Started(spawn.argv.clone());
             inner.history.push(SimRecord { at: wall, key, name: spawn.name.clone(), event });
@@ -295,6 +327,9 @@ impl SimHost {
         };
         if let Some((ms, code)) = program.exits {
             self.end_after(key, ms, HowEnded::Code(code));
+        }
+        if let Some(listen) = listen {
+            self.speak(key, listen, program);
         }
         Ok(process)
     }
@@ -309,7 +344,7 @@ impl SimHost {
         });
     }
 
-    fn begin_stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> Result<(), HostError> {
+    fn begin_stop(&self, key: ProcKey, signal: Option<Signal>, grace_ms: u64) -> Result<(), HostError> {
         self.up()?;
         let stops_in = {
             let mut inner = lock(&self.inner);
@@ -326,7 +361,10 @@ impl SimHost {
             program.stops_in_ms
         };
         match stops_in.filter(|ms| *ms <= grace_ms) {
-            Some(ms) => self.end_after(key, ms, HowEnded::Signal(i32::from(signal.number()))),
+            Some(ms) => {
+                let how = signal.map_or(HowEnded::Code(0), |s| HowEnded::Signal(i32::from(s.number())));
+                self.end_after(key, ms, how);
+            }
             None => self.end_after(key, grace_ms, HowEnded::Signal(SIGKILL)),
         }
         Ok(())
@@ -350,8 +388,7 @@ impl SimHost {
     fn adjusted(&self, key: ProcKey, limits: Limits, (rlimits, log): (Vec<Rlimit>, LogSpec)) -> Result<(), HostError> {
         self.up()?;
         let mut inner = lock(&self.inner);
-        let living =
-            inner.living.get_mut(&key).ok_or_else(|| HostError(format!("{key} is not here")))?;
+        let living = inner.living.get_mut(&key).ok_or_else(|| HostError(format!("{key} is not here")))?;
         living.spawn.limits = limits;
         living.spawn.rlimits = rlimits;
         living.spawn.log = log;
@@ -391,7 +428,12 @@ impl Host for SimHost {
             let events = futures::stream::unfold(receiver, |mut receiver| async move {
                 receiver.recv().await.map(|event| (event, receiver))
             });
-            let info = HostInfo { version: "sim".to_owned(), boot: self.boot(), unenforced: Vec::new(), features: features() };
+            let info = HostInfo {
+                version: "sim".to_owned(),
+                boot: self.boot(),
+                unenforced: Vec::new(),
+                features: features(),
+            };
             Ok(HostConnection { info, events: events.boxed() })
         }
         .boxed()
@@ -408,7 +450,7 @@ impl Host for SimHost {
                 process: l.process.clone(),
             });
             let exits = inner.exits.iter().map(|(key, exit)| (key.uid, exit.clone())).collect();
-            Ok(HostListing { processes: processes.collect(), exits })
+            Ok(HostListing { processes: processes.collect(), leftovers: Vec::new(), exits })
         }
         .boxed()
     }
@@ -424,8 +466,17 @@ impl Host for SimHost {
         .boxed()
     }
 
-    fn stop(&self, key: ProcKey, signal: Signal, grace_ms: u64) -> BoxFuture<'_, Result<(), HostError>> {
+    fn stop(
+        &self,
+        key: ProcKey,
+        signal: Option<Signal>,
+        grace_ms: u64,
+    ) -> BoxFuture<'_, Result<(), HostError>> {
         std::future::ready(self.begin_stop(key, signal, grace_ms)).boxed()
+    }
+
+    fn signal(&self, key: ProcKey, signal: Signal) -> BoxFuture<'_, Result<(), HostError>> {
+        std::future::ready(self.signalled(key, signal)).boxed()
     }
 
     fn adjust(

@@ -37,6 +37,8 @@ fn shell(key: ProcKey, script: &str) -> HostRun {
         allow_new_privileges: false,
         isolation: Isolation::default(),
         log: LogSpec::below(""),
+        listen: None,
+        kill_mode: ostler_schemas::spec::KillMode::Mixed,
         stop_signal: Signal::TERM,
         grace_ms: 1_000,
     };
@@ -126,7 +128,10 @@ async fn beside_a_process_it_shares_its_cgroup_and_its_end() {
         }
         assert_eq!(run(&rig, beside("true")).await.how, HowEnded::Code(0));
         let with = host(&rig);
-        let ends = tokio::spawn(async move { with.run(HostRun { beside: true, ..shell(key(1), "sleep 999") }).await });
+        let ends =
+            tokio::spawn(
+                async move { with.run(HostRun { beside: true, ..shell(key(1), "sleep 999") }).await },
+            );
         until("it runs", || (rig.marked().len() >= 2).then_some(())).await;
         assert!(alive(started.pid), "an end of a run is no end of its process");
         client.kill_tree(key(1)).await.unwrap();

@@ -82,6 +82,7 @@ impl HostCheck {
                         tell(Rule::EndedUnasked, &format!("ended ({how:?}) although nobody asked for it"));
                     }
                 }
+                SimEvent::Signalled(_) => {}
                 SimEvent::PowerLost => {
                     self.ends += 1;
                     self.living.remove(&uid);

@@ -1,10 +1,26 @@
 //! What others see of a unit.
 
 use ostler_schemas::Version;
-use ostler_schemas::spec::Probe;
+use ostler_schemas::spec::{Probe, ProcessType};
 use ostler_schemas::v1::report::{ExitReport, OrphanReport, ProcessReport};
 
-use super::{Goal, HostProcess, ProcessPhase, Reason, State, Unit, UnitRecord, Wanted};
+use super::{
+    Goal, HostProcess, ProbeKind, ProcessPhase, Reason, Running, Stage, State, StopWhy, Stopping, Unit,
+    UnitRecord, Wanted,
+};
+
+/// A question to be asked again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asking<'a> {
+    /// The incarnation to be asked.
+    pub incarnation: u64,
+    /// Which of its probes.
+    pub kind: ProbeKind,
+    /// The probe.
+    pub probe: &'a Probe,
+    /// Whether its answers were good so far.
+    pub good: bool,
+}
 
 impl Unit {
     /// What must survive the agent.
@@ -28,7 +44,7 @@ impl Unit {
     /// Whether something of it may be alive.
     #[must_use]
     pub const fn may_be_alive(&self) -> bool {
-        self.record.current.is_some()
+        self.record.current.is_some() || self.record.ending.is_some()
     }
 
     /// Whether it runs and is meant to: what the bulk-stop rule protects.
@@ -48,63 +64,140 @@ impl Unit {
     pub fn is_retired(&self) -> bool {
         let settled = match self.state {
             State::Idle | State::Delayed { .. } | State::Ended => true,
-            State::Unlisted | State::Starting { .. } | State::Running(_) | State::Stopping { .. } => false,
+            State::Unlisted
+            | State::Preparing { .. }
+            | State::Starting { .. }
+            | State::Running(_)
+            | State::Stopping(_)
+            | State::Clearing { .. }
+            | State::Cleaning { .. } => false,
         };
-        self.wanted.is_none() && settled && self.record.current.is_none()
+        self.wanted.is_none() && settled && !self.may_be_alive()
     }
 
-    /// Whether it is ready for work.
+    /// Whether it is ready for work. A `oneshot` is once its work is done.
     #[must_use]
-    pub const fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         match &self.state {
-            State::Running(running) => running.ready,
+            State::Running(running) => self.was_ready() && !running.process.said.stopping,
+            State::Ended => self.record.ended.as_ref().is_some_and(|ended| ended.ready),
             State::Unlisted
             | State::Idle
             | State::Delayed { .. }
+            | State::Preparing { .. }
             | State::Starting { .. }
-            | State::Stopping { .. }
-            | State::Ended => false,
+            | State::Stopping(_)
+            | State::Clearing { .. }
+            | State::Cleaning { .. } => false,
         }
     }
 
-    /// The incarnation to be probed and its probe; none when there is nothing to probe now.
+    fn was_ready(&self) -> bool {
+        self.record.current.as_ref().is_some_and(|current| current.ready)
+    }
+
+    /// What is to be asked now: the incarnation, which probe, and whether it was good so far.
     #[must_use]
-    pub fn probing(&self) -> Option<(u64, &Probe)> {
-        let State::Running(running) = &self.state else { return None };
-        let probe = self.wanted.as_ref()?.template.as_ref()?.readiness_probe.as_ref()?;
-        Some((running.process.incarnation, probe))
+    pub fn probing(&self) -> Vec<Asking<'_>> {
+        let (State::Running(running), Some(current)) = (&self.state, &self.record.current) else {
+            return Vec::new();
+        };
+        let Some(template) = self.template() else { return Vec::new() };
+        let incarnation = running.process.incarnation;
+        let asking =
+            |kind, probe, good| Option::map(probe, |probe| Asking { incarnation, kind, probe, good });
+        if !current.up {
+            let startup = template.startup_probe.as_ref().filter(|_| !running.started_well);
+            return asking(ProbeKind::Startup, startup, false).into_iter().collect();
+        }
+        let oneshot = template.kind == ProcessType::Oneshot;
+        let readiness = template.readiness_probe.as_ref().filter(|_| !oneshot);
+        let liveness = asking(ProbeKind::Liveness, template.liveness_probe.as_ref(), true);
+        let readiness = asking(ProbeKind::Readiness, readiness, current.ready);
+        liveness.into_iter().chain(readiness).collect()
     }
 
     fn process(&self) -> Option<&HostProcess> {
         match &self.state {
             State::Running(running) => Some(&running.process),
-            State::Stopping { process, .. } => Some(process),
-            State::Unlisted | State::Idle | State::Delayed { .. } | State::Starting { .. } | State::Ended => {
-                None
-            }
+            State::Stopping(stopping) => Some(&stopping.process),
+            State::Unlisted
+            | State::Idle
+            | State::Delayed { .. }
+            | State::Preparing { .. }
+            | State::Starting { .. }
+            | State::Clearing { .. }
+            | State::Cleaning { .. }
+            | State::Ended => None,
         }
     }
 
     fn phase(&self) -> (ProcessPhase, Option<Reason>, Option<String>) {
-        let orphan = self.wanted.is_none() && self.record.goal == Goal::Run;
         match &self.state {
             State::Unlisted => (ProcessPhase::Unknown, None, Some("the holder has not told yet".to_owned())),
             State::Idle => self.waiting(),
             State::Delayed { reason, message, .. } => {
                 (ProcessPhase::Pending, Some(*reason), Some(message.clone()))
             }
+            State::Preparing { step, .. } => {
+                (ProcessPhase::Starting, None, Some(format!("execStartPre {} runs", step + 1)))
+            }
             State::Starting { .. } => (ProcessPhase::Starting, None, None),
-            State::Running(_) if orphan => (ProcessPhase::Orphan, Some(Reason::Orphaned), None),
-            State::Running(running) if running.ready || running.message.is_empty() => {
-                (ProcessPhase::Running, None, None)
+            State::Running(running) => self.running_phase(running),
+            State::Stopping(stopping) => (ProcessPhase::Stopping, None, self.stopping_message(stopping)),
+            State::Clearing { hook, .. } => {
+                let what =
+                    if hook.is_some() { "execStop has not ended" } else { "others of its tree have not" };
+                (ProcessPhase::Stopping, None, Some(format!("its main process has ended, {what} yet")))
             }
-            State::Running(running) => {
-                (ProcessPhase::Running, Some(Reason::ProbeFailed), Some(running.message.clone()))
-            }
-            State::Stopping { .. } => (ProcessPhase::Stopping, None, None),
+            State::Cleaning { .. } => (ProcessPhase::Stopping, None, Some("execStopPost runs".to_owned())),
             State::Ended => self.record.ended.as_ref().map_or((ProcessPhase::Stopped, None, None), |ended| {
                 (ended.phase, ended.reason, ended.message.clone())
             }),
+        }
+    }
+
+    fn running_phase(&self, running: &Running) -> (ProcessPhase, Option<Reason>, Option<String>) {
+        let said = &running.process.said;
+        let status = (!said.status.is_empty()).then(|| said.status.clone());
+        if self.wanted.is_none() && self.record.goal == Goal::Run {
+            return (ProcessPhase::Orphan, Some(Reason::Orphaned), None);
+        }
+        let problem = (!running.message.is_empty()).then(|| running.message.clone());
+        if !self.record.current.as_ref().is_some_and(|current| current.up) {
+            let waits = || Some("waits until it says READY=1".to_owned());
+            return (ProcessPhase::Starting, None, problem.or(status).or_else(waits));
+        }
+        if said.stopping {
+            let says = "it says that it is stopping";
+            let text = status.map_or(says.to_owned(), |status| format!("{says}: {status}"));
+            return (ProcessPhase::Running, None, Some(text));
+        }
+        match problem {
+            Some(problem) if !self.was_ready() => {
+                (ProcessPhase::Running, Some(Reason::ProbeFailed), Some(problem))
+            }
+            Some(_) | None => (ProcessPhase::Running, None, status),
+        }
+    }
+
+    fn stopping_message(&self, stopping: &Stopping) -> Option<String> {
+        let stop = self.record.current.as_ref().and_then(|current| current.stop.as_ref())?;
+        let why = match stop.why {
+            StopWhy::Goal => None,
+            StopWhy::Replace | StopWhy::StartTimeout | StopWhy::Probe | StopWhy::Asked => {
+                Some(stop.text.as_str())
+            }
+        };
+        let stage = match stopping.stage {
+            Stage::Delay { .. } => Some("waits preStopDelay"),
+            Stage::Hook(_) => Some("execStop runs"),
+            Stage::Asked { .. } => None,
+        };
+        match (why, stage) {
+            (None, None) => None,
+            (Some(text), None) | (None, Some(text)) => Some(text.to_owned()),
+            (Some(why), Some(stage)) => Some(format!("{why}; {stage}")),
         }
     }
 
@@ -129,25 +222,17 @@ impl Unit {
         let (phase, reason, message) = self.phase();
         let current = self.record.current.as_ref();
         let process = self.process();
-        let (ready, ready_at) = match &self.state {
-            State::Running(running) => (running.ready, running.ready_at),
-            State::Unlisted
-            | State::Idle
-            | State::Delayed { .. }
-            | State::Starting { .. }
-            | State::Stopping { .. }
-            | State::Ended => (false, None),
-        };
+        let ending = self.record.ending.as_ref();
         ProcessReport {
             u: self.record.uid,
             i: current.map_or(self.record.incarnation, |c| c.incarnation),
             phase,
-            ready,
+            ready: self.is_ready(),
             pid: process.map(|p| p.pid),
-            t: current.and_then(|c| c.template),
+            t: current.and_then(|c| c.template).or_else(|| ending.and_then(|e| e.template)),
             v: self.version(),
             started_at: current.and_then(|c| c.started_at),
-            ready_at,
+            ready_at: current.and_then(|c| c.ready_at),
             restarts: self.record.starts.saturating_sub(1),
             reason,
             message,

@@ -25,9 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::actors::registry;
 use crate::context::Shared;
-use crate::ports::{
-    HostRun, HostSession, HostSpawn, RunOutcome, Screen, SessionInput, SessionOutput,
-};
+use crate::ports::{HostRun, HostSession, HostSpawn, RunOutcome, Screen, SessionInput, SessionOutput};
 
 /// How long one request of ours waits: a poll is answered within three seconds.
 const ANSWER_MS: u64 = 5_000;
@@ -143,9 +141,7 @@ async fn take_input(context: &Shared, id: TxnId, input: mpsc::Sender<SessionInpu
     let clock = &context.deps.clock;
     let mut have = 0;
     let mut heard = clock.mono();
-    let head = Headers::new()
-        .with(names::CONTENT_TYPE, names::MSGPACK)
-        .with(names::KIND, RelayPoll::KIND);
+    let head = Headers::new().with(names::CONTENT_TYPE, names::MSGPACK).with(names::KIND, RelayPoll::KIND);
     loop {
         let Ok(body) = codec::encode(&RelayPoll { have }) else { return };
         match ask(context, id, (head.clone(), body.into())).await {

@@ -8,9 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{Program, SIGKILL, SimHost};
 use crate::context::lock;
-use crate::ports::{
-    HostError, HostRun, HostSession, RunOutcome, Screen, SessionInput, SessionOutput,
-};
+use crate::ports::{HostError, HostRun, HostSession, RunOutcome, Screen, SessionInput, SessionOutput};
 
 /// How often a running command is looked at.
 const LOOK_MS: u64 = 10;

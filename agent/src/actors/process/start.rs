@@ -1,0 +1,151 @@
+//! What a start needs: user, words, folders, limits; then the start itself.
+
+use std::sync::Arc;
+
+use ostler_agent_core::confine::{self, Preparation};
+use ostler_agent_core::environment::{Surroundings, words};
+use ostler_agent_core::holder::lines::spec::spec;
+use ostler_agent_core::holder::notify::Listen;
+use ostler_agent_core::holder::protocol::{Isolation, ProcKey, RunAs};
+use ostler_agent_core::unit::{Event, Start, StartFailure, Wanted};
+use ostler_schemas::spec::{ProcessTemplate, ProcessType};
+use ostler_schemas::v1::reason::Reason;
+use ostler_schemas::{ObjectRef, Uid};
+use ractor::ActorRef;
+
+use super::{Asker, Msg, State, cast};
+use crate::context::{Shared, Task};
+use crate::ports::{HostSpawn, HostUser, SpawnError};
+
+impl State {
+    pub(super) fn start(&mut self, me: &ActorRef<Msg>, start: Start) {
+        let (context, me) = (self.context.clone(), me.clone());
+        let record = self.unit.record();
+        let who = Who { uid: record.uid, object: self.object() };
+        self.spawning = Some(Task::spawn(async move {
+            let incarnation = start.incarnation;
+            let event = match prepare(&context, &who, &start).await {
+                Err((reason, why)) => Event::NotSpawned(incarnation, StartFailure::Failed(reason, why)),
+                Ok(spawn) => match context.deps.host.spawn(spawn).await {
+                    Ok(process) => Event::Spawned(process),
+                    Err(SpawnError::Not(failure)) => Event::NotSpawned(incarnation, failure),
+                    Err(SpawnError::Unknown(why)) => {
+                        tracing::warn!(uid = %who.uid, why, "it is not known whether a start happened");
+                        Event::SpawnUnknown(incarnation)
+                    }
+                },
+            };
+            cast(&me, event);
+        }));
+    }
+
+    /// Tells how the incarnation that runs is started, from what is wanted of it now.
+    pub(super) fn describe(&mut self, asker: Asker) {
+        let record = self.unit.record();
+        let who = Who { uid: record.uid, object: self.object() };
+        let start = match (&record.current, self.unit.wanted()) {
+            (None, _) => Err("the process is not running".to_owned()),
+            (Some(current), Some(Wanted { template: Some(template), version, token, ports, .. })) => {
+                Ok(Start {
+                    incarnation: current.incarnation,
+                    template: Arc::clone(template),
+                    version: *version,
+                    token: *token,
+                    ports: ports.clone(),
+                })
+            }
+            (Some(_), _) => Err("the agent does not have the process's template at hand".to_owned()),
+        };
+        let context = self.context.clone();
+        self.errand(async move {
+            let described = match start {
+                Ok(start) => prepare(&context, &who, &start).await.map_err(|(_, why)| why),
+                Err(why) => Err(why),
+            };
+            // Who asked may have given up.
+            drop(asker.send(described));
+        });
+    }
+}
+
+/// Which process, by all its names.
+pub(super) struct Who {
+    pub(super) uid: Uid,
+    pub(super) object: ObjectRef,
+}
+
+/// Everything that a start needs, or why it cannot be.
+pub(super) async fn prepare(
+    context: &Shared,
+    who: &Who,
+    start: &Start,
+) -> Result<HostSpawn, (Reason, String)> {
+    let template = Arc::clone(&start.template);
+    let user = context
+        .deps
+        .host
+        .user(template.user.clone(), template.group.clone())
+        .await
+        .map_err(|why| (Reason::UserUnknown, why))?;
+    if user.owner.uid == 0 && !user.is_self && !context.deps.config.allow_root {
+        let why = "this host does not allow processes to run as root".to_owned();
+        return Err((Reason::UserUnknown, why));
+    }
+    let failed = |why: String| (Reason::StartFailed, why);
+    let namespace = who.object.namespace.clone().ok_or_else(|| failed("it has no namespace".to_owned()))?;
+    let facts = context.node_facts();
+    let words = words(&Surroundings {
+        template: &template,
+        uid: who.uid,
+        namespace: &namespace,
+        name: &who.object.name,
+        version: start.version,
+        token: start.token,
+        ports: &start.ports,
+        node: &context.node,
+        facts: &facts,
+        user: &user.facts,
+    })
+    .map_err(|error| failed(error.to_string()))?;
+    let preparation = Preparation::of(who.uid, &template);
+    let prepared = context.deps.host.prepare(preparation, user.clone()).await.map_err(failed)?;
+    let words = words.with_files(&prepared.variables);
+    Ok(HostSpawn {
+        key: ProcKey { uid: who.uid, incarnation: start.incarnation },
+        namespace,
+        name: who.object.name.clone(),
+        argv: words.argv,
+        env: words.env,
+        cwd: template.working_directory.clone(),
+        user: run_as(&user),
+        umask: template.umask.bits(),
+        rlimits: confine::rlimits(&template),
+        limits: confine::limits(&template),
+        oom_score_adjust: template.oom_score_adjust,
+        allow_new_privileges: !template.no_new_privileges,
+        isolation: Isolation {
+            nice: template.nice,
+            capabilities: confine::capabilities(&template, user.owner.uid, user.is_self),
+            private_tmp: prepared.private_tmp,
+            read_only_paths: prepared.read_only_paths,
+        },
+        log: spec(&template),
+        listen: listen(&template),
+        kill_mode: template.kill_mode,
+        stop_signal: template.kill_signal,
+        grace_ms: template.timeout_stop_sec.as_millis(),
+    })
+}
+
+/// The user to change to; none when the process runs as the agent does anyway, so that hosts without root can.
+fn run_as(user: &HostUser) -> Option<RunAs> {
+    let HostUser { owner, groups, is_self, .. } = user;
+    (!is_self).then(|| RunAs { uid: owner.uid, gid: owner.gid, groups: groups.clone() })
+}
+
+/// Whether it has something to say, and what of it matters.
+fn listen(template: &ProcessTemplate) -> Option<Listen> {
+    let ready = template.kind == ProcessType::Notify;
+    let watchdog_ms = template.watchdog_sec.map_or(0, |every| every.as_millis());
+    (ready || watchdog_ms > 0).then_some(Listen { ready, watchdog_ms })
+}
