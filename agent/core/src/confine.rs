@@ -139,9 +139,8 @@ pub struct Folder {
 /// The folders that a template asks for.
 #[must_use]
 pub fn folders(template: &ProcessTemplate) -> Vec<Folder> {
-    let of = |kind: FolderKind| {
-        kind.names(template).iter().map(move |name| Folder { kind, name: name.clone() })
-    };
+    let of =
+        |kind: FolderKind| kind.names(template).iter().map(move |name| Folder { kind, name: name.clone() });
     FolderKind::ALL.into_iter().flat_map(of).collect()
 }
 
@@ -229,10 +228,7 @@ mod tests {
         };
         let variables = folder_variables(&template, "/box");
         let (state, run) = ("/box/var/lib/app:/box/var/lib/app/more", "/box/run/app");
-        assert_eq!(
-            variables,
-            [("STATE_DIRECTORY", state.to_owned()), ("RUNTIME_DIRECTORY", run.to_owned())]
-        );
+        assert_eq!(variables, [("STATE_DIRECTORY", state.to_owned()), ("RUNTIME_DIRECTORY", run.to_owned())]);
         assert_eq!(folders(&template).len(), 3);
     }
 

@@ -148,7 +148,11 @@ impl Cgroups {
     /// The whole disks of the host, where limits of them are asked for or can be in force.
     fn disks(&self, limits: &Limits) -> Vec<String> {
         let asked = limits.io_read_max.is_some() || limits.io_write_max.is_some();
-        if asked || self.controllers.contains("io") { whole_disks(Path::new("/sys/block")) } else { Vec::new() }
+        if asked || self.controllers.contains("io") {
+            whole_disks(Path::new("/sys/block"))
+        } else {
+            Vec::new()
+        }
     }
 
     /// Removes what former holders left: cgroups of incarnations in which nothing runs and which nobody knows.
@@ -173,7 +177,11 @@ fn write_setting(path: &Path, setting: &Setting) -> Result<(), (&'static str, io
     let mut failed = None;
     let mut written = setting.lines.is_empty();
     for line in &setting.lines {
-        match OpenOptions::new().write(true).open(path.join(file)).and_then(|mut f| f.write_all(line.as_bytes())) {
+        match OpenOptions::new()
+            .write(true)
+            .open(path.join(file))
+            .and_then(|mut f| f.write_all(line.as_bytes()))
+        {
             Ok(()) => written = true,
             Err(error) => failed = Some(error),
         }
@@ -365,7 +373,10 @@ mod tests {
             fs::write(dir.path().join(file), "").unwrap();
         }
         assert_eq!(cgroups.change(dir.path(), &Limits::default()), Ok(Vec::new()));
-        assert_eq!((written(&dir, "memory.max"), written(&dir, "cpu.max")), ("max".to_owned(), "max 100000".to_owned()));
+        assert_eq!(
+            (written(&dir, "memory.max"), written(&dir, "cpu.max")),
+            ("max".to_owned(), "max 100000".to_owned())
+        );
     }
 
     #[test]

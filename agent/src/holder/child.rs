@@ -238,12 +238,7 @@ fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
 
 /// # Safety
 /// Only in the child of a fork; `argv` and `env` end with a null pointer.
-unsafe fn run(
-    plan: &Plan<'_>,
-    joins: bool,
-    argv: &[*const libc::c_char],
-    env: &[*const libc::c_char],
-) -> ! {
+unsafe fn run(plan: &Plan<'_>, joins: bool, argv: &[*const libc::c_char], env: &[*const libc::c_char]) -> ! {
     // SAFETY: as this function's; everything called is async-signal-safe and gets valid pointers.
     unsafe {
         reset_signals();

@@ -177,8 +177,7 @@ fn launch_with_fifos(
     let (stdout, their_stdout) = make_fifo(out, user)?;
     let (stderr, their_stderr) = make_fifo(err, user)?;
     let stdio = [ground.null.as_fd(), their_stdout.as_fd(), their_stderr.as_fd()];
-    let place =
-        Place { cgroup: cgroup.as_deref(), mounts: None, terminal: false, dies_with_holder: false };
+    let place = Place { cgroup: cgroup.as_deref(), mounts: None, terminal: false, dies_with_holder: false };
     let child = prepare_and_fork(ground, (spawn, texts), stdio, &place)?;
     let Child { pid, start_time, pidfd, go, report } = child;
     Ok(Launched { pid, start_time, pidfd, cgroup, unenforced, stdout, stderr, go, report })

@@ -92,9 +92,9 @@ fn unescape(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         let code = match rest {
-            [b'\\', digits @ ..] => digits.get(..3).and_then(|digits| {
-                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
-            }),
+            [b'\\', digits @ ..] => digits
+                .get(..3)
+                .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()),
             _ => None,
         };
         bytes.push(code.unwrap_or(*first));
@@ -125,11 +125,7 @@ mod tests {
         let safe = libc::MS_NOSUID | libc::MS_NODEV;
         assert_eq!(
             seen,
-            [
-                ("/etc", true, 0, libc::MS_RELATIME),
-                ("/srv", true, 1, safe),
-                ("/srv/a b/c", false, 1, 0),
-            ]
+            [("/etc", true, 0, libc::MS_RELATIME), ("/srv", true, 1, safe), ("/srv/a b/c", false, 1, 0),]
         );
     }
 

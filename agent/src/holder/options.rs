@@ -123,7 +123,17 @@ impl Options {
                 Some(_) | None => return Err(OptionsError::Unknown(word)),
             }
         }
-        Ok(Self { dir: dir.ok_or(OptionsError::NoDir)?, cgroup, boot_id, stop_all, upgrade, check_state, resume, words: kept, without })
+        Ok(Self {
+            dir: dir.ok_or(OptionsError::NoDir)?,
+            cgroup,
+            boot_id,
+            stop_all,
+            upgrade,
+            check_state,
+            resume,
+            words: kept,
+            without,
+        })
     }
 }
 
@@ -154,7 +164,10 @@ mod tests {
         assert_eq!(parse(&["--dir"]), Err(OptionsError::NoValue("--dir")));
         assert!(matches!(parse(&["--dir", "/d", "--colour"]), Err(OptionsError::Unknown(_))));
         assert_eq!(parse(&["--dir", "/d", "--stop-all", "500"]).unwrap().stop_all, Some(500));
-        assert_eq!(parse(&["--dir", "/d", "--stop-all", "soon"]), Err(OptionsError::NotANumber("--stop-all")));
+        assert_eq!(
+            parse(&["--dir", "/d", "--stop-all", "soon"]),
+            Err(OptionsError::NotANumber("--stop-all"))
+        );
         assert_eq!(parse(&["--dir", "/d", "--cgroup", "none"]).unwrap().cgroup, CgroupChoice::None);
     }
 }

@@ -51,7 +51,9 @@ pub(super) fn read(
 
 fn words(error: &io::Error, user: &HostUser) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file (say optional: true if it may be missing)".to_owned(),
+        io::ErrorKind::NotFound => {
+            "there is no such file (say optional: true if it may be missing)".to_owned()
+        }
         io::ErrorKind::PermissionDenied => {
             format!("user {} may not read it; give it a group of that user's and mode 0640", user.facts.name)
         }

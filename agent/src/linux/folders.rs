@@ -49,7 +49,12 @@ impl OwnFolders {
     /// another boot than `boot` is of no use any more.
     #[must_use]
     pub fn new(root: &str, state_dir: &Path, boot: &str) -> Self {
-        Self { root: root.to_owned(), own: state_dir.join(OWN), boot: boot.to_owned(), active: Arc::default() }
+        Self {
+            root: root.to_owned(),
+            own: state_dir.join(OWN),
+            boot: boot.to_owned(),
+            active: Arc::default(),
+        }
     }
 
     /// Makes everything ready for a start.
@@ -172,6 +177,7 @@ impl OwnFolders {
         }
         // Empty, or used up once what is in them is removed.
         to_remove.extend(boots);
+        to_remove.push(aside);
         to_remove
     }
 

@@ -43,7 +43,8 @@ fn limit(resource: &str, soft: u64, hard: u64) -> Rlimit {
     Rlimit { resource: resource.to_owned(), soft, hard }
 }
 
-const STATUS: &str = "cat /proc/self/status; cat /proc/self/limits; cat /proc/self/oom_score_adj; nice; umask; echo the end";
+const STATUS: &str =
+    "cat /proc/self/status; cat /proc/self/limits; cat /proc/self/oom_score_adj; nice; umask; echo the end";
 
 #[tokio::test]
 async fn everything_that_is_asked_is_seen_from_inside() {

@@ -87,6 +87,9 @@ pub struct Setting {
     pub asked: bool,
 }
 
+/// A controller, its files, and whether and what is written.
+type Row = (&'static str, &'static [&'static str], (bool, Vec<String>));
+
 impl Limits {
     /// What is written for all limits; `disks` are numbers of whole disks (`8:0`). Those that are not asked for are
     /// put to what they are in a fresh group.
@@ -97,9 +100,7 @@ impl Limits {
         };
         let quota = self.cpu_millis.map_or_else(
             || "max".to_owned(),
-            |millis| {
-                (millis.saturating_mul(CPU_PERIOD_US) / 1_000).max(CPU_QUOTA_LEAST_US).to_string()
-            },
+            |millis| (millis.saturating_mul(CPU_PERIOD_US) / 1_000).max(CPU_QUOTA_LEAST_US).to_string(),
         );
         let weight = |weight: Option<u32>| (weight.is_some(), weight.unwrap_or(WEIGHT));
         let (cpu_weighed, cpu_weight) = weight(self.cpu_weight);
@@ -107,7 +108,7 @@ impl Limits {
         let rate = |rate: Option<u64>| rate.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string());
         let (read, write) = (rate(self.io_read_max), rate(self.io_write_max));
         let io = disks.iter().map(|disk| format!("{disk} rbps={read} wbps={write}")).collect();
-        let rows: [(&'static str, &'static [&'static str], (bool, Vec<String>)); 10] = [
+        let rows: [Row; 10] = [
             ("cpu", &["cpu.max"], (self.cpu_millis.is_some(), vec![format!("{quota} {CPU_PERIOD_US}")])),
             ("cpu", &["cpu.weight"], (cpu_weighed, vec![cpu_weight.to_string()])),
             ("cpuset", &["cpuset.cpus"], cores(self.cpus.as_deref())),

@@ -197,11 +197,7 @@ unsafe fn bound(bounding: u64) {
                 break;
             }
             if has == 1 && bounding & (1 << capability) == 0 {
-                check(
-                    REPORT,
-                    Step::Capabilities,
-                    libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0),
-                );
+                check(REPORT, Step::Capabilities, libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0));
             }
         }
         // What could be inherited by exec is no part of the bounding set's.
@@ -220,8 +216,7 @@ unsafe fn give(ambient: u64) {
         set(kept, kept, ambient);
         for capability in 0..CAPABILITY_MAX {
             if ambient & (1 << capability) != 0 {
-                let raised =
-                    libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0);
+                let raised = libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0);
                 check(REPORT, Step::Capabilities, raised);
             }
         }

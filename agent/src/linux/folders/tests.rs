@@ -29,10 +29,7 @@ fn uid(n: u8) -> Uid {
 }
 
 fn me() -> HostUser {
-    let owner = Owner {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-    };
+    let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     HostUser {
         facts: UserFacts { name: "app".to_owned(), ..UserFacts::default() },
         owner,
