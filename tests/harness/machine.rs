@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ostler_agent::sim::{Program, SimFacts, SimFiles, SimHost, SimLedger};
+use ostler_agent::sim::{SimArtifacts, Program, SimFacts, SimFiles, SimHost, SimLedger};
 use ostler_agent::{Deps, Handle, NodeConfig, Viewer};
 use ostler_bus::ClockRef;
 use ostler_bus::memory::{MemoryBus, Party, START_WALL_MS};
@@ -45,7 +45,8 @@ pub struct Machine {
     pub life: Option<Life>,
     /// Whether the power is on.
     pub powered: bool,
-    facts: Arc<SimFacts>,
+    /// What it says of itself.
+    pub facts: Arc<SimFacts>,
     watch: Arc<FileWatch>,
     seed: u64,
     lives: u64,
@@ -88,6 +89,7 @@ impl Machine {
                 node: self.node.clone(),
                 watch: Arc::clone(&self.watch),
             }),
+            artifacts: SimArtifacts::new(),
             ledger: Arc::new(GatedLedger { inner: Arc::clone(&self.ledger), gate: gate.clone() }),
             facts: Arc::clone(&self.facts) as _,
             config: NodeConfig {

@@ -2,6 +2,7 @@
 
 pub(crate) mod control;
 mod hosts;
+mod pressure;
 mod store;
 mod work;
 
