@@ -26,6 +26,7 @@ use ostler_schemas::spec::Artifact;
 use ostler_schemas::spec::KillMode;
 use ostler_schemas::v1::api::LogFilter;
 use ostler_schemas::v1::beat::Usage;
+use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::Facts;
 use ostler_schemas::{Name, Namespace, Sha256, Uid};
 use tokio::sync::mpsc;
@@ -159,6 +160,8 @@ pub struct HostSpawn {
 /// What was made ready for a start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prepared {
+    /// Numbers of the groups that it is in besides those of its user.
+    pub groups: Vec<u32>,
     /// What environment files say, in order.
     pub variables: Vec<(String, String)>,
     /// Its own `/tmp`.
@@ -313,8 +316,12 @@ pub trait Host: Send + Sync + 'static {
         others: (Vec<Rlimit>, LogSpec),
     ) -> BoxFuture<'_, Result<(), HostError>>;
     /// Makes ready what a start needs besides the holder: folders, and what environment files say. Again before each
-    /// start; what is there already stays. An error is in words for people.
-    fn prepare(&self, preparation: Preparation, user: HostUser) -> BoxFuture<'_, Result<Prepared, String>>;
+    /// start; what is there already stays. An error has its reason, and words for people.
+    fn prepare(
+        &self,
+        preparation: Preparation,
+        user: HostUser,
+    ) -> BoxFuture<'_, Result<Prepared, (Reason, String)>>;
     /// Removes what only lived for processes that will not be started again: their own `/tmp` and runtime folders.
     /// Those of the ones in `gone`, and those that are neither `known` nor were prepared meanwhile; best effort, and
     /// again at the next chance. Also logs of processes that are not `known`, once they are older than was asked for.
@@ -374,6 +381,8 @@ pub trait LedgerStore: Send + Sync + 'static {
 pub trait Artifacts: Send + Sync + 'static {
     /// Makes a set ready. Tells how far it is, and ends after it is ready or has failed; given up when dropped.
     fn prepare(&self, artifacts: Vec<Artifact>) -> BoxStream<'static, Preparing>;
+    /// Where a set lies once it is ready.
+    fn folder(&self, artifacts: &[Artifact]) -> String;
     /// The ids of the sets in use: of what else is there, some may be removed.
     fn retain(&self, in_use: BTreeSet<Sha256>);
 }

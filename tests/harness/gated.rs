@@ -13,13 +13,14 @@ use ostler_agent::ports::{
     LedgerStore, LogQuery, LogReader, Prepared, RunOutcome, Screen, SpawnError,
 };
 use ostler_agent::sim::{SimFiles, SimHost, SimLedger};
-use ostler_agent_core::file::{Observed, Step, StepError};
 use ostler_agent_core::confine::Preparation;
+use ostler_agent_core::file::{Observed, Step, StepError};
 use ostler_agent_core::holder::protocol::{Limits, LogSpec, ProcKey, Rlimit};
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::HostProcess;
 use ostler_bus::sim_clock::Gate;
 use ostler_schemas::quantity::Signal;
+use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace, NodeName, Sha256, Uid};
 
 use crate::checks::files::FileWatch;
@@ -96,7 +97,7 @@ impl Host for GatedHost {
         &self,
         preparation: Preparation,
         user: HostUser,
-    ) -> BoxFuture<'_, Result<Prepared, String>> {
+    ) -> BoxFuture<'_, Result<Prepared, (Reason, String)>> {
         through(&self.gate, async move { self.inner.prepare(preparation, user).await }).boxed()
     }
 

@@ -160,6 +160,8 @@ pub fn folder_variables(template: &ProcessTemplate, root: &str) -> Vec<(&'static
 pub struct Preparation {
     /// For which process.
     pub uid: Uid,
+    /// Groups that it is in besides those of its user, by name or number.
+    pub supplementary_groups: Vec<String>,
     /// Folders that it is given.
     pub folders: Vec<Folder>,
     /// Whether it has its own `/tmp`.
@@ -176,6 +178,7 @@ impl Preparation {
     pub fn of(uid: Uid, template: &ProcessTemplate) -> Self {
         Self {
             uid,
+            supplementary_groups: template.supplementary_groups.clone(),
             folders: folders(template),
             private_tmp: template.private_tmp,
             read_only_paths: template.read_only_paths.clone(),
@@ -186,7 +189,8 @@ impl Preparation {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        self.folders.is_empty()
+        self.supplementary_groups.is_empty()
+            && self.folders.is_empty()
             && !self.private_tmp
             && self.read_only_paths.is_empty()
             && self.environment_files.is_empty()

@@ -189,10 +189,7 @@ fn prepare_and_fork(
     [stdin, stdout, stderr]: [BorrowedFd<'_>; 3],
     place: &Place<'_>,
 ) -> Result<Child, String> {
-    let user = spawn.user.as_ref().filter(|user| !is_self(user));
-    if let Some(user) = user.filter(|_| !rustix::process::geteuid().is_root()) {
-        return Err(format!("run as user {}: the holder is not root", user.uid));
-    }
+    let user = other_user(spawn)?;
     let rlimits = rlimits(&spawn.rlimits, ground)?;
     let confined = Confined {
         nice: spawn.isolation.nice,
@@ -240,6 +237,15 @@ fn prepare_and_fork(
         .ok_or_else(|| say("open a pidfd (Linux 5.3 or newer is needed)", &io::Error::last_os_error()))?;
     let report = File::from(report);
     Ok(Child { pid, start_time, pidfd, go, report })
+}
+
+/// Whom the child has to become; nobody where it stays who the holder is.
+fn other_user(spawn: &Spawn) -> Result<Option<&RunAs>, String> {
+    let user = spawn.user.as_ref().filter(|user| !is_self(user));
+    match user.filter(|_| !rustix::process::geteuid().is_root()) {
+        Some(user) => Err(format!("run as user {}: the holder is not root", user.uid)),
+        None => Ok(user),
+    }
 }
 
 fn is_self(user: &RunAs) -> bool {

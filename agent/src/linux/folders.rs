@@ -72,7 +72,7 @@ impl OwnFolders {
             Err(error) => Err(format!("read-only path {path}: {error}")),
         };
         let read_only_paths = wanted.read_only_paths.iter().map(resolve).collect::<Result<_, _>>()?;
-        Ok(Prepared { variables, private_tmp, read_only_paths })
+        Ok(Prepared { groups: Vec::new(), variables, private_tmp, read_only_paths })
     }
 
     fn folder_of(&self, uid: Uid) -> PathBuf {

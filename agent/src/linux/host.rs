@@ -338,12 +338,25 @@ impl Host for LinuxHost {
         .boxed()
     }
 
-    fn prepare(&self, preparation: Preparation, user: HostUser) -> BoxFuture<'_, Result<Prepared, String>> {
+    fn prepare(
+        &self,
+        preparation: Preparation,
+        user: HostUser,
+    ) -> BoxFuture<'_, Result<Prepared, (Reason, String)>> {
         if preparation.is_nothing() {
             return std::future::ready(Ok(Prepared::default())).boxed();
         }
         let folders = self.folders.clone();
-        blocking(move || folders.prepare(&preparation, &user)).boxed()
+        async move {
+            let wanted = preparation.supplementary_groups.clone();
+            let groups = blocking(move || users::groups(&wanted));
+            let groups = groups.await.map_err(|why| (Reason::UserUnknown, why))?;
+            let mut user = user;
+            user.groups.extend(&groups);
+            let prepared = blocking(move || folders.prepare(&preparation, &user)).await;
+            prepared.map(|prepared| Prepared { groups, ..prepared }).map_err(|why| (Reason::StartFailed, why))
+        }
+        .boxed()
     }
 
     fn tidy(&self, known: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()> {

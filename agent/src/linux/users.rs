@@ -45,6 +45,16 @@ fn supplementary(user: &User, gid: Gid) -> Vec<u32> {
     groups.unwrap_or_default().into_iter().map(Gid::as_raw).collect()
 }
 
+/// Numbers of groups by name or number. Only root can put a process into groups that the agent is not in.
+pub(super) fn groups(names: &[String]) -> Result<Vec<u32>, String> {
+    let found = names.iter().map(|name| find_group(name).map(Gid::as_raw));
+    let found = found.collect::<Result<Vec<u32>, String>>()?;
+    if !found.is_empty() && !Uid::effective().is_root() {
+        return Err("supplementary groups need an agent that runs as root".to_owned());
+    }
+    Ok(found)
+}
+
 fn find_user(text: &str) -> Result<User, String> {
     if let Ok(number) = text.parse::<u32>() {
         return by_uid(Uid::from_raw(number));

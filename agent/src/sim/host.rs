@@ -488,7 +488,7 @@ impl Host for SimHost {
         std::future::ready(self.adjusted(key, limits, (rlimits, log))).boxed()
     }
 
-    fn prepare(&self, preparation: Preparation, _: HostUser) -> BoxFuture<'_, Result<Prepared, String>> {
+    fn prepare(&self, preparation: Preparation, _: HostUser) -> BoxFuture<'_, Result<Prepared, (Reason, String)>> {
         std::future::ready(Ok(self.prepared(&preparation))).boxed()
     }
 

@@ -1,14 +1,17 @@
 //! What a start needs: user, words, folders, limits; then the start itself.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use ostler_agent_core::artifacts::set_id;
 use ostler_agent_core::confine::{self, Preparation};
 use ostler_agent_core::environment::{Surroundings, words};
 use ostler_agent_core::holder::lines::spec::spec;
 use ostler_agent_core::holder::notify::Listen;
 use ostler_agent_core::holder::protocol::{Isolation, ProcKey, RunAs};
 use ostler_agent_core::unit::{Event, Start, StartFailure, Wanted};
-use ostler_schemas::spec::{ProcessTemplate, ProcessType};
+use ostler_schemas::spec::{Artifact, ProcessTemplate, ProcessType};
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{ObjectRef, Uid};
 use ractor::ActorRef;
@@ -18,6 +21,17 @@ use crate::context::{Shared, Task};
 use crate::ports::{HostSpawn, HostUser, SpawnError};
 
 impl State {
+    /// Has artifacts made ready, and tells the machine how far that is.
+    pub(super) fn fetch(&mut self, me: &ActorRef<Msg>, artifacts: Vec<Artifact>) {
+        let set = set_id(&artifacts);
+        let (mut states, me) = (self.context.deps.artifacts.prepare(artifacts), me.clone());
+        self.fetching = Some(Task::spawn(async move {
+            while let Some(state) = states.next().await {
+                cast(&me, Event::Artifacts { set, state });
+            }
+        }));
+    }
+
     pub(super) fn start(&mut self, me: &ActorRef<Msg>, start: Start) {
         let (context, me) = (self.context.clone(), me.clone());
         let record = self.unit.record();
@@ -94,6 +108,10 @@ pub(super) async fn prepare(
     let failed = |why: String| (Reason::StartFailed, why);
     let namespace = who.object.namespace.clone().ok_or_else(|| failed("it has no namespace".to_owned()))?;
     let facts = context.node_facts();
+    let artifacts = match template.artifacts.as_slice() {
+        [] => None,
+        some => Some(context.deps.artifacts.folder(some)),
+    };
     let words = words(&Surroundings {
         template: &template,
         uid: who.uid,
@@ -105,10 +123,11 @@ pub(super) async fn prepare(
         node: &context.node,
         facts: &facts,
         user: &user.facts,
+        artifacts: artifacts.as_deref(),
     })
     .map_err(|error| failed(error.to_string()))?;
     let preparation = Preparation::of(who.uid, &template);
-    let prepared = context.deps.host.prepare(preparation, user.clone()).await.map_err(failed)?;
+    let prepared = context.deps.host.prepare(preparation, user.clone()).await?;
     let words = words.with_files(&prepared.variables);
     Ok(HostSpawn {
         key: ProcKey { uid: who.uid, incarnation: start.incarnation },
@@ -117,7 +136,7 @@ pub(super) async fn prepare(
         argv: words.argv,
         env: words.env,
         cwd: template.working_directory.clone(),
-        user: run_as(&user),
+        user: run_as(&user, &prepared.groups),
         umask: template.umask.bits(),
         rlimits: confine::rlimits(&template),
         limits: confine::limits(&template),
@@ -138,9 +157,11 @@ pub(super) async fn prepare(
 }
 
 /// The user to change to; none when the process runs as the agent does anyway, so that hosts without root can.
-fn run_as(user: &HostUser) -> Option<RunAs> {
+fn run_as(user: &HostUser, more: &[u32]) -> Option<RunAs> {
     let HostUser { owner, groups, is_self, .. } = user;
-    (!is_self).then(|| RunAs { uid: owner.uid, gid: owner.gid, groups: groups.clone() })
+    let groups: BTreeSet<u32> = groups.iter().chain(more).copied().collect();
+    let run_as = || RunAs { uid: owner.uid, gid: owner.gid, groups: groups.into_iter().collect() };
+    (!is_self || !more.is_empty()).then(run_as)
 }
 
 /// Whether it has something to say, and what of it matters.

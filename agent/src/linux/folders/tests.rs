@@ -42,6 +42,7 @@ fn wanted(n: u8, kind: FolderKind, names: &[&str]) -> Preparation {
     Preparation {
         uid: uid(n),
         folders: names.iter().map(|name| Folder { kind, name: (*name).to_owned() }).collect(),
+        supplementary_groups: Vec::new(),
         private_tmp: false,
         read_only_paths: Vec::new(),
         environment_files: Vec::new(),
