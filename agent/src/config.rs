@@ -11,6 +11,9 @@
 //! ports = "20000-29999"         # what the scheduler may assign
 //! default_user = "ostler-work"  # whom processes run as that name no user
 //! allow_root = false            # whether processes may ask to run as root
+//! artifact_dir = "/var/lib/ostler/artifacts"  # files that processes are started from; not on a noexec file system
+//! artifact_max = "4Gi"          # the largest of them, and what one archive may unpack to
+//! artifact_cache = "10Gi"       # all of them; what is in use may be more
 //!
 //! [labels]
 //! rack = "r7"
@@ -31,8 +34,10 @@ use std::path::{Path, PathBuf};
 use ostler_agent_core::pressure::Thresholds;
 use ostler_bus::nats::connect::BusFile;
 use ostler_schemas::NodeName;
+use ostler_schemas::quantity::Size;
 use serde::Deserialize;
 
+use crate::linux::CacheLimits;
 use crate::ports::Identity;
 
 /// What the scheduler may assign when nothing is said: above what hosts give out to clients of outgoing connections
@@ -58,6 +63,9 @@ struct Raw {
     ports: Option<String>,
     default_user: Option<String>,
     allow_root: Option<bool>,
+    artifact_dir: Option<PathBuf>,
+    artifact_max: Option<Size>,
+    artifact_cache: Option<Size>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -86,6 +94,10 @@ pub struct Settings {
     pub default_user: Option<String>,
     /// Whether processes may ask to run as root.
     pub allow_root: bool,
+    /// Files that processes are started from.
+    pub artifact_dir: PathBuf,
+    /// How much of them.
+    pub artifact_limits: CacheLimits,
     /// Labels that the node is registered with.
     pub labels: BTreeMap<String, String>,
     /// From where on the host is under pressure.
@@ -192,7 +204,11 @@ fn check(path: &Path, raw: Raw) -> Result<Settings, SettingsError> {
         ("run_dir", raw.run_dir.unwrap_or_else(default_run_dir)),
         ("log_dir", raw.log_dir.unwrap_or_else(|| below("/var/log/ostler"))),
     ];
-    for (key, dir) in &dirs {
+    // Beside the state folder, which only the agent may enter.
+    let beside = || dirs[0].1.parent().unwrap_or(Path::new("/")).join("artifacts");
+    let artifact_dir = raw.artifact_dir.unwrap_or_else(beside);
+    let artifacts = ("artifact_dir", artifact_dir.clone());
+    for (key, dir) in dirs.iter().chain([&artifacts]) {
         if !dir.is_absolute() {
             return Err(wrong(key, format!("{} must be an absolute path", dir.display())));
         }
@@ -213,6 +229,11 @@ fn check(path: &Path, raw: Raw) -> Result<Settings, SettingsError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let bus = raw.bus.resolved(folder);
     let pressure = raw.pressure.read().map_err(|(key, message)| wrong(key, message))?;
+    let usual = CacheLimits::default();
+    let artifact_limits = CacheLimits {
+        one: raw.artifact_max.map_or(usual.one, Size::as_bytes),
+        all: raw.artifact_cache.map_or(usual.all, Size::as_bytes),
+    };
     let privileged = is_privileged();
     let sandbox = !raw.root.is_empty();
     Ok(Settings {
@@ -222,6 +243,8 @@ fn check(path: &Path, raw: Raw) -> Result<Settings, SettingsError> {
             .default_user
             .or_else(|| (privileged && !sandbox).then(|| default_user().to_owned())),
         allow_root: raw.allow_root.unwrap_or(sandbox),
+        artifact_dir,
+        artifact_limits,
         labels: raw.labels,
         root: raw.root,
         name,

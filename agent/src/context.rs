@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::actors::{bus, events, host, ledger, registry, reporter};
-use crate::ports::{FactsRef, FilesRef, HostInfo, HostRef, Identity, LedgerRef};
+use crate::ports::{ArtifactsRef, FactsRef, FilesRef, HostInfo, HostRef, Identity, LedgerRef};
 
 /// What an agent is told at its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub struct Deps {
     pub host: HostRef,
     /// Files.
     pub files: FilesRef,
+    /// Files that processes are started from.
+    pub artifacts: ArtifactsRef,
     /// What survives.
     pub ledger: LedgerRef,
     /// What the host is.

@@ -3,11 +3,13 @@
 //! Deterministic under tokio's paused clock: no threads, no real IO, no order that depends on hashing. The same agent
 //! runs on these as on a real host.
 
+mod artifacts;
 mod facts;
 mod files;
 mod host;
 mod ledger;
 
+pub use artifacts::SimArtifacts;
 pub use facts::SimFacts;
 pub use files::SimFiles;
 pub use host::{Program, SimEvent, SimHost, SimRecord, SimRun};

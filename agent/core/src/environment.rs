@@ -62,6 +62,8 @@ pub struct Surroundings<'a> {
     pub facts: &'a NodeFacts,
     /// The user.
     pub user: &'a UserFacts,
+    /// Where its artifacts lie, if it has any.
+    pub artifacts: Option<&'a str>,
 }
 
 /// What a process starts with.
@@ -163,6 +165,9 @@ fn given(s: &Surroundings<'_>) -> Vec<(String, String)> {
     ];
     let folders = crate::confine::folder_variables(s.template, &s.facts.root);
     vars.extend(folders.into_iter().map(|(name, paths)| (name.to_owned(), paths)));
+    if let Some(folder) = s.artifacts {
+        vars.push(("OSTLER_ARTIFACTS".to_owned(), folder.to_owned()));
+    }
     for port in &s.template.ports {
         if let Some(number) = crate::probe::port_number(&port.name, s.template, s.ports) {
             vars.push((port_variable(&port.name), number.to_string()));
@@ -245,6 +250,7 @@ mod tests {
                 node: &"n1".parse().expect("a node"),
                 facts: &facts,
                 user: &user,
+                artifacts: None,
             })?;
             Ok(words
                 .env

@@ -54,6 +54,7 @@ use crate::holder::notify::Said;
 
 mod event;
 mod exits;
+mod fetching;
 mod hooks;
 mod listing;
 mod record;
@@ -191,6 +192,7 @@ pub struct Unit {
     /// What is missing of what it needs; the outer is none until that was looked at.
     unmet: Option<Option<String>>,
     needs_told: bool,
+    fetching: Option<fetching::Fetching>,
     /// Number of the latest run.
     runs: u64,
     /// The latest that an incarnation said: it may be told before its start is.
@@ -210,6 +212,7 @@ impl Unit {
             boot: String::new(),
             unmet: None,
             needs_told: false,
+            fetching: None,
             runs: 0,
             said: None,
         }
@@ -223,6 +226,7 @@ impl Unit {
             Event::Unwanted => self.wanted = None,
             Event::Gate(open) => self.gate = open,
             Event::Needs(unmet) => self.unmet = Some(unmet),
+            Event::Artifacts { set, state } => self.artifacts_told(set, state),
             Event::Listed { alive, leftovers, exits, boot } => {
                 self.listed(listing::Listing { alive, leftovers, exits, boot }, &mut turn);
             }
@@ -258,7 +262,8 @@ impl Unit {
             State::Preparing { hook, .. } => Some(hook.until),
             State::Running(running) => {
                 let reload = running.reload.map(|hook| hook.until);
-                running.due.into_iter().chain(reload).min()
+                let fetch = self.fetching.as_ref().and_then(|fetching| fetching.again);
+                running.due.into_iter().chain(reload).chain(fetch).min()
             }
             State::Stopping(Stopping { stage, .. }) => Some(match stage {
                 Stage::Delay { until } => *until,

@@ -50,6 +50,8 @@ pub(crate) struct State {
     armed: Option<(Mono, Task)>,
     probers: BTreeMap<ProbeKind, probes::Probing>,
     spawning: Option<Task>,
+    /// The artifacts that are being made ready.
+    fetching: Option<Task>,
     /// Commands under way, by their numbers in the machine; dropping one kills it.
     runs: BTreeMap<u64, Task>,
     errands: Errands,
@@ -72,6 +74,7 @@ impl Actor for ProcessActor {
             armed: None,
             probers: BTreeMap::new(),
             spawning: None,
+            fetching: None,
             runs: BTreeMap::new(),
             errands: Vec::new(),
         };
@@ -120,6 +123,7 @@ fn relists(event: &Event) -> bool {
         | Event::Unwanted
         | Event::Gate(_)
         | Event::Needs(_)
+        | Event::Artifacts { .. }
         | Event::Listed { .. }
         | Event::HostLost
         | Event::Spawned(_)
@@ -160,6 +164,7 @@ impl State {
                     let change = Change::Unit(Box::new(self.unit.record().clone()));
                     durable = self.context.persist(change).await;
                 }
+                Effect::Prepare(artifacts) => self.fetch(me, artifacts),
                 Effect::Start(start) => match &durable {
                     Ok(()) => self.start(me, *start),
                     Err(why) => {

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{chain, complain};
 use crate::config::{self, Settings, holder_dir, socket_dir};
 use crate::context::{Deps, NodeConfig};
-use crate::linux::{FactsConfig, FileLedger, LinuxFacts, LinuxFiles, LinuxHost, OwnFolders};
+use crate::linux::{ArtifactCache, FactsConfig, FileLedger, LinuxFacts, LinuxFiles, LinuxHost, OwnFolders};
 use crate::local::server;
 use crate::run::{self, Handle};
 
@@ -114,6 +114,11 @@ async fn start(settings: &Settings) -> anyhow::Result<Handle> {
         entropy,
         host: LinuxHost::new(holder, settings.log_dir.clone(), settings.default_user.clone(), folders),
         files: LinuxFiles::new(),
+        artifacts: Arc::new(ArtifactCache::open(
+            &settings.artifact_dir,
+            &settings.root,
+            settings.artifact_limits,
+        )?),
         ledger: Arc::new(FileLedger::open(&settings.state_dir)?),
         facts,
         config: NodeConfig {

@@ -35,10 +35,14 @@ mod unpack;
 
 /// Fetches that run at one time: enough to fill a link, few enough not to starve what the host is for.
 const FETCHES: usize = 3;
-/// How often somebody who waits is told how far it is.
-const TELL_EVERY: Duration = Duration::from_millis(500);
+/// How often somebody who waits is told how far it is: each time becomes a report.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 /// Permission bits of folders of a set: nobody may change it.
 const FOLDER_MODE: u32 = 0o555;
+/// Of the folders on the way to a set: whoever knows its name gets there, nobody sees the names of others.
+const PASSED_MODE: u32 = 0o711;
+/// Of what is the agent's alone.
+const OWN_MODE: u32 = 0o700;
 /// Permission bits that a fetched file lies with, and so those a set can share with it.
 const SHARED_MODE: u32 = 0o555;
 
@@ -122,11 +126,18 @@ impl ArtifactCache {
     /// # Errors
     /// If the folder cannot be made.
     pub fn open(dir: &Path, root: &str, limits: CacheLimits) -> io::Result<Self> {
-        for folder in [BLOBS, PARTIAL, SETS] {
-            fs::create_dir_all(dir.join(folder))?;
-        }
         remove_tree(&dir.join(BUILDING));
-        fs::create_dir_all(dir.join(BUILDING))?;
+        for (folder, mode) in [
+            ("", PASSED_MODE),
+            (SETS, PASSED_MODE),
+            (BLOBS, OWN_MODE),
+            (PARTIAL, OWN_MODE),
+            (BUILDING, OWN_MODE),
+        ] {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder)?;
+            fs::set_permissions(&folder, fs::Permissions::from_mode(mode))?;
+        }
         Ok(Self(Arc::new(Inner {
             dir: dir.to_owned(),
             limits,
@@ -155,6 +166,10 @@ impl Artifacts for ArtifactCache {
             told.recv().await.map(|state| (state, (told, task)))
         })
         .boxed()
+    }
+
+    fn folder(&self, artifacts: &[Artifact]) -> String {
+        self.0.dir.join(SETS).join(set_id(artifacts).to_string()).to_string_lossy().into_owned()
     }
 
     fn retain(&self, in_use: BTreeSet<Sha256>) {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use ostler_agent::ports::{FilesRef, HostRef, LedgerRef};
-use ostler_agent::sim::{SimFacts, SimFiles, SimHost, SimLedger};
+use ostler_agent::ports::{ArtifactsRef, FilesRef, HostRef, LedgerRef};
+use ostler_agent::sim::{SimArtifacts, SimFacts, SimFiles, SimHost, SimLedger};
 use ostler_agent::{Deps, Handle, NodeConfig};
 use ostler_bus::clock::ClockRef;
 use ostler_bus::entropy::{EntropyRef, SeededEntropy};
@@ -103,6 +103,7 @@ pub(crate) fn file_entry(n: u8, version: u64, spec: Sha256) -> FileEntry {
 pub(crate) struct Parts {
     pub(crate) host: HostRef,
     pub(crate) files: FilesRef,
+    pub(crate) artifacts: ArtifactsRef,
     pub(crate) ledger: LedgerRef,
     pub(crate) config: NodeConfig,
 }
@@ -229,6 +230,7 @@ impl Plane {
         let parts = Parts {
             host: Arc::clone(&self.host) as _,
             files: Arc::clone(&self.files) as _,
+            artifacts: SimArtifacts::new(),
             ledger: Arc::clone(&self.ledger) as _,
             config,
         };
@@ -247,6 +249,7 @@ impl Plane {
             entropy: Arc::clone(&self.entropy),
             host: parts.host,
             files: parts.files,
+            artifacts: parts.artifacts,
             ledger: parts.ledger,
             facts: Arc::clone(&self.facts) as _,
             config: parts.config,

@@ -5,10 +5,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use ostler_agent::NodeConfig;
-use ostler_agent::linux::{FileLedger, LinuxFiles, LinuxHost, OwnFolders, ProcessLog};
+use ostler_agent::linux::{
+    ArtifactCache, CacheLimits, FileLedger, LinuxFiles, LinuxHost, OwnFolders, ProcessLog,
+};
 use ostler_agent::ports::LogQuery;
-use ostler_schemas::spec::{Drift, EnvSource, EnvVar, FieldRef, Restart};
+use ostler_schemas::hash::sha256;
+use ostler_schemas::quantity::Mode;
+use ostler_schemas::spec::{Artifact, Drift, EnvSource, EnvVar, FieldRef, ProcessTemplate, Restart, Unpack};
 use ostler_schemas::v1::process::Goal;
+use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::{ExitReason, FileState, ProcessPhase, Report};
 
 use crate::plane::{Parts, Plane, entry, file_entry, file_spec, template, uid};
@@ -72,6 +77,14 @@ impl Box {
                 OwnFolders::new(&self.path("").to_string_lossy(), &self.path("state"), "boot"),
             ),
             files: LinuxFiles::new(),
+            artifacts: Arc::new(
+                ArtifactCache::open(
+                    &self.path("state/artifacts"),
+                    &text(self.path("root")),
+                    CacheLimits::default(),
+                )
+                .expect("opens"),
+            ),
             ledger: Arc::new(FileLedger::open(&self.path("state")).expect("opens")),
             config: NodeConfig {
                 root: text(self.path("root")),
@@ -203,6 +216,45 @@ async fn a_program_that_is_not_there_is_told_as_such() {
         .await;
     let report = plane.report().await.expect("a report");
     assert!(report.exits.is_empty(), "nothing ran: {:?}", report.exits);
+    plane.kill_agent().await;
+}
+
+#[tokio::test]
+async fn a_process_is_started_from_an_artifact() {
+    let host = Box::new();
+    let mut plane = Plane::new().await;
+    plane.start_agent_on(host.parts()).await;
+    let script = b"#!/bin/sh\necho from $OSTLER_ARTIFACTS\nexec sleep 600\n";
+    std::fs::create_dir_all(host.path("root/srv")).expect("made");
+    std::fs::write(host.path("root/srv/app"), script).expect("written");
+    let artifact = Artifact {
+        source: "file:///srv/app".to_owned(),
+        sha256: sha256(script),
+        path: "bin/app".to_owned(),
+        mode: Mode::from_bits(0o755),
+        unpack: Unpack::None,
+    };
+    let missing = Artifact { source: "file:///srv/none".to_owned(), ..artifact.clone() };
+    let of = |artifact: Artifact| ProcessTemplate {
+        artifacts: vec![artifact],
+        ..ProcessTemplate::of(vec!["$(OSTLER_ARTIFACTS)/bin/app".to_owned()])
+    };
+    let wrong = ProcessTemplate {
+        artifacts: vec![Artifact { sha256: sha256(b"x"), ..missing }],
+        ..of(artifact.clone())
+    };
+    let (good, bad) = (plane.put_template(&of(artifact)).await, plane.put_template(&wrong).await);
+    plane.put_run(vec![entry(1, 0, Goal::Run), entry(2, 1, Goal::Run)], &[good, bad], None).await;
+    plane
+        .until_report("one runs, the other cannot", |r| {
+            let of = |n| r.processes.iter().find(|p| p.u == uid(n));
+            of(1).is_some_and(|p| p.ready)
+                && of(2).is_some_and(|p| {
+                    p.reason == Some(Reason::ArtifactFailed)
+                        && p.message.as_ref().is_some_and(|m| m.contains("file:///srv/none"))
+                })
+        })
+        .await;
     plane.kill_agent().await;
 }
 

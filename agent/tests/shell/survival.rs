@@ -92,7 +92,8 @@ async fn killed_at_random_agent_and_holder_account_for_every_exit_once() {
         }
         plane
             .until_report("its end is told and another runs", |r| {
-                r.exits.iter().any(|exit| exit.u == uid(victim)) && pid(r, victim).is_some_and(|now| now != mine)
+                r.exits.iter().any(|exit| exit.u == uid(victim))
+                    && pid(r, victim).is_some_and(|now| now != mine)
             })
             .await;
         let report = plane.report().await.expect("a report");
@@ -106,7 +107,9 @@ async fn killed_at_random_agent_and_holder_account_for_every_exit_once() {
         let known = matches!(reason, ExitReason::Signaled | ExitReason::Unknown);
         assert!(known, "exit {seq}: {reason:?}");
     }
-    plane.put_run((1..=PROCESSES).map(|n| entry(n, 0, Goal::Stop)).collect(), &[sleeper], Some("delete")).await;
+    plane
+        .put_run((1..=PROCESSES).map(|n| entry(n, 0, Goal::Stop)).collect(), &[sleeper], Some("delete"))
+        .await;
     plane.until_report("all have stopped", |r| (1..=PROCESSES).all(|n| pid(r, n).is_none())).await;
     plane.kill_agent().await;
 }

@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use ostler_schemas::quantity::Signal;
-use ostler_schemas::spec::{Exec, ProcessTemplate};
+use ostler_schemas::spec::{Artifact, Exec, ProcessTemplate};
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::epoch::Token;
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Sha256, Version};
 
+use crate::artifacts::Preparing;
 use crate::holder::notify::Said;
 
 /// What the document asks for one process, with its template once that is here.
@@ -178,6 +179,13 @@ pub enum Event {
     Gate(bool),
     /// What it needs on this node: `None` when everything holds, else what is missing.
     Needs(Option<String>),
+    /// How far the artifacts are that [`Effect::Prepare`] asked for.
+    Artifacts {
+        /// The set's id.
+        set: Sha256,
+        /// How far it is.
+        state: Preparing,
+    },
     /// The host has told what lives and what ended; sent at each connection to the holder, and only then.
     Listed {
         /// Incarnations whose main process lives.
@@ -235,6 +243,8 @@ pub enum Event {
 pub enum Effect {
     /// Make the record durable before going on.
     Persist,
+    /// Make a set of artifacts ready, in place of the one asked for before.
+    Prepare(Vec<Artifact>),
     /// Start an incarnation.
     Start(Box<Start>),
     /// Run a command; its end comes back as [`Event::Ran`].

@@ -1,7 +1,9 @@
 //! What happens while it runs: it comes up, it is ready or not, its template changes in place, somebody asks.
 
+use ostler_schemas::Sha256;
 use ostler_schemas::spec::ProcessType;
 
+use super::fetching::Artifacts;
 use super::{Ask, Effect, Hook, ProbeKind, Reason, Said, State, StopWhy, Terms, Turn, Unit, Verdict};
 
 impl Unit {
@@ -141,6 +143,13 @@ impl Unit {
     pub(super) fn compare(&mut self, turn: &mut Turn) {
         let Some(wanted) = self.wanted.clone() else { return };
         let (Some(template), Some(restart_hash)) = (&wanted.template, wanted.restart_hash) else { return };
+        if self.replaces(restart_hash) {
+            match self.artifacts_of(template, turn) {
+                Artifacts::There => {}
+                Artifacts::Awaited => return,
+                Artifacts::Failed(why) => return self.put_off_replacement(&why, turn),
+            }
+        }
         let (State::Running(running), Some(current)) = (&mut self.state, &mut self.record.current) else {
             return;
         };
@@ -167,6 +176,12 @@ impl Unit {
             turn.push(Effect::Adjust { incarnation, template: template.clone() });
         }
         self.heed(turn);
+    }
+
+    /// Whether a template with this hash can only be had by a restart of what runs.
+    fn replaces(&self, restart_hash: Sha256) -> bool {
+        let running = self.record.current.as_ref().and_then(|current| current.restart_hash);
+        running.is_some_and(|hash| hash != restart_hash)
     }
 
     /// Over the time in which it should have come up.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ostler_schemas::spec::ProcessTemplate;
 
+use super::fetching::Artifacts;
 use super::{
     Awaited, BUSY_AGAIN_MS, Current, Effect, Hook, HookEnd, HostProcess, Over, REFUSED_AGAIN_MS, Reason,
     Running, Start, StartFailure, State, Terms, Turn, Unit, Wanted,
@@ -28,6 +29,13 @@ impl Unit {
             return;
         }
         self.needs_told = false;
+        let failed = match self.artifacts_of(&template, turn) {
+            Artifacts::There => None,
+            Artifacts::Awaited => return,
+            Artifacts::Failed(why) => Some(why),
+        };
+        // The next start looks again: what is not in use may be removed meanwhile.
+        self.fetching = None;
         self.record.incarnation += 1;
         self.record.current = Some(Current {
             incarnation: self.record.incarnation,
@@ -44,7 +52,15 @@ impl Unit {
         });
         self.record.tried = Some(restart_hash);
         turn.persist();
-        self.prepare_or_start(0, (wanted, template), turn);
+        match failed {
+            None => self.prepare_or_start(0, (wanted, template), turn),
+            Some(text) => {
+                let reason = Reason::ArtifactFailed;
+                self.record.starts += 1;
+                turn.tell(reason, text.clone());
+                self.conclude(Over::NotStarted { reason, text }, true, turn);
+            }
+        }
     }
 
     /// The hook with this number, or the program if there is none.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ostler_schemas::quantity::Rlimit;
 use ostler_schemas::spec::{ProcessTemplate, Restart};
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::epoch::Token;
@@ -12,6 +11,7 @@ use ostler_schemas::{Namespace, Uid, Version};
 
 use super::*;
 
+mod fetching;
 mod model;
 mod rows;
 

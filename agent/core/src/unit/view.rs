@@ -211,7 +211,7 @@ impl Unit {
         } else if let Some(Some(unmet)) = &self.unmet {
             return (ProcessPhase::Pending, Some(Reason::NeedsNotMet), Some(unmet.clone()));
         } else {
-            "about to start".to_owned()
+            self.fetching_message().unwrap_or("about to start").to_owned()
         };
         (ProcessPhase::Pending, None, Some(text))
     }

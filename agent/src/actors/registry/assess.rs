@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use ostler_agent_core::artifacts::set_id;
 use ostler_agent_core::ledger::Change;
 use ostler_agent_core::needs::{Present, unmet};
 use ostler_agent_core::unit::Event;
-use ostler_schemas::Uid;
+use ostler_schemas::codec;
 use ostler_schemas::key::DocumentKind;
+use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::v1::process::Goal;
+use ostler_schemas::{Sha256, Uid};
 use ractor::ActorRef;
 
 use super::{BLOCKED_MS, KNOWN, Msg, POLL_MS, State, polls, send};
@@ -164,12 +167,27 @@ impl State {
         self.templates.retain(|hash, _| used.contains(hash));
         self.specs.retain(|hash, _| used.contains(hash));
         self.context.note(Change::Contents(contents));
-        let ledger = self.context.deps.ledger.clone();
+        let (ledger, artifacts) = (self.context.deps.ledger.clone(), self.context.deps.artifacts.clone());
+        let mut sets: BTreeSet<Sha256> = self.templates.values().filter_map(|t| set_of(t)).collect();
+        let unread: Vec<Sha256> =
+            used.iter().filter(|hash| !self.templates.contains_key(*hash)).copied().collect();
         self.timers.retain(Task::is_running);
         self.timers.push(Task::spawn(async move {
+            // What runs may have been made of a template that no document names any more.
+            for hash in unread {
+                let bytes = ledger.get(hash).await;
+                let template = bytes.and_then(|bytes| codec::decode::<ProcessTemplate>(&bytes).ok());
+                sets.extend(template.as_ref().and_then(set_of));
+            }
+            artifacts.retain(sets);
             if let Err(error) = ledger.retain(used).await {
                 tracing::warn!(error, "what is used no more could not be removed");
             }
         }));
     }
+}
+
+/// The set of artifacts that a template asks for.
+fn set_of(template: &ProcessTemplate) -> Option<Sha256> {
+    (!template.artifacts.is_empty()).then(|| set_id(&template.artifacts))
 }

@@ -44,6 +44,7 @@ fn form(number: u8) -> ProcessTemplate {
             t.startup_probe = Some(probe());
             t.liveness_probe = Some(probe());
             t.pre_stop_delay = Dur::from_secs(5);
+            t.artifacts = fetching::artifacts(3);
             t.exec_stop_post = Some(hook("/bin/post"));
         }
         4 => {
@@ -51,6 +52,7 @@ fn form(number: u8) -> ProcessTemplate {
             t.restart = Restart::OnFailure;
         }
         5 => {
+            t.artifacts = fetching::artifacts(5);
             t.exec_start_pre = vec![hook("/bin/pre1")];
             t.exec_stop = Some(hook("/bin/stop"));
             t.exec_stop_post = Some(hook("/bin/post"));
@@ -219,6 +221,15 @@ impl Model {
             assert!(steps < 200, "the machine goes in circles: {:?}", self.unit);
             match effect {
                 Effect::Persist => self.disk = self.unit.record().clone(),
+                // A real host takes its time; what the machine makes of that is among the named rows.
+                Effect::Prepare(artifacts) => {
+                    let set = crate::artifacts::set_id(&artifacts);
+                    let state = match self.now % 3 {
+                        0 => crate::artifacts::Preparing::Failed("status 503".to_owned()),
+                        _ => crate::artifacts::Preparing::Ready("/set".to_owned()),
+                    };
+                    self.feed(Event::Artifacts { set, state });
+                }
                 Effect::Start(start) => self.start(&start),
                 Effect::Run(run) => self.begin_run(*run),
                 Effect::Cancel(run) => {
