@@ -36,7 +36,9 @@ pub async fn run(session: &Session, args: &Describe, out: &mut Out) -> Result<()
                 session.client.list(&list).await?.items
             }
         };
-        for view in views {
+        for mut view in views {
+            let silent = super::top::fill_one(session, &mut view).await?;
+            super::top::unanswered(&silent, out);
             if !first {
                 out.line("")?;
             }

@@ -133,12 +133,22 @@ async fn once(
         let views = match &target.name {
             None => {
                 let list = request(target.kind, Vec::new(), &args.selection, &session.namespace)?;
-                let page = session.client.list(&list).await?;
+                let mut page = session.client.list(&list).await?;
                 out.warnings(&page.warnings);
+                if target.kind == Kind::Process && show.form == Form::Wide {
+                    let silent = super::top::fill(session, list, Vec::new(), &mut page.items).await?;
+                    super::top::unanswered(&silent, out);
+                }
                 page.items
             }
             Some(name) => match one(&session.client, target.kind, name, &session.namespace).await {
-                Ok(view) => vec![view],
+                Ok(mut view) => {
+                    if target.kind == Kind::Process && show.form == Form::Wide {
+                        let silent = super::top::fill_one(session, &mut view).await?;
+                        super::top::unanswered(&silent, out);
+                    }
+                    vec![view]
+                }
                 Err(failure) if failure.is_not_found() && targets.len() > 1 => {
                     missing.push(failure);
                     Vec::new()

@@ -173,6 +173,22 @@ pub async fn fill(
     Ok(unanswered)
 }
 
+/// The same for one process; anything else stays as it is.
+///
+/// # Errors
+/// As [`fill`].
+pub async fn fill_one(session: &Session, view: &mut View) -> Result<Vec<Unanswered>, Failure> {
+    let Status::Process(process) = &view.status else { return Ok(Vec::new()) };
+    let list = ListRequest {
+        kind: Kind::Process,
+        namespace: view.metadata.namespace.clone(),
+        labels: Vec::new(),
+        names: vec![view.metadata.name.to_string()],
+    };
+    let nodes = process.node.clone().into_iter().collect();
+    fill(session, list, nodes, std::slice::from_mut(view)).await
+}
+
 /// Names who did not answer, and why.
 pub fn unanswered(silent: &[Unanswered], out: &mut Out) {
     let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

@@ -176,7 +176,7 @@ pub fn node_word(view: &View, node: &NodeStatus) -> String {
         words.push("Cordoned");
     }
     let conditions = &node.conditions;
-    if holds(conditions, "MemoryPressure") || holds(conditions, "DiskPressure") {
+    if ["MemoryPressure", "DiskPressure", "PidPressure"].into_iter().any(|kind| holds(conditions, kind)) {
         words.push("Pressure");
     }
     if holds(conditions, "Frozen") {
@@ -299,17 +299,17 @@ pub fn taint(taint: &Taint) -> String {
 }
 
 fn wide_process(view: &View, process: &ProcessStatus, moments: &Moments) -> Vec<String> {
-    let limits = match &view.spec {
-        Spec::Process(spec) => spec.0.resources.effective_requests(),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Deployment(_) | Spec::ConfigFile(_) => {
-            ostler_schemas::spec::Requests { cpu: Cpu::ZERO, memory: Size::ZERO }
-        }
+    // What is not alive takes nothing; of what is, only its node knows.
+    let taken = |known: Option<String>| match process.phase.may_be_alive() {
+        true => unknown(known),
+        false => "-".to_owned(),
     };
+    let usage = process.usage.unwrap_or_default();
     let owner = view.metadata.owner_references.first().map(|o| format!("{}/{}", o.kind.lower(), o.name));
     vec![
         dash(process.pid),
-        limits.cpu.to_string(),
-        size(limits.memory),
+        taken(usage.cpu.map(|cpu| cpu.to_string())),
+        taken(usage.memory.map(size)),
         list(process.ports.iter().map(|(name, port)| format!("{name}:{port}"))),
         process.version.to_string(),
         dash(process.last_exit.as_ref().map(|exit| format!("{} {}", exit_word(exit), moments.ago(exit.at)))),

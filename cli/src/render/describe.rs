@@ -8,6 +8,7 @@ use ostler_schemas::v1::event::Event;
 use ostler_schemas::v1::report::{Condition, ConditionStatus, FileState};
 use ostler_schemas::v1::state::RolloutPhase;
 use ostler_schemas::v1::status::{ConfigFileNode, NodePhase, Status, View};
+use ostler_schemas::v1::usage::ProcessUsage;
 
 use super::amounts::{Moments, cores, count, size};
 use super::columns::{self, Style, exit_word, labels, node_word, process_word, rollout_word, taint, wanted};
@@ -161,6 +162,18 @@ fn template(process: &ostler_schemas::spec::ProcessTemplate) -> Vec<(&'static st
     ]
 }
 
+/// What a process takes, as far as its node told.
+fn taken(usage: &ProcessUsage) -> String {
+    let parts = [
+        usage.cpu.map(|cpu| format!("cpu {cpu}")),
+        usage.memory.map(|memory| format!("memory {}", size(memory))),
+        usage.tasks.map(|tasks| count(u64::from(tasks), "task", "tasks")),
+        usage.read_per_second.map(|bytes| format!("reads {}/s", size(bytes))),
+        usage.write_per_second.map(|bytes| format!("writes {}/s", size(bytes))),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 fn status(status: &Status, moments: &Moments) -> Vec<(&'static str, String)> {
     match status {
         Status::Node(node) => vec![
@@ -176,6 +189,7 @@ fn status(status: &Status, moments: &Moments) -> Vec<(&'static str, String)> {
                 "Requested",
                 format!("cpu {}, memory {}", cores(node.requested.cpu), size(node.requested.memory)),
             ),
+            ("In use", dash(node.usage.map(|u| format!("cpu {}, memory {}", cores(u.cpu), size(u.memory))))),
             (
                 "Files",
                 format!(
@@ -199,6 +213,7 @@ fn status(status: &Status, moments: &Moments) -> Vec<(&'static str, String)> {
             ("Version", none_if_zero(process.version.0)),
             ("Started", dash(process.started_at.map(|at| moments.ago(at)))),
             ("Restarts", dash(process.restarts)),
+            ("Usage", dash(process.usage.map(|usage| taken(&usage)))),
             ("Ports", process.ports.iter().map(|(n, p)| format!("{n}:{p}")).collect::<Vec<_>>().join(",")),
             (
                 "Last exit",

@@ -351,3 +351,82 @@ fn files_keep_their_content_through_yaml() {
         assert_eq!(bytes, content, "{text}");
     }
 }
+
+#[test]
+fn what_processes_take_is_shown_as_far_as_it_is_known() {
+    use ostler_schemas::v1::usage::ProcessUsage;
+    let usage = ProcessUsage {
+        cpu: Some(Cpu::from_millis(120)),
+        memory: Some(Size::from_mib(812)),
+        tasks: Some(7),
+        read_per_second: Some(Size::from_bytes(0)),
+        write_per_second: None,
+    };
+    let running = |usage| ProcessStatus {
+        pid: Some(41),
+        usage,
+        ..process_status(ProcessPhase::Running, true, Some("web-001"))
+    };
+    let rows = [
+        process("busy", 1_000, running(Some(usage))),
+        process("silent", 1_000, running(None)),
+        process("db-2", 1_000, process_status(ProcessPhase::Pending, false, None)),
+    ];
+    let wide = table(Kind::Process, &rows, &style(true)).text(true, false);
+    let line = |n: usize| wide.lines().nth(n).unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+    assert_eq!(line(0)[6..9], ["PID", "CPU", "MEMORY"]);
+    assert_eq!(line(1)[6..9], ["41", "120m", "812Mi"]);
+    assert_eq!(line(2)[6..9], ["41", "?", "?"]);
+    assert_eq!(line(3)[6..9], ["-", "-", "-"]);
+    use crate::args::top::SortBy;
+    use crate::render::top;
+    let rows = top::processes(vec![rows[1].clone(), rows[0].clone()], SortBy::Memory).expect("a column");
+    let expected = "\
+NAME    NODE     CPU   MEMORY  LIMIT  TASKS  READ/s  WRITE/s  RESTARTS
+busy    web-001  120m  812Mi   -      7      0       ?        0
+silent  web-001  ?     ?       -      ?      ?       ?        0
+";
+    assert_eq!(top::process_table(&rows, false).text(true, false), expected);
+    assert!(top::processes(rows, SortBy::Load).is_err());
+}
+
+#[test]
+fn what_nodes_take_is_shown_the_busiest_first() {
+    use crate::args::top::SortBy;
+    use crate::render::top;
+    let row = |phase, usage: Option<(u64, u64)>| NodeRow {
+        phase,
+        procs: (usage.map(|_| 3), 3),
+        files: (Some(0), 0),
+        usage,
+        of: (16_000, 620),
+        beat_ms: 300,
+    };
+    let mut pressed = node("web-017", false, row(NodePhase::Ready, Some((1_900, 62))));
+    if let Status::Node(node) = &mut pressed.status {
+        node.conditions.push(Condition {
+            kind: "PidPressure".to_owned(),
+            status: ConditionStatus::True,
+            reason: "PidPressure".to_owned(),
+            message: String::new(),
+            last_transition_time: ago(0),
+            observed_generation: None,
+        });
+    }
+    let Status::Node(status) = &pressed.status else { panic!("a node") };
+    assert_eq!(node_word(&pressed, status), "Ready,Pressure");
+    let rows = vec![
+        node("db-002", false, row(NodePhase::Lost, None)),
+        node("web-001", false, row(NodePhase::Ready, Some((200, 310)))),
+        pressed,
+    ];
+    let expected = "\
+NAME     CPU  CPU%  MEMORY  MEM%  DISK%  LOAD  PRESSURE  PROCS
+web-017  1.9  12%   6.2Gi   10%   ?      0.00  -         3/3
+web-001  0.2  1%    31Gi    50%   ?      0.00  -         3/3
+db-002   ?    ?     ?       ?     ?      ?     ?         ?/3
+";
+    let rows = top::nodes(rows, SortBy::Cpu).expect("a column");
+    assert_eq!(top::node_table(&rows).text(true, false), expected);
+    assert_eq!(top::nodes(rows, SortBy::Memory).expect("a column")[0].metadata.name.as_str(), "web-001");
+}
