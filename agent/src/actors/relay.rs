@@ -21,6 +21,10 @@ use crate::ports::LogQuery;
 
 /// How long answers to a fetch are collected: every replica answers for itself.
 const FETCH_MS: u64 = 2_000;
+/// How long the others' answers are awaited after one: what comes later comes again with the next hint.
+const OTHERS_MS: u64 = 500;
+/// Fetches at one time: a hint must not wait for the answers to an earlier one.
+const FETCHES: usize = 4;
 /// How long a chunk may stay unanswered before the caller is taken for gone.
 const CHUNK_MS: u64 = 10_000;
 /// Bytes of one chunk.
@@ -46,7 +50,7 @@ pub(crate) enum Msg {
 
 pub(crate) struct State {
     context: Shared,
-    fetching: Option<Task>,
+    fetching: Vec<Task>,
     fetch_again: bool,
     running: BTreeMap<TxnId, Task>,
     known: BTreeSet<TxnId>,
@@ -62,7 +66,7 @@ impl Actor for RelayActor {
         context.relay.set(me);
         Ok(State {
             context,
-            fetching: None,
+            fetching: Vec::new(),
             fetch_again: false,
             running: BTreeMap::new(),
             known: BTreeSet::new(),
@@ -77,10 +81,9 @@ impl Actor for RelayActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Msg::Fetch if state.fetching.is_some() => state.fetch_again = true,
+            Msg::Fetch if state.is_full() => state.fetch_again = true,
             Msg::Fetch => state.fetch(&me),
             Msg::Fetched => {
-                state.fetching = None;
                 if std::mem::take(&mut state.fetch_again) {
                     state.fetch(&me);
                 }
@@ -101,10 +104,15 @@ impl Actor for RelayActor {
 impl State {
     fn fetch(&mut self, me: &ActorRef<Msg>) {
         let (context, me) = (self.context.clone(), me.clone());
-        self.fetching = Some(Task::spawn(async move {
+        self.fetching.push(Task::spawn(async move {
             fetch(&context, &me).await;
             drop(me.cast(Msg::Fetched));
         }));
+    }
+
+    fn is_full(&mut self) -> bool {
+        self.fetching.retain(Task::is_running);
+        self.fetching.len() >= FETCHES
     }
 
     fn begin(&mut self, me: &ActorRef<Msg>, ask: Ask) {
@@ -144,7 +152,7 @@ async fn fetch(context: &Shared, me: &ActorRef<Msg>) {
     let Ok(body) = codec::encode(&AsksRequest::default()) else { return };
     let headers = Headers::new().with(names::CONTENT_TYPE, names::MSGPACK);
     let Ok(mut answers) = context.deps.link.api(Verb::Asks, None, headers, body.into()).await else { return };
-    let until = context.deps.clock.mono().plus_ms(FETCH_MS);
+    let mut until = context.deps.clock.mono().plus_ms(FETCH_MS);
     loop {
         let next = tokio::select! {
             biased;
@@ -155,6 +163,7 @@ async fn fetch(context: &Shared, me: &ActorRef<Msg>) {
         if message.status.is_some() {
             return;
         }
+        until = until.min(context.deps.clock.mono().plus_ms(OTHERS_MS));
         if let Ok(reply) = codec::decode::<AsksReply>(&message.body)
             && me.cast(Msg::Asks(reply.asks)).is_err()
         {

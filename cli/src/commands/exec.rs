@@ -62,6 +62,10 @@ pub async fn run(session: &Session, args: &Args, out: &mut Out) -> Result<(), Fa
     talk.raw = None;
     reader.abort();
     match result? {
+        ExecEnded { message, code: None, signal: None } => {
+            let why = message.unwrap_or_else(|| "how the command ended is not known".to_owned());
+            Err(Failure::message(why))
+        }
         ExecEnded { message, code, signal } => {
             if let Some(why) = &message {
                 out.warn(&format!("the command was ended: {why}"));
