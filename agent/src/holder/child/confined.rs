@@ -112,7 +112,8 @@ unsafe fn limits(plan: &Plan<'_>) {
         }
         libc::umask(plan.umask);
         for (resource, limit) in plan.rlimits {
-            if libc::setrlimit(*resource, limit) < 0 {
+            // A run takes what this host gives: the start of its process has said it if that is less.
+            if libc::setrlimit(*resource, limit) < 0 && !plan.dies_with_holder {
                 tell(REPORT, RLIMIT_BASE | (*resource & 0x3F) as u8, errno());
                 libc::_exit(NOT_STARTED);
             }
