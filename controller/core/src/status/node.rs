@@ -6,6 +6,7 @@ use ostler_schemas::NodeName;
 use ostler_schemas::quantity::{Cpu, Size};
 use ostler_schemas::spec::{NodeSpec, Requests};
 use ostler_schemas::time::age;
+use ostler_schemas::v1::beat::BEAT_MS;
 use ostler_schemas::v1::document::FileGoal;
 use ostler_schemas::v1::epoch::Epoch;
 use ostler_schemas::v1::object::Object;
@@ -49,7 +50,7 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &NodeSpec) 
         capacity,
         allocatable: capacity::allocatable(report, spec),
         requested: requested(lens, &node),
-        usage: beat.filter(|_| answers).map(|b| b.usage),
+        usage: beat.filter(|_| answers && is_fresh(lens, signal)).map(|b| b.usage),
         processes: processes(lens, &node, report.filter(|_| answers)),
         files: files(lens, &node, report.filter(|_| answers)),
         versions: NodeVersions {
@@ -64,6 +65,11 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &NodeSpec) 
         labels: report.map(|r| r.labels.clone()).unwrap_or_default(),
         conditions: conditions(lens, &node, object, phase),
     })
+}
+
+/// Usage is told as it is up to one beat's age, and one more for its way: what is older is not known.
+fn is_fresh(lens: &Lens<'_>, signal: Option<&Signal>) -> bool {
+    signal.and_then(|s| s.heard).is_some_and(|at| lens.now.since_ms(at) <= 2 * BEAT_MS)
 }
 
 fn verdict_beat(lens: &Lens<'_>, node: &NodeName) -> Option<ostler_schemas::time::Timestamp> {
