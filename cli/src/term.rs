@@ -38,7 +38,8 @@ impl Raw {
         raw.make_raw();
         *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         let guard = Self(());
-        rustix::termios::tcsetattr(io::stdin(), OptionalActions::Flush, &raw)?;
+        // What was typed ahead is for the command.
+        rustix::termios::tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
         Ok(guard)
     }
 }

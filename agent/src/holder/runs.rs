@@ -147,7 +147,9 @@ impl Shell {
     }
 
     pub(super) fn run_news(&mut self, id: RunId) {
-        let Some(start) = self.work.runs.live.get_mut(&id).and_then(|live| live.start.as_mut()) else { return };
+        let Some(start) = self.work.runs.live.get_mut(&id).and_then(|live| live.start.as_mut()) else {
+            return;
+        };
         let news = start.news();
         if news == StartNews::Wait {
             return;

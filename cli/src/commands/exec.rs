@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ostler_schemas::Kind;
-use ostler_schemas::v1::api::{
-    EXEC_CHUNK, ExecCommand, ExecEnded, ExecItem, ExecOutput, ExecRequest,
-};
+use ostler_schemas::v1::api::{EXEC_CHUNK, ExecCommand, ExecEnded, ExecItem, ExecOutput, ExecRequest};
 use serde_bytes::ByteBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;

@@ -54,7 +54,8 @@ impl Order {
 
     /// Asks the holder of a folder, and gives it the command's descriptors.
     pub(super) async fn send(self, dir: &Path, ends: Vec<OwnedFd>) -> Result<Asked, HostError> {
-        let connect = |error: io::Error| failed(&format!("connect to {}", dir.join(SOCKET).display()), &error);
+        let connect =
+            |error: io::Error| failed(&format!("connect to {}", dir.join(SOCKET).display()), &error);
         let folder = std::fs::File::open(dir).map_err(connect)?;
         let mut stream = UnixStream::connect(short_path(&folder)).await.map_err(connect)?;
         let hello = Hello { protocol: PROTOCOL, client: "run".to_owned(), subscribe: false };
@@ -139,14 +140,13 @@ impl Asked {
                     Exit::Code(code) => HowEnded::Code(code),
                     Exit::Signal(signal) => HowEnded::Signal(signal),
                     Exit::Unknown(why) => HowEnded::Unknown(why),
-                    Exit::Unrecognised => {
-                        HowEnded::Unknown("told by a holder of another version".to_owned())
-                    }
+                    Exit::Unrecognised => HowEnded::Unknown("told by a holder of another version".to_owned()),
                 };
                 Ok(outcome(how, timed_out, ended_because))
             }
             Reply::Refused(refusal) if refusal.code == RefusalCode::Unsupported => {
-                let why = "this host's holder is too old to run commands: restart ostler-holder to upgrade it";
+                let why =
+                    "this host's holder is too old to run commands: restart ostler-holder to upgrade it";
                 Err(HostError(why.to_owned()))
             }
             Reply::Refused(refusal) => Err(HostError(refusal.message)),

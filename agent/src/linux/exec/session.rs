@@ -49,17 +49,21 @@ pub(in crate::linux) async fn attend(
             let (their_in, our_in) = make_pipe()?;
             let (our_out, their_out) = make_pipe()?;
             let (our_err, their_err) = make_pipe()?;
-            let sources = [(our_out, SessionOutput::Stdout as fn(Bytes) -> SessionOutput), (our_err, SessionOutput::Stderr)];
+            let sources = [
+                (our_out, SessionOutput::Stdout as fn(Bytes) -> SessionOutput),
+                (our_err, SessionOutput::Stderr),
+            ];
             for (fd, wrap) in sources {
                 let source = Source::Pipe(receiver(fd)?);
                 readers.spawn(read_all(source, out.clone(), (wrap, is_over.clone())));
             }
-            let sink = pipe::Sender::from_owned_fd(our_in)
-                .map_err(|error| failed("write to a pipe", &error))?;
+            let sink =
+                pipe::Sender::from_owned_fd(our_in).map_err(|error| failed("write to a pipe", &error))?;
             (Sink::Pipe(Some(sink)), order.send(dir, vec![their_in, their_out, their_err]).await?)
         }
     };
-    let session = Session { asked, sink, said, out, readers, over, waiting: VecDeque::new(), held: 0, ended: false };
+    let session =
+        Session { asked, sink, said, out, readers, over, waiting: VecDeque::new(), held: 0, ended: false };
     tokio::spawn(session.run());
     Ok(HostSession { input, output })
 }
@@ -155,7 +159,10 @@ impl Session {
                 },
                 written = write_some(&mut self.sink, next.as_ref()), if next.is_some() => self.wrote(written),
             }
-            if self.ended && self.waiting.is_empty() && let Sink::Pipe(pipe) = &mut self.sink {
+            if self.ended
+                && self.waiting.is_empty()
+                && let Sink::Pipe(pipe) = &mut self.sink
+            {
                 *pipe = None;
             }
         }

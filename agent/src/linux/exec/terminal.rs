@@ -1,7 +1,7 @@
 //! A terminal for a run: the agent keeps the master, the command gets the slave.
 
-use std::io::{self, Read as _, Write as _};
 use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -29,9 +29,7 @@ impl Terminal {
     /// A new terminal, and its side for the command, which belongs to the command's user.
     pub(super) fn open(screen: Screen, owner: Option<(u32, u32)>) -> Result<(Self, OwnedFd), HostError> {
         let open = || -> io::Result<(Self, OwnedFd)> {
-            let master = rustix::pty::openpt(
-                OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-            )?;
+            let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
             rustix::pty::grantpt(&master)?;
             rustix::pty::unlockpt(&master)?;
             let name = rustix::pty::ptsname(&master, Vec::new())?;

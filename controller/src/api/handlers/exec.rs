@@ -93,10 +93,11 @@ fn place(shared: &Shared, fleet: &Fleet, request: &ExecRequest) -> Result<Place,
     let why = status.message.clone().map_or(String::new(), |why| format!(": {why}"));
     let phase = status.phase;
     match (phase, status.node.clone()) {
-        (ProcessPhase::Pending | ProcessPhase::Succeeded | ProcessPhase::Failed | ProcessPhase::Stopped, _)
-        | (_, None) => {
-            Err(conflict(format!("{} is not running ({}{why})", object.short(), phase.as_str())))
-        }
+        (
+            ProcessPhase::Pending | ProcessPhase::Succeeded | ProcessPhase::Failed | ProcessPhase::Stopped,
+            _,
+        )
+        | (_, None) => Err(conflict(format!("{} is not running ({}{why})", object.short(), phase.as_str()))),
         (_, Some(node)) => Ok(Place { object, uid: metadata.uid, node }),
     }
 }
@@ -113,9 +114,7 @@ fn only_process_of(lens: &Lens<'_>, owner: &ObjectRef) -> Result<ObjectRef, ApiE
         let owners = &view.metadata.owner_references;
         owners.iter().any(|o| o.kind == owner.kind && o.name == owner.name)
     };
-    let runs = |view: &View| {
-        matches!(&view.status, Status::Process(status) if status.phase == ProcessPhase::Running)
-    };
+    let runs = |view: &View| matches!(&view.status, Status::Process(status) if status.phase == ProcessPhase::Running);
     let mut names: Vec<String> = lens
         .list(&all)
         .into_iter()
