@@ -10,8 +10,8 @@ use ostler_schemas::codec;
 use ostler_schemas::key::StateSubject;
 use ostler_schemas::subject::Verb;
 use ostler_schemas::v1::api::{
-    ApiErrorCode, Ask, AskOp, AsksReply, AsksRequest, LogFilter, LogsOf, LogsRequest, RegisterReply,
-    RegisterRequest,
+    ApiErrorCode, Ask, AskOp, AsksReply, AsksRequest, LabelOperator, LabelRequirement, LogFilter, LogsOf,
+    LogsRequest, RegisterReply, RegisterRequest,
 };
 use ostler_schemas::v1::epoch::Token;
 use ostler_schemas::v1::object::OwnerReference;
@@ -232,4 +232,117 @@ async fn another_node_cannot_answer() {
     };
     let (text, ()) = futures::join!(caller, node);
     assert_eq!(text, "true\n");
+}
+
+/// Another bare process on a node, with labels.
+async fn another(rig: &Rig, process: &str, node: &str) -> Uid {
+    rig.operator("anna")
+        .apply(&format!(
+            "apiVersion: ostler/v1\nkind: Process\nmetadata: {{name: {process}, labels: {{app: web}}}}\n\
+             spec: {{command: [/bin/true]}}\n"
+        ))
+        .await;
+    let fleet = rig.replicas[0].deps.snapshot.fleet();
+    let uid = fleet.objects[&object(Kind::Process, process)].value.metadata.uid;
+    let at = rig.replicas[0].deps.clock.wall();
+    let owner = OwnerReference { kind: Kind::Process, name: name(process), uid };
+    let namespace = Namespace::default_namespace();
+    let spec = ProcessSpecRecord { owner, namespace, name: name(process), ordinal: None, at };
+    rig.put(Key::ProcessSpec(uid), &spec).await;
+    let bound = BindRecord { node: node_name(node), token: Token::default(), ports: BTreeMap::new(), at };
+    rig.put(Key::ProcessBind(uid), &bound).await;
+    uid
+}
+
+fn selected(follow: bool) -> LogsRequest {
+    let app = LabelRequirement {
+        key: "app".to_owned(),
+        operator: LabelOperator::In,
+        values: vec!["web".to_owned()],
+    };
+    LogsRequest { of: LogsOf::Selected(vec![app]), process: String::new(), ..logs(follow) }
+}
+
+/// All orders of a node, waited for until there are so many.
+async fn fetch_all(agent: &Caller, count: usize) -> BTreeMap<Uid, Ask> {
+    let mut found = BTreeMap::new();
+    while found.len() < count {
+        let body = codec::encode(&AsksRequest::default()).expect("encodes");
+        let subject = "api.n1.asks";
+        let mut answers = agent.topic.request_many(Outgoing::new(subject, body)).await.expect("sends");
+        let answer = tokio::time::timeout(std::time::Duration::from_millis(100), answers.next()).await;
+        let Ok(Some(message)) = answer else { continue };
+        let reply: AsksReply = codec::decode(&message.body).expect("an answer");
+        for ask in reply.asks {
+            let AskOp::Logs { uid, .. } = ask.op else { continue };
+            found.insert(uid, ask);
+        }
+        // Time only passes while nothing is to be done.
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    found
+}
+
+fn at(second: u64, text: &str) -> &'static str {
+    let line = format!("2026-11-20T10:15:{second:02}.000000Z stdout F {text}\n");
+    Box::leak(line.into_boxed_str())
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_of_many_are_merged_by_their_times_and_who_does_not_answer_is_named() {
+    let rig = placed(1).await;
+    let (a, b) = (another(&rig, "a", "n1").await, another(&rig, "b", "n1").await);
+    another(&rig, "c", "n3").await;
+    let (anna, agent) = (rig.operator("anna"), rig.agent("n1"));
+    let node = async {
+        let asks = fetch_all(&agent, 2).await;
+        let one = at(1, "a1").to_owned() + at(3, "a3");
+        let two = at(2, "b2").to_owned() + at(4, "b4");
+        futures::join!(
+            relay(&agent, &asks[&a], 1, Box::leak(one.into_boxed_str()), Some("ok")),
+            relay(&agent, &asks[&b], 1, Box::leak(two.into_boxed_str()), Some("ok")),
+        );
+    };
+    let caller = async {
+        let mut answer = anna.ask(Verb::Logs, &selected(false)).await;
+        read_all(&mut answer).await
+    };
+    let (text, ()) = futures::join!(caller, node);
+    let order: Vec<&str> = text.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert_eq!(order, ["a1", "b2", "a3", "b4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_at_all_is_a_failure_and_too_many_are_refused() {
+    let rig = placed(1).await;
+    let anna = rig.operator("anna");
+    let failure = async |request: &LogsRequest| {
+        anna.ask(Verb::Logs, request).await.next().await.expect_err("fails").message
+    };
+    assert!(failure(&selected(false)).await.starts_with("no process matches"));
+    another(&rig, "a", "n1").await;
+    another(&rig, "b", "n2").await;
+    assert!(failure(&selected(false)).await.contains("did not answer within 10s"));
+    let few = LogsRequest { max_processes: Some(1), ..selected(true) };
+    assert!(failure(&few).await.starts_with("2 processes match, and logs of at most 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_begins_to_match_joins() {
+    let rig = placed(1).await;
+    let (anna, agent) = (rig.operator("anna"), rig.agent("n1"));
+    let mut answer = anna.ask(Verb::Logs, &selected(true)).await;
+    let uid = another(&rig, "late", "n1").await;
+    let asks = fetch_all(&agent, 1).await;
+    let ask = &asks[&uid];
+    let AskOp::Logs { tail, .. } = ask.op else { panic!("{ask:?}") };
+    assert_eq!(tail, None, "all of what is new");
+    assert!(relay(&agent, ask, 1, at(1, "hello"), None).await.is_some());
+    let body = loop {
+        let body = answer.next().await.expect("goes on").expect("goes on");
+        if !body.is_empty() {
+            break body;
+        }
+    };
+    assert_eq!(body, at(1, "hello").as_bytes());
 }
