@@ -20,6 +20,7 @@ mod launch;
 mod live;
 mod log_writer;
 mod mounts;
+mod notify;
 mod options;
 mod poll;
 mod proc_tree;

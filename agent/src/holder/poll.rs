@@ -22,6 +22,7 @@ pub(super) enum Source {
     /// Logs that were full have room.
     LogRoom,
     Run(u64),
+    Ear(u64),
 }
 
 /// The kind is in the top byte of the kernel's 64 bits.
@@ -39,6 +40,7 @@ impl Source {
             Self::Adopted(number) => (7, number),
             Self::LogRoom => (20, 0),
             Self::Run(number) => (8, number),
+            Self::Ear(number) => (9, number),
         };
         (kind << KIND_SHIFT) | number
     }
@@ -55,6 +57,7 @@ impl Source {
             7 => Self::Adopted(number),
             20 => Self::LogRoom,
             8 => Self::Run(number),
+            9 => Self::Ear(number),
             _ => return None,
         })
     }

@@ -71,6 +71,9 @@ fn record(
         phase: if ended.contains(&key) { Phase::Leftovers } else { Phase::Starting },
         stop_sent: None,
         kill_at: None,
+        listen: None,
+        said: ostler_agent_core::holder::notify::Said::default(),
+        unwell: false,
     }
 }
 

@@ -5,7 +5,8 @@
 //! have their own thread), so the holder's folder belongs on memory.
 
 mod adopt;
-pub(super) mod processes;
+pub(super) mod notify;
+mod processes;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,6 +26,7 @@ use ostler_agent_core::holder::{HolderCore, Input, Output};
 use super::clients::{Care, Clients};
 use super::launch::{self, Ground};
 use super::live::Live;
+use super::notify::Ear;
 use super::log_writer::LogWriter;
 use super::poll::{Interest, Poll, Source};
 use super::runs::RunsShell;
@@ -66,6 +68,8 @@ pub(super) struct Own {
 pub(super) struct Work {
     pub(super) live: BTreeMap<ProcKey, Live>,
     pub(super) runs: RunsShell,
+    /// Notification sockets of those that are listened to.
+    ears: BTreeMap<ProcKey, Ear>,
     slots: BTreeMap<u64, ProcKey>,
     pids: BTreeMap<i32, ProcKey>,
     next_slot: u64,
@@ -130,6 +134,7 @@ impl Shell {
             Source::Adopted(slot) => self.adopted_ended(slot),
             Source::LogRoom => self.logs_have_room(),
             Source::Run(run) => self.run_news(run),
+            Source::Ear(slot) => self.hear(slot),
         }
     }
 
@@ -262,10 +267,17 @@ impl Shell {
 
     fn fork(&mut self, spawn: &Spawn) {
         let key = spawn.key;
-        let launched = LogWriter::serves(&spawn.log).and_then(|()| launch::launch(&self.ground, spawn));
-        let input = match launched.and_then(|launched| self.take_in(spawn, launched)) {
+        let spawn = &self.with_address(spawn);
+        let launched = LogWriter::serves(&spawn.log)
+            .and_then(|()| self.open_ear(key, (spawn.listen, spawn.user.as_ref())))
+            .and_then(|()| launch::launch(&self.ground, spawn));
+        let taken = launched.and_then(|launched| self.take_in(spawn, launched));
+        let input = match taken.and_then(|forked| self.listen(key).map(|()| forked)) {
             Ok(forked) => Input::Forked(Box::new(forked)),
-            Err(reason) => Input::ForkFailed { key, reason },
+            Err(reason) => {
+                self.work.ears.remove(&key);
+                Input::ForkFailed { key, reason }
+            }
         };
         self.work.inputs.push_back(input);
     }

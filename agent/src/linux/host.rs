@@ -11,7 +11,7 @@ use ostler_agent_core::confine::{Preparation, default_nofile};
 use ostler_agent_core::holder::confine;
 use ostler_agent_core::holder::notify::Said;
 use ostler_agent_core::holder::protocol::{
-    Event, Exit, ExitRecord, KillMode, Limits, LogSpec, Phase, ProcKey, ProcessInfo, RefusalCode, Rlimit,
+    Event, Exit, ExitRecord, KillMode, Limits, LogSpec, Phase, ProcKey, ProcessInfo, RefusalCode, SaidBy, Rlimit,
     SetLimits, Spawn, Spawned,
 };
 use ostler_agent_core::probe::Question;
@@ -114,6 +114,7 @@ impl LinuxHost {
             own_cgroup: true,
             log: self.log_spec(spawn.log),
             kill_mode: kill_mode(spawn.kill_mode),
+            listen: spawn.listen,
             stop_signal: i32::from(spawn.stop_signal.number()),
             grace_ms: spawn.grace_ms,
         }
@@ -156,7 +157,7 @@ fn exit_of(record: ExitRecord) -> (Uid, HostExit) {
         seq: record.seq,
         how,
         oom: record.oom,
-        watchdog: false,
+        watchdog: record.watchdog,
         at: Timestamp(record.at),
     };
     (record.key.uid, exit)
@@ -178,7 +179,7 @@ fn listed(info: ProcessInfo) -> Option<Listed> {
             started_at: Timestamp(info.started_at),
             cgroup: info.cgroup,
             log_path: Some(info.log_path).filter(|path| !path.is_empty()),
-            said: Said::default(),
+            said: info.said,
         },
     })
 }
@@ -190,6 +191,7 @@ fn event_of(event: Event) -> Option<HostEvent> {
             Some(HostEvent::Exited(uid, exit))
         }
         Event::TreeEmpty(key) => Some(HostEvent::TreeEmpty(key)),
+        Event::Said(SaidBy { key, said }) => Some(HostEvent::Said(key, said)),
         // Whoever asked for the start has the answer to it.
         Event::Started(_) | Event::Unrecognised => None,
     }

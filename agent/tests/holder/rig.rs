@@ -130,6 +130,7 @@ impl Rig {
             own_cgroup: true,
             log: LogSpec::below(self.logs().display().to_string()),
             kill_mode: KillMode::Mixed,
+            listen: None,
             stop_signal: default_stop_signal(),
             grace_ms: default_grace_ms(),
         }
@@ -216,7 +217,11 @@ pub(crate) async fn exit_of(events: &mut Events, key: ProcKey) -> ExitRecord {
         loop {
             match events.recv().await.expect("the holder lives") {
                 Event::Exited(exit) if exit.key == key => return exit,
-                Event::Exited(_) | Event::Started(_) | Event::TreeEmpty(_) | Event::Unrecognised => {}
+                Event::Exited(_)
+                | Event::Started(_)
+                | Event::TreeEmpty(_)
+                | Event::Said(_)
+                | Event::Unrecognised => {}
             }
         }
     };

@@ -299,7 +299,7 @@ mod tests {
 
     fn exit(seq: u64) -> Entry {
         let key = ProcKey { uid: Uid::from_bytes([7; 16]), incarnation: seq };
-        let exit = ExitRecord { key, seq, exit: Exit::Code(3), oom: false, at: 1 };
+        let exit = ExitRecord { key, seq, exit: Exit::Code(3), oom: false, watchdog: false, at: 1 };
         let changes = vec![Change::Exit(exit)];
         Entry::Turn(Turn { boot_id: "boot".to_owned(), next_seq: seq + 1, changes })
     }

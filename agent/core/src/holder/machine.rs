@@ -12,6 +12,7 @@
 //!
 //! Time is milliseconds of CLOCK_BOOTTIME, so that deadlines survive a new holder and count suspended time.
 
+mod notify;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,8 @@ mod unwritten;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::notify::Watch;
+use super::notify::Word;
 use super::protocol::{
     Event, Exit, ExitRecord, KillMode, Phase, ProcKey, Refusal, RefusalCode, Reply, Request, Rlimit,
     SetLimits, Spawn, Spawned, Started,
@@ -122,6 +125,15 @@ pub enum Input {
         /// The system's words.
         reason: String,
     },
+    /// It said something of itself.
+    Said {
+        /// Which.
+        key: ProcKey,
+        /// Now, in milliseconds since 1970.
+        at: u64,
+        /// What, in order.
+        words: Vec<Word>,
+    },
     /// Time has passed.
     Tick,
 }
@@ -186,6 +198,7 @@ struct Held {
     killed: bool,
     check_at: Option<u64>,
     check_delay: u64,
+    watch: Watch,
     /// Its entry among the timers.
     scheduled: Option<u64>,
 }
@@ -200,6 +213,7 @@ impl Held {
             killed: false,
             check_at: None,
             check_delay: CHECK_FIRST_MS,
+            watch: Watch::default(),
             scheduled: None,
         }
     }
@@ -214,7 +228,7 @@ impl Held {
 
     fn wake(&self) -> Option<u64> {
         let kill = self.record.kill_at.filter(|_| !self.killed);
-        [kill, self.check_at].into_iter().flatten().min()
+        [kill, self.check_at, self.watch_due(), self.watch.tell_at].into_iter().flatten().min()
     }
 }
 
@@ -233,6 +247,8 @@ pub struct HolderCore {
     retry_at: Option<u64>,
     closing: bool,
     closers: Vec<Caller>,
+    /// Whether what was taken over is watched already: that takes the time of the first input.
+    awake: bool,
 }
 
 impl HolderCore {
@@ -254,6 +270,7 @@ impl HolderCore {
             retry_at: None,
             closing: false,
             closers: Vec::new(),
+            awake: false,
         };
         for record in state.processes {
             let key = record.key;
@@ -287,6 +304,7 @@ impl HolderCore {
     /// Takes in what happened and says what to do.
     pub fn on(&mut self, now: u64, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
+        self.wake_up(now);
         match input {
             Input::Request { caller, request } => self.request(now, caller, request, &mut out),
             Input::Forked(forked) => self.forked(*forked),
@@ -296,7 +314,11 @@ impl HolderCore {
                     self.answer_closers(&mut out);
                 }
             }
-            Input::ProgramRuns(key) => self.program_runs(key, &mut out),
+            Input::ProgramRuns(key) => {
+                self.program_runs(key, &mut out);
+                self.watch_from(now, key);
+            }
+            Input::Said { key, at, words } => self.said((now, at), key, words, &mut out),
             Input::StartFailed { key, reason } => self.start_failed(key, &reason, &mut out),
             Input::MainEnded { key, exit, oom, at } => self.main_ended(key, exit, (oom, at), &mut out),
             Input::TreeChecked { key, empty } => self.tree_checked(now, key, empty, &mut out),
@@ -414,7 +436,8 @@ impl HolderCore {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.unwritten.touch_exit(seq);
-        let record = ExitRecord { key, seq, exit, oom, at };
+        let watchdog = self.held.get(&key).is_some_and(|held| held.record.unwell);
+        let record = ExitRecord { key, seq, exit, oom, watchdog, at };
         self.after_write.push(Output::Publish(Event::Exited(record.clone())));
         self.exits.insert(seq, record);
     }
@@ -492,6 +515,7 @@ impl HolderCore {
             held.check_at = None;
             out.push(Output::CheckTree(key));
         }
+        self.watch_expires(now, key, out);
     }
 
     fn reschedule(&mut self, key: ProcKey) {

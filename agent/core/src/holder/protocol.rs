@@ -14,6 +14,7 @@ use ostler_schemas::Uid;
 use serde::{Deserialize, Serialize};
 
 use super::runs::protocol::{Ran, Run, SignalRun};
+use super::notify::{Listen, Said};
 use super::wire::{one_of, word};
 
 pub use super::confine::{Capabilities, Isolation, Limits, PrivateTmp, Rlimit, RunAs, SetLimits, SetRlimit};
@@ -134,6 +135,8 @@ one_of! {
         exited: Exited(ExitRecord),
         /// Nothing of the incarnation is left; its log is complete.
         tree_empty: TreeEmpty(ProcKey),
+        /// It said something of itself; everything that it has said so far.
+        said: Said(SaidBy),
     }
 }
 
@@ -240,6 +243,9 @@ pub struct Spawn {
     /// Whom a stop signals.
     #[serde(default = "default_kill_mode")]
     pub kill_mode: KillMode,
+    /// Whether it gets a notification socket, in `NOTIFY_SOCKET`, and what is listened for.
+    #[serde(default)]
+    pub listen: Option<Listen>,
     /// The signal that asks it to stop.
     #[serde(default = "default_stop_signal")]
     pub stop_signal: i32,
@@ -453,6 +459,9 @@ pub struct ProcessInfo {
     /// What went through its log since this holder has it.
     #[serde(default)]
     pub log: LogCounters,
+    /// What it has said of itself.
+    #[serde(default)]
+    pub said: Said,
 }
 
 /// What went through a log.
@@ -555,8 +564,20 @@ pub struct ExitRecord {
     /// Whether the kernel killed something of its tree for want of memory.
     #[serde(default)]
     pub oom: bool,
+    /// Whether the holder ended it because it was silent for longer than its watchdog allows.
+    #[serde(default)]
+    pub watchdog: bool,
     /// When the holder saw it, in milliseconds since 1970.
     pub at: u64,
+}
+
+/// What an incarnation has said of itself over its notification socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaidBy {
+    /// Which.
+    pub key: ProcKey,
+    /// All of it.
+    pub said: Said,
 }
 
 word! {

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::notify::{Listen, Said};
 use super::protocol::{ExitRecord, KillMode, LogSpec, Phase, ProcKey};
 
 /// The format this build writes: 1 was one MessagePack value, 2 is a journal ([`super::journal`]). A higher number is
@@ -80,4 +81,13 @@ pub struct ProcessRecord {
     /// When a stop under way becomes SIGKILL, in milliseconds since boot (suspended time counts).
     #[serde(default)]
     pub kill_at: Option<u64>,
+    /// What is listened for on its notification socket, if it has one.
+    #[serde(default)]
+    pub listen: Option<Listen>,
+    /// What it has said there. A status is written down with other changes only.
+    #[serde(default)]
+    pub said: Said,
+    /// Whether it is being ended because its watchdog missed it.
+    #[serde(default)]
+    pub unwell: bool,
 }

@@ -47,6 +47,11 @@ impl Unit {
                 self.heed(turn);
             }
             State::Stopping(stopping) if stopping.process.incarnation == incarnation => {
+                if let (Some(extend), super::Stage::Asked { again }) = (said.extend, &mut stopping.stage) {
+                    // Asking again would take the time away that the holder has given.
+                    let left = extend.ms.saturating_sub(turn.now.wall.0.saturating_sub(extend.at));
+                    *again = (*again).max(turn.now.mono.plus_ms(left.saturating_add(super::STOP_AGAIN_MS)));
+                }
                 stopping.process.said = said;
             }
             State::Starting { .. } => self.said = Some((incarnation, said)),

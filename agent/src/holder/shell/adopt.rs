@@ -110,6 +110,9 @@ impl Shell {
             Some(pidfd) => self.poll.add(pidfd, Source::Adopted(slot)),
             None => Ok(()),
         });
+        if !gone && !had_ended {
+            self.listen_again(key, record.listen);
+        }
         if gone || watched.is_err() {
             self.main_ended(key, Exit::Unknown(ENDED_WHILE_REPLACED.to_owned()));
         } else if record.phase == Phase::Starting {

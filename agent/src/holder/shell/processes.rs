@@ -284,6 +284,7 @@ impl Shell {
         let now = stamp(unix_us());
         live.drain_all(&mut self.work.buffer, (&now, &self.logs));
         live.finish(&now, &self.logs);
+        self.close_ear(key);
         self.work.slots.remove(&live.slot);
         self.work.unreaped.remove(&key);
         for fifo in [&live.stdout.fifo, &live.stderr.fifo].into_iter().flatten() {

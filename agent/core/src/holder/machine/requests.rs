@@ -1,6 +1,7 @@
 //! What clients ask of the machine, one function per request.
 
 use super::{Caller, HolderCore, Output, SIGKILL, done, refuse};
+use crate::holder::notify::Said;
 use crate::holder::protocol::{
     AckExit, KillMode, LIST_PAGE, List, Listing, LogCounters, Phase, ProcKey, ProcessInfo, RefusalCode,
     Reply, Request, Signal, Spawn, Stop, StopAll,
@@ -59,7 +60,9 @@ impl HolderCore {
             return out.push(refuse(caller, RefusalCode::AlreadyExists, message));
         }
         let (first, last) = (ProcKey { incarnation: 0, ..key }, ProcKey { incarnation: u64::MAX, ..key });
-        let other = self.held.range(first..=last).map(|(key, _)| key).next();
+        // What `killMode: process` left behind is meant to stay, and holds nothing up.
+        let in_the_way = |held: &super::Held| held.main_alive() || held.record.kill_mode != KillMode::Process;
+        let other = self.held.range(first..=last).filter(|(_, held)| in_the_way(held)).map(|(key, _)| key).next();
         if let Some(other) = other.or_else(|| self.forking.range(first..=last).map(|(key, _)| key).next()) {
             let message =
                 format!("incarnation {} of {} has not ended entirely", other.incarnation, spawn.name);
@@ -82,6 +85,9 @@ impl HolderCore {
             phase: Phase::Starting,
             stop_sent: None,
             kill_at: None,
+            listen: spawn.listen,
+            said: Said::default(),
+            unwell: false,
         };
         self.forking.insert(key, (caller, record));
         out.push(Output::Fork(spawn));
@@ -114,7 +120,8 @@ impl HolderCore {
     }
 
     fn stop(&mut self, now: u64, caller: Caller, stop: &Stop, out: &mut Vec<Output>) {
-        if let Some(signal) = stop.signal.filter(|signal| !(1..=SIGNAL_MAX).contains(signal)) {
+        // 0 is no signal: only the deadline.
+        if let Some(signal) = stop.signal.filter(|signal| !(0..=SIGNAL_MAX).contains(signal)) {
             return out.push(refuse(caller, RefusalCode::Invalid, format!("{signal} is not a signal")));
         }
         if !self.held.contains_key(&stop.key) {
@@ -135,7 +142,7 @@ impl HolderCore {
         record.kill_at = Some(record.kill_at.map_or(kill_at, |old| old.min(kill_at)));
         if main_alive {
             record.phase = Phase::Stopping;
-            if record.stop_sent != Some(signal) {
+            if signal != 0 && record.stop_sent != Some(signal) {
                 record.stop_sent = Some(signal);
                 let whole_tree = record.kill_mode == KillMode::ControlGroup;
                 out.push(Output::Signal { key: stop.key, signal, whole_tree, caller: None });
@@ -202,6 +209,7 @@ fn info(held: &super::Held) -> ProcessInfo {
         cgroup: record.cgroup.clone(),
         log_path: record.log.current(&record.namespace, &record.name),
         log: LogCounters::default(),
+        said: record.said.clone(),
     }
 }
 

@@ -16,7 +16,7 @@ fn key(n: u8, incarnation: u64) -> ProcKey {
     ProcKey { uid: Uid::from_bytes([n; 16]), incarnation }
 }
 
-fn spawn(key: ProcKey, kill_mode: KillMode) -> Box<Spawn> {
+pub(super) fn spawn(key: ProcKey, kill_mode: KillMode) -> Box<Spawn> {
     Box::new(Spawn {
         key,
         name: "web".to_owned(),
@@ -34,6 +34,7 @@ fn spawn(key: ProcKey, kill_mode: KillMode) -> Box<Spawn> {
         own_cgroup: true,
         log: LogSpec::below("/log"),
         kill_mode,
+        listen: None,
         stop_signal: 15,
         grace_ms: 1_000,
     })
@@ -246,6 +247,7 @@ impl Host {
             }
             Event::TreeEmpty(key) => assert!(self.forgotten.contains(&key)),
             Event::Started(started) => assert!(self.trees[&started.key].released),
+            Event::Said(by) => assert!(!self.forgotten.contains(&by.key)),
             Event::Unrecognised => panic!("sent"),
         }
     }
