@@ -47,7 +47,8 @@ async fn upgraded_it_is_the_same_process_with_the_same_children() {
         spawn.env.push(("GO".to_owned(), go.display().to_string()));
         let spawned = client.spawn(spawn).await.unwrap();
         let before = client.welcome().clone();
-        until_listed(&client, "half a line is read", |all| all.processes.iter().any(|p| p.log.bytes == 4)).await;
+        until_listed(&client, "half a line is read", |all| all.processes.iter().any(|p| p.log.bytes == 4))
+            .await;
         client.upgrade(None).await.unwrap();
         drop((client, events));
         let (client, mut events) = rig.connect().await;
