@@ -1,7 +1,7 @@
 //! The columns of every list (CONTRACT.md 5.1). They are fixed within a major version.
 
 use ostler_schemas::Kind;
-use ostler_schemas::quantity::{CountOrPercent, Cpu, Size};
+use ostler_schemas::quantity::{CountOrPercent, Size};
 use ostler_schemas::spec::{Drift, Labels, Spec, Taint};
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::{Condition, ConditionStatus, ExitReport, ProcessPhase};

@@ -2,6 +2,7 @@
 
 use jiff::tz::TimeZone;
 use ostler_schemas::manifest::{Options, read_manifests};
+use ostler_schemas::quantity::Cpu;
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::object::{Applied, Metadata};
