@@ -5,8 +5,8 @@
 //! have their own thread), so the holder's folder belongs on memory.
 
 mod adopt;
-pub(super) mod notify;
-mod processes;
+mod notify;
+pub(super) mod processes;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
