@@ -4,10 +4,10 @@
 CARGO ?= cargo
 NATS_DIR := target/nats-server
 
-.PHONY: help build nats demo test lint bench clean
+.PHONY: help build nats demo test lint bench bench-processes clean
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 build: ## the three binaries, into target/debug
 	$(CARGO) build --workspace --bins
@@ -29,6 +29,10 @@ lint: ## formatting, clippy and docs; warnings are errors
 bench: nats ## apply -> running, on one and three servers, beside its floor
 	$(CARGO) build --workspace --bins --release
 	$(CARGO) run --release -p ostler-tests --bin bench --
+
+bench-processes: nats ## a thousand processes on one host: started, idle, stopped, beside a bare loop
+	$(CARGO) build --workspace --bins --release
+	$(CARGO) run --release -p ostler-tests --bin bench -- processes
 
 clean: ## what was built
 	$(CARGO) clean
