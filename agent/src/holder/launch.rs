@@ -172,7 +172,7 @@ fn launch_with_fifos(
     fifos: &[PathBuf; 2],
     (cgroup, unenforced): (Option<PathBuf>, Vec<String>),
 ) -> Result<Launched, String> {
-    let user = spawn.user.as_ref().filter(|user| !is_self(user));
+    let user = other_user(spawn)?;
     let [out, err] = fifos;
     let (stdout, their_stdout) = make_fifo(out, user)?;
     let (stderr, their_stderr) = make_fifo(err, user)?;

@@ -5,9 +5,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use ostler_agent::holder_client::{Events, HolderClient};
+use ostler_agent::linux::{LinuxHost, OwnFolders};
+use ostler_agent::ports::Host as _;
+use ostler_agent_core::confine::Preparation;
 use ostler_agent_core::holder::protocol::{
     Capabilities, Exit, Limits, PrivateTmp, ProcKey, Rlimit, RunAs, SetLimits, Spawn,
 };
+use ostler_schemas::spec::{EnvironmentFile, ProcessTemplate, features};
+use ostler_schemas::v1::reason::Reason;
 
 use super::refusal;
 use super::rig::{Mode, Rig, exit_of, is_root, key, modes, tree_empty, until};
@@ -269,4 +274,40 @@ async fn a_killed_parent_cgroup_costs_one_start_at_most() {
         eprintln!("this kernel kills at birth: {error}");
     }
     client.spawn(rig.program(ProcKey { incarnation: 3, ..key(2) }, &["sleep", "1000"])).await.unwrap();
+}
+
+/// The agent's side of it: what its host can do, by the names that templates ask for, and what is made ready before
+/// the holder is asked.
+#[tokio::test]
+async fn the_agent_tells_features_and_makes_ready() {
+    let rig = Rig::start(Mode::Plain).await;
+    let root = rig.folder.path().join("root");
+    let folders = OwnFolders::new(root.to_str().unwrap(), &rig.folder.path().join("state"), "boot");
+    let host = LinuxHost::new(rig.dir(), rig.logs(), None, folders);
+    let info = host.connect().await.unwrap().info;
+    let has = |name: &str| info.features.iter().any(|feature| feature == name);
+    assert!(has(features::RUNTIME) && !has(features::CGROUP_MEMORY), "{:?}", info.features);
+    assert_eq!(has(features::USERS), is_root());
+    assert_eq!(info.unenforced, ["cpu", "memory", "pids", "io", "cpuset"]);
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::write(root.join("etc/app.env"), "LEVEL=debug\n").unwrap();
+    let template = ProcessTemplate {
+        state_directory: vec!["app".to_owned()],
+        environment_file: vec![EnvironmentFile { path: "/etc/app.env".to_owned(), optional: false }],
+        private_tmp: true,
+        read_only_paths: vec!["/usr".to_owned()],
+        ..ProcessTemplate::of(vec!["/bin/true".to_owned()])
+    };
+    let user = host.user(None, None).await.unwrap();
+    let preparation = Preparation::of(key(1).uid, &template);
+    let prepared = host.prepare(preparation.clone(), user.clone()).await.unwrap();
+    assert_eq!(prepared.variables, [("LEVEL".to_owned(), "debug".to_owned())]);
+    assert_eq!(prepared.read_only_paths, ["/usr"]);
+    assert!(root.join("var/lib/app").is_dir() && prepared.private_tmp.is_some());
+    fs::remove_file(root.join("etc/app.env")).unwrap();
+    let (reason, why) = host.prepare(preparation.clone(), user.clone()).await.unwrap_err();
+    assert_eq!(reason, Reason::StartFailed);
+    assert!(why.contains("/etc/app.env"), "{why}");
+    let unknown = Preparation { supplementary_groups: vec!["no-such-group".to_owned()], ..preparation };
+    assert_eq!(host.prepare(unknown, user).await.unwrap_err().0, Reason::UserUnknown);
 }
