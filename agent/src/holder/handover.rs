@@ -161,7 +161,7 @@ mod tests {
         table.add(key, handles, rest);
         let memory = table.write().unwrap().into_raw_fd();
         for fd in [lock, listener, pidfd, out] {
-            drop(fd.into_raw_fd());
+            std::mem::forget(fd);
         }
         let taken = Handover::take(memory).unwrap();
         assert_eq!(taken.nofile, Some((1, 2)));

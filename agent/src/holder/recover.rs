@@ -56,7 +56,7 @@ fn record(
     let [stdout, stderr] = launch::fifo_paths(&ground.fifo_dir, key).map(|path| path.display().to_string());
     ProcessRecord {
         key,
-        name: variable("OSTLER_NAME").unwrap_or_else(|| key.uid.short().to_string()),
+        name: variable("OSTLER_NAME").unwrap_or_else(|| key.uid.short()),
         namespace: variable("OSTLER_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
         pid: main.map_or(0, |stat| stat.pid),
         start_time: main.map_or(0, |stat| stat.start_time),

@@ -8,6 +8,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -33,6 +34,12 @@ use super::sys;
 
 /// The first descriptor that is not standard input, output or error.
 const FIRST_INHERITED: u32 = 3;
+
+/// How long a lock may be held by what a former holder left between fork and exec: milliseconds on a healthy host.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Between two looks at it.
+const LOCK_LOOK: Duration = Duration::from_millis(5);
 
 /// Why the holder cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +159,7 @@ fn lock(dir: &Path) -> Result<File, StartError> {
     let options =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = at("open", &path, options)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match lock_patiently(&file) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut text = String::new();
@@ -165,6 +172,19 @@ fn lock(dir: &Path) -> Result<File, StartError> {
     }
     at("write", &path, file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())))?;
     Ok(file)
+}
+
+/// A child that a killed holder had just forked shares its lock until it has become another program or has ended.
+fn lock_patiently(file: &File) -> rustix::io::Result<()> {
+    let begin = Instant::now();
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if begin.elapsed() < LOCK_WAIT => {
+                std::thread::sleep(LOCK_LOOK);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Signals come through the poll set, and orphans of the trees come to the holder.

@@ -166,6 +166,11 @@ impl Shell {
     }
 
     fn exchange(&mut self, path: &Path) -> Result<(), String> {
+        // Notification sockets are made anew by the next program: what was said until now is heard by this one.
+        let slots: Vec<u64> = self.work.slots.keys().copied().collect();
+        for slot in slots {
+            self.hear(slot);
+        }
         self.logs.flush();
         self.state_file.replace(self.core.state()).map_err(|error| format!("write the state: {error}"))?;
         let mut table = Handover::new(&self.own.lock, self.clients.listener(), self.ground.nofile);
