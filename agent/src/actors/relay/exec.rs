@@ -73,10 +73,10 @@ pub(super) async fn carry_out(context: &Shared, order: Order) {
 
 /// Whether this host lets anybody run commands beside its processes; an error names the rule that forbids it.
 fn may_exec(context: &Shared, spawn: &HostSpawn, caller: &Name) -> Result<(), String> {
-    // Without rules everything that the control plane admits is allowed: the command has no more rights than the
-    // process has.
-    let _ = (context, spawn, caller);
-    Ok(())
+    // A process without a user of its own runs as the agent does.
+    let as_agent = if context.deps.config.privileged { 0 } else { u32::MAX };
+    let uid = spawn.user.as_ref().map_or(as_agent, |user| user.uid);
+    context.deps.config.veto.exec(uid).inspect_err(|why| tracing::warn!(%caller, why, "a command was refused"))
 }
 
 async fn begin(context: &Shared, order: Order) -> Result<HostSession, ExecRefused> {
@@ -89,6 +89,8 @@ async fn begin(context: &Shared, order: Order) -> Result<HostSession, ExecRefuse
     }
     let mut spawn = answer.await.map_err(|_| again())?.map_err(refused)?;
     may_exec(context, &spawn, &caller).map_err(|message| ExecRefused { forbidden: true, message })?;
+    // It speaks for nobody: only the process tells that it is ready or alive.
+    spawn.listen = None;
     let screen = exec.screen.map(screen_of);
     if let Some(term) = exec.term.filter(|_| screen.is_some()) {
         spawn.env.retain(|(name, _)| name != "TERM");
