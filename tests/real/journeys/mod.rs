@@ -5,3 +5,4 @@ mod files;
 mod looking;
 mod placing;
 mod starting;
+mod usage;
