@@ -1,6 +1,7 @@
 //! Whole agents under a scripted control plane over the memory bus: on simulated hosts in virtual time, and (`real`)
 //! on this host with the real holder.
 
+mod life;
 mod plane;
 mod real;
 mod survival;
