@@ -7,12 +7,13 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use ostler_schemas::v1::log_line::LogStream;
 
 use crate::config::{self, Overrides};
 
+mod acts;
 mod daemon;
 mod logs;
 mod questions;
@@ -68,14 +69,126 @@ struct SettingsArgs {
     labels: Vec<String>,
 }
 
+/// Shown after the help of `hold`.
+const HOLD_HELP: &str = "What is held is neither started, stopped, replaced, restarted after an end, written nor put back, \
+whatever the documents say. It is shown as Held to everybody, and ends by itself. See docs/local.md.";
+
+/// How a list is shown.
+#[derive(Debug, Clone, Copy, Args)]
+struct Output {
+    /// For people or for programs.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+impl Output {
+    fn is_json(self) -> bool {
+        self.output == Format::Json
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table.
+    Text,
+    /// JSON.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum FilesCommand {
+    /// What is on disk against what should be; exit 1 if they differ.
+    Diff {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 enum Question {
-    /// How agent, holder and bus are.
-    Status,
-    /// The processes of this host.
-    Ps,
+    /// How agent, holder and bus are. Exit 0 well, 1 degraded, 3 not running.
+    Status {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// The processes of this host; from the holder when the agent is down.
+    Ps {
+        #[command(flatten)]
+        output: Output,
+    },
     /// The managed files of this host.
-    Files,
+    Files {
+        #[command(flatten)]
+        output: Output,
+        #[command(subcommand)]
+        command: Option<FilesCommand>,
+    },
+    /// Whether Ostler manages a path: exit 0 if it does, 1 if not.
+    Owns {
+        /// The path.
+        path: PathBuf,
+    },
+    /// What runs as a process, and why.
+    Why {
+        /// Its name, NAMESPACE/NAME, or the first digits of its uid.
+        process: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// The latest that this agent has told, also with the agent down.
+    Events {
+        /// How many.
+        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 50)]
+        count: usize,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Change nothing of a process, a path or everything, for a while.
+    #[command(after_help = HOLD_HELP)]
+    Hold {
+        /// A process or an absolute path.
+        #[arg(value_name = "PROCESS|PATH")]
+        what: Option<String>,
+        /// Every process and every managed file of this host.
+        #[arg(long)]
+        all: bool,
+        /// For how long: 30m, 2h, at most 30d. 8h if left out.
+        #[arg(long = "for", value_name = "DURATION")]
+        limit: Option<String>,
+        /// Why, for everybody who sees it.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Take up again what is held.
+    Release {
+        /// A process or an absolute path.
+        #[arg(value_name = "PROCESS|PATH")]
+        what: Option<String>,
+        /// Everything that is held.
+        #[arg(long)]
+        all: bool,
+    },
+    /// End a process in order, and leave it so until `start`; by the holder when the agent is down.
+    Stop {
+        /// Its name, NAMESPACE/NAME, or the first digits of its uid.
+        process: String,
+        /// Why, for everybody who sees it.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Start a process that was stopped here.
+    Start {
+        /// Its name, NAMESPACE/NAME, or the first digits of its uid.
+        process: String,
+    },
+    /// End a process in order and start it anew.
+    Restart {
+        /// Its name, NAMESPACE/NAME, or the first digits of its uid.
+        process: String,
+        /// Why, for everybody who sees it.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
     /// The log of a process.
     Logs {
         /// Its name, NAMESPACE/NAME, or the first digits of its uid.
@@ -135,6 +248,14 @@ impl SettingsArgs {
         }
         let overrides = self.overrides().unwrap_or_default();
         config::load(&self.config, &overrides).map_or_else(|_| config::default_run_dir(), |s| s.run_dir)
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        if let Some(dir) = &self.state_dir {
+            return PathBuf::from(dir);
+        }
+        let overrides = self.overrides().unwrap_or_default();
+        config::load(&self.config, &overrides).map_or_else(|_| acts::usual_state_dir(), |s| s.state_dir)
     }
 
     fn log_dir(&self) -> PathBuf {

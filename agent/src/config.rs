@@ -18,6 +18,13 @@
 //! [labels]
 //! rack = "r7"
 //!
+//! [allow]                       # what this host allows, whatever the control plane asks: docs/hosts.md
+//! allow_users = "*"             # any but root; or a list
+//! allow_paths = ["/"]           # files that may be written
+//! deny_paths = ["/srv/secret"]  # and those that may not, beside the usual ones
+//! allow_exec = "own-user"       # off, own-user (not beside root's processes), any
+//! max_memory = "8Gi"            # of one process; also max_cpu, max_nofile, and max_processes of the host
+//!
 //! [bus]
 //! servers = ["tls://10.0.0.1:4222"]
 //! credentials = "node.nk"
@@ -25,6 +32,7 @@
 //! ```
 //! Relative paths of `[bus]` are relative to the file's folder.
 
+mod allow;
 mod pressure;
 
 use std::collections::BTreeMap;
@@ -32,12 +40,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use ostler_agent_core::pressure::Thresholds;
+use ostler_agent_core::veto::Veto;
 use ostler_bus::nats::connect::BusFile;
 use ostler_schemas::NodeName;
 use ostler_schemas::quantity::Size;
 use serde::Deserialize;
 
 use crate::linux::CacheLimits;
+pub use allow::describe as describe_rules;
+
 use crate::ports::Identity;
 
 /// What the scheduler may assign when nothing is said: above what hosts give out to clients of outgoing connections
@@ -70,6 +81,8 @@ struct Raw {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     pressure: pressure::Raw,
+    #[serde(default)]
+    allow: allow::Raw,
     bus: BusFile,
 }
 
@@ -102,6 +115,10 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// From where on the host is under pressure.
     pub pressure: Thresholds,
+    /// What this host allows.
+    pub veto: Veto,
+    /// Files of Ostler's own that lie where managed files might.
+    pub own_files: Vec<PathBuf>,
     /// The bus.
     pub bus: BusFile,
 }
@@ -236,13 +253,23 @@ fn check(path: &Path, raw: Raw) -> Result<Settings, SettingsError> {
     };
     let privileged = is_privileged();
     let sandbox = !raw.root.is_empty();
+    // In a sandbox whoever runs it; without root's rights there is no choice.
+    let default_user =
+        raw.default_user.or_else(|| (privileged && !sandbox).then(|| default_user().to_owned()));
+    let around = allow::Around {
+        file: path.display().to_string(),
+        text: &std::fs::read_to_string(path).unwrap_or_default(),
+        allow_root: raw.allow_root,
+        default_user: default_user.as_deref(),
+        sandbox,
+    };
+    let veto = raw.allow.read(&around).map_err(|(key, message)| wrong(key, message))?;
     Ok(Settings {
         address: raw.address.unwrap_or_else(|| own_address(&bus.servers)),
-        // In a sandbox whoever runs it; without root's rights there is no choice.
-        default_user: raw
-            .default_user
-            .or_else(|| (privileged && !sandbox).then(|| default_user().to_owned())),
-        allow_root: raw.allow_root.unwrap_or(sandbox),
+        default_user,
+        allow_root: veto.root.value,
+        own_files: vec![path.to_owned(), bus.credentials.clone(), bus.ca.clone()],
+        veto,
         artifact_dir,
         artifact_limits,
         labels: raw.labels,

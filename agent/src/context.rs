@@ -11,7 +11,9 @@ use ostler_agent_core::environment::NodeFacts;
 use ostler_agent_core::file::Rules;
 use ostler_agent_core::ledger::{Change, Ledger};
 use ostler_agent_core::needs::HostFacts;
+use ostler_agent_core::holds::Holds;
 use ostler_agent_core::pressure::Thresholds;
+use ostler_agent_core::veto::Veto;
 use ostler_bus::clock::ClockRef;
 use ostler_bus::entropy::EntropyRef;
 use ostler_bus::node_link::NodeLink;
@@ -52,6 +54,10 @@ pub struct NodeConfig {
     pub privileged: bool,
     /// From where on the host is under pressure.
     pub pressure: Thresholds,
+    /// What this host allows, whatever the control plane asks.
+    pub veto: Arc<Veto>,
+    /// Where the story is kept for people on the host; none keeps none.
+    pub story: Option<std::path::PathBuf>,
 }
 
 /// Everything that an agent stands on.
@@ -325,7 +331,17 @@ impl Context {
 
     pub(crate) fn rules(&self) -> Rules {
         let config = &self.deps.config;
-        Rules { root: config.root.clone(), own: config.own.clone(), originals: config.originals.clone() }
+        Rules {
+            root: config.root.clone(),
+            own: config.own.clone(),
+            originals: config.originals.clone(),
+            veto: Arc::clone(&config.veto),
+        }
+    }
+
+    /// What is held on this host.
+    pub(crate) fn holds(&self) -> Holds {
+        lock(&self.memory).holds.clone()
     }
 
     pub(crate) fn dice(&self) -> u64 {

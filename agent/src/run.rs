@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
+use ostler_agent_core::holds::By;
 use ostler_agent_core::ledger::{Change, Ledger};
 use ractor::{Actor, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::actors::{reporter, root};
-use crate::context::{Board, BusView, Context, Deps, Shared, Slot, Wake};
+use crate::actors::{registry, reporter, root};
+use crate::context::{Board, BusView, Context, Deps, Shared, Slot, Wake, lock};
+use crate::local::{Act, Managed, Why, on_host};
 use crate::status::Status;
 
 /// How long the last report of a graceful end is waited for.
@@ -138,5 +140,48 @@ impl Viewer {
     #[must_use]
     pub fn status(&self) -> Status {
         Status::of(&self.0)
+    }
+
+    /// What runs as a process, and why.
+    ///
+    /// # Errors
+    /// If no process, or more than one, is meant.
+    pub async fn why(&self, process: &str) -> Result<Why, String> {
+        Why::of(&self.0, process).await
+    }
+
+    /// What a managed path should hold.
+    ///
+    /// # Errors
+    /// If it is not managed, or its content is not at hand or no text.
+    pub async fn managed(&self, path: &str) -> Result<Managed, String> {
+        let path = on_host(&self.0.deps.config.root, path);
+        let written = {
+            let memory = lock(&self.0.memory);
+            let found = memory.file_records.values().find(|r| r.path == path && !r.released);
+            found.and_then(|r| Some((r.named.clone()?, r.written.clone()?)))
+        };
+        let Some(((namespace, name), written)) = written else {
+            return Err(format!("{path} is not managed here; \"ostler-agent files\" lists what is"));
+        };
+        let bytes = self.0.deps.ledger.get(written.sha256).await;
+        let bytes = bytes.ok_or_else(|| format!("the content of {path} is not at hand"))?;
+        let content = String::from_utf8(bytes.to_vec());
+        let content = content.map_err(|_| format!("{path} is no text and cannot be compared line by line"))?;
+        Ok(Managed { path, of: format!("configfile/{namespace}/{name} version {}", written.version), content })
+    }
+
+    /// Does what a person on this host asks.
+    ///
+    /// # Errors
+    /// Why nothing was done.
+    pub async fn act(&self, act: Act, by: By) -> Result<String, String> {
+        let (asked, answer) = oneshot::channel();
+        tracing::info!(%by, ?act, "asked on the host");
+        let again = || "the agent is starting again what knows its processes; try again".to_owned();
+        if !self.0.registry.cast(registry::Msg::Act(act, by, asked)) {
+            return Err(again());
+        }
+        answer.await.map_err(|_| again())?
     }
 }

@@ -1,5 +1,6 @@
 //! How one agent stands, as told over its socket and shown by `ostler-agent status`.
 
+use ostler_agent_core::holds::Holds;
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::beat::HeldDocument;
 use ostler_schemas::v1::report::{Condition, ExitReport, FileReport, OrphanReport, ProcessReport};
@@ -46,6 +47,12 @@ pub struct Status {
     pub orphans: Vec<OrphanReport>,
     /// Where logs of processes are.
     pub log_dir: String,
+    /// What all managed paths lie below; empty on a host.
+    #[serde(default)]
+    pub root: String,
+    /// What is held on this host.
+    #[serde(default)]
+    pub holds: Holds,
 }
 
 /// A process of this host.
@@ -77,6 +84,7 @@ pub struct LocalFile {
 impl Status {
     pub(crate) fn of(context: &Context) -> Self {
         let now = context.deps.clock.wall();
+        let holds = context.holds();
         let board = context.board();
         let orphans = board.processes.values().filter_map(|v| v.orphan.clone());
         let mut processes: Vec<LocalProcess> = board
@@ -117,6 +125,8 @@ impl Status {
             processes,
             file_states,
             log_dir: context.deps.config.log_dir.clone(),
+            root: context.deps.config.root.clone(),
+            holds,
             orphans: orphans.chain(board.files.values().filter_map(|v| v.orphan.clone())).collect(),
         }
     }

@@ -23,6 +23,8 @@ use ostler_schemas::v1::report::{DriftReport, FileReport, FileState, OrphanRepor
 use ostler_schemas::{Name, Namespace, Sha256, Uid, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::holds::Held;
+
 mod decide;
 pub mod model;
 mod paths;
@@ -174,6 +176,8 @@ pub struct Observed {
     pub found: Found,
     /// The folder that the path's folder really is, with symbolic links resolved; none if it is missing.
     pub real_dir: Option<String>,
+    /// What its folder really is, or would be once it is made.
+    pub leads_to: Option<String>,
     /// Whether an unfinished file of ours lies beside it.
     pub temp: bool,
     /// How the content differs from what was written, where both are short texts.
@@ -187,6 +191,8 @@ pub enum Event {
     Want(WantedFile),
     /// The document has no entry for it any more.
     Unwanted,
+    /// A person on the host has taken it out of the agent's hands, or given it back.
+    Hold(Option<Held>),
     /// Something happened at the path, or it is time to look again.
     Look,
     /// What was seen, or why it could not be seen.
@@ -251,6 +257,7 @@ pub struct ManagedFile {
     retry: Option<(Mono, u64)>,
     pace: Option<Mono>,
     drift_told: Option<Found>,
+    held: Option<Held>,
 }
 
 impl ManagedFile {
@@ -271,6 +278,7 @@ impl ManagedFile {
             retry: None,
             pace: None,
             drift_told: None,
+            held: None,
         }
     }
 
@@ -280,6 +288,16 @@ impl ManagedFile {
         match event {
             Event::Want(wanted) => self.want(now, wanted, &mut effects),
             Event::Unwanted => self.wanted = None,
+            Event::Hold(held) => {
+                let freed = self.held.is_some() && held.is_none();
+                self.held = held;
+                if freed {
+                    // What happened meanwhile is judged by what is there now.
+                    self.set(now, FileState::Pending, None, None);
+                    self.retry = None;
+                    self.look(&mut effects);
+                }
+            }
             Event::Look => self.look(&mut effects),
             Event::Observed(result) => self.saw(now, result, &mut effects),
             Event::Ran { done, error } => self.ran(now, done, error, &mut effects),
@@ -336,6 +354,10 @@ impl ManagedFile {
     #[must_use]
     pub fn version_in_sync(&self) -> Option<Version> {
         let wanted = self.wanted.as_ref()?;
+        if self.standing.state == FileState::Held {
+            // Who needs it gets what the host holds: a hold stops no start of others.
+            return self.record.written.as_ref().map(|w| w.version);
+        }
         (self.standing.state == FileState::InSync).then_some(wanted.version)
     }
 

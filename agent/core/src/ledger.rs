@@ -12,6 +12,7 @@ use ostler_schemas::{Sha256, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::file::FileRecord;
+use crate::holds::Holds;
 use crate::unit::UnitRecord;
 
 /// A document as held.
@@ -43,6 +44,8 @@ pub struct Ledger {
     pub contents: BTreeSet<Sha256>,
     /// Exits that the rings of processes had no room for.
     pub exits_dropped: u64,
+    /// What a person on the host has taken out of the agent's hands.
+    pub holds: Holds,
 }
 
 impl Wire for Ledger {
@@ -70,6 +73,8 @@ pub enum Change {
     FileGone(Uid),
     /// Contents that file specs in use name.
     Contents(BTreeSet<Sha256>),
+    /// What is held on the host.
+    Holds(Box<Holds>),
 }
 
 impl Ledger {
@@ -89,6 +94,7 @@ impl Ledger {
                 before.as_ref() != Some(&*file)
             }
             Change::FileGone(uid) => self.file_records.remove(&uid).is_some(),
+            Change::Holds(holds) => std::mem::replace(&mut self.holds, *holds) != self.holds,
             Change::Contents(contents) => std::mem::replace(&mut self.contents, contents) != self.contents,
         }
     }

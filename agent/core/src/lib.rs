@@ -8,6 +8,7 @@
 //! * [`artifacts`]: the files that it is started from.
 //! * [`ledger`]: what survives the agent; [`report`]: what the node says of itself.
 //! * [`usage`], [`pressure`]: what is taken of the host, and when it is too much.
+//! * [`veto`]: what the host allows; [`holds`]: what a person on it has taken out of the agent's hands.
 //! * [`holder`]: the holder's own decisions and its protocol.
 
 pub mod artifacts;
@@ -16,6 +17,7 @@ pub mod documents;
 pub mod environment;
 pub mod file;
 pub mod holder;
+pub mod holds;
 pub mod ledger;
 pub mod needs;
 pub mod pressure;
@@ -23,3 +25,4 @@ pub mod probe;
 pub mod report;
 pub mod unit;
 pub mod usage;
+pub mod veto;

@@ -39,6 +39,8 @@
 //! * the goal only tightens;
 //! * what runs is stopped only by a goal, a template that cannot be had in place, a probe or timeout of its own
 //!   template, or somebody who asked: never because something is missing, unknown or away;
+//! * what is held on the host is neither started, stopped, changed nor started again, but what is under way goes on;
+//!   goal `gone` alone wins, because the control plane may have put another in its place;
 //! * no probe but the startup probe asks before it is up, and none while it is being stopped;
 //! * `execStopPost` of what ran has been carried out at least once before the next start, unless the host went down or
 //!   the holder lost it again and again.
@@ -51,6 +53,7 @@ use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::ProcessPhase;
 
 use crate::holder::notify::Said;
+use crate::holds::Held;
 
 mod event;
 mod exits;
@@ -197,6 +200,7 @@ pub struct Unit {
     runs: u64,
     /// The latest that an incarnation said: it may be told before its start is.
     said: Option<(u64, Said)>,
+    held: Option<Held>,
 }
 
 impl Unit {
@@ -215,6 +219,7 @@ impl Unit {
             fetching: None,
             runs: 0,
             said: None,
+            held: None,
         }
     }
 
@@ -247,7 +252,10 @@ impl Unit {
             }
             Event::Notified { incarnation, said } => self.notified(incarnation, said, &mut turn),
             Event::Ran { run, end } => self.ran(run, end, &mut turn),
+            // Whoever holds it wants no other hand on it.
+            Event::Ask(_) if self.held.is_some() => {}
             Event::Ask(ask) => self.ask(ask, &mut turn),
+            Event::Hold(held) => self.held = held,
             Event::Tick => {}
         }
         self.settle(&mut turn);

@@ -13,6 +13,7 @@ use ostler_schemas::{Actor as Who, ObjectRef, Uid, headers as names};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::context::{Shared, Task};
+use crate::local::story::{Line, Teller};
 
 /// Events kept while there is no connection. An outage is told from its newest events: those before them are in the
 /// agent's log. At a few hundred bytes each this is a small part of the agent's memory.
@@ -37,6 +38,8 @@ pub(crate) struct State {
     context: Shared,
     waiting: VecDeque<(Timestamp, Told)>,
     lost: u64,
+    /// Keeps the story for people on the host.
+    teller: Option<Teller>,
     _link: Task,
 }
 
@@ -48,7 +51,8 @@ impl Actor for EventsActor {
     async fn pre_start(&self, me: ActorRef<Msg>, context: Shared) -> Result<State, ActorProcessingErr> {
         context.events.set(me.clone());
         let link = Task::spawn(watch_link(context.clone(), me));
-        Ok(State { context, waiting: VecDeque::new(), lost: 0, _link: link })
+        let teller = context.deps.config.story.clone().and_then(Teller::start);
+        Ok(State { context, waiting: VecDeque::new(), lost: 0, teller, _link: link })
     }
 
     async fn handle(
@@ -79,6 +83,15 @@ async fn watch_link(context: Shared, me: ActorRef<Msg>) {
 
 impl State {
     fn keep(&mut self, told: Told) {
+        if let Some(teller) = &mut self.teller {
+            teller.tell(Line {
+                at: self.context.deps.clock.wall(),
+                kind: told.reason.event_type().as_str().to_owned(),
+                reason: told.reason.to_string(),
+                object: told.object.to_string(),
+                message: told.message.clone(),
+            });
+        }
         if self.waiting.len() >= WAITING {
             self.waiting.pop_front();
             self.lost += 1;

@@ -5,6 +5,7 @@ use futures::StreamExt;
 use ostler_agent_core::file::{
     Content, Effect, Event, FileRecord, ManagedFile, Owner, Step, StepError, StepErrorKind, WantedFile,
 };
+use ostler_agent_core::holds::Held;
 use ostler_agent_core::ledger::Change;
 use ostler_schemas::time::Mono;
 use ostler_schemas::v1::document::{FileEntry, FileSpec};
@@ -36,6 +37,8 @@ pub(crate) enum Msg {
     Owner(Result<Owner, String>),
     /// Time to look without having heard anything.
     Rescan,
+    /// What is held on the host has changed.
+    Holds,
 }
 
 pub(crate) struct State {
@@ -49,6 +52,7 @@ pub(crate) struct State {
     owning: Option<Task>,
     working: Option<Task>,
     rescan: Option<Task>,
+    held: Option<Held>,
 }
 
 impl Actor for FileActor {
@@ -73,7 +77,10 @@ impl Actor for FileActor {
             owning: None,
             working: None,
             rescan: None,
+            held: None,
         };
+        let path = state.file.path();
+        state.heed_holds(&me, path);
         state.rescan_later(&me);
         state.show();
         Ok(state)
@@ -104,6 +111,10 @@ impl Actor for FileActor {
                 state.again(&me, |wanted| wanted.content = true);
             }
             Msg::Owner(owner) => state.again(&me, |wanted| wanted.owner = Some(owner)),
+            Msg::Holds => {
+                let path = state.file.path();
+                state.heed_holds(&me, path);
+            }
             Msg::Rescan => {
                 state.feed(&me, Event::Look);
                 state.rescan_later(&me);
@@ -159,7 +170,20 @@ impl State {
             }
         }
         self.wanted = Some(wanted.clone());
+        // Before it is wanted: what is held is not written even once.
+        let path = wanted.spec.as_ref().map(|spec| self.context.rules().on_host(&spec.path));
+        let path = path.or_else(|| self.file.path());
+        self.heed_holds(me, path);
         self.feed(me, Event::Want(wanted));
+    }
+
+    /// Tells the machine whether its path is held.
+    fn heed_holds(&mut self, me: &ActorRef<Msg>, path: Option<String>) {
+        let held = path.and_then(|path| self.context.holds().path(&path));
+        if held != self.held {
+            self.held.clone_from(&held);
+            self.feed(me, Event::Hold(held));
+        }
     }
 
     fn again(&mut self, me: &ActorRef<Msg>, change: impl FnOnce(&mut WantedFile)) {

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use ostler_agent_core::confine;
 use ostler_agent_core::holder::lines::spec::spec;
 use ostler_agent_core::holder::protocol::ProcKey;
 use ostler_agent_core::ledger::Change;
@@ -133,6 +132,7 @@ fn relists(event: &Event) -> bool {
         | Event::Notified { .. }
         | Event::Ran { .. }
         | Event::Ask(_)
+        | Event::Hold(_)
         | Event::Tick => false,
     }
 }
@@ -201,9 +201,13 @@ impl State {
                 }
                 Effect::Adjust { incarnation, template } => {
                     let (host, key) = (self.context.deps.host.clone(), self.key(incarnation));
+                    let context = self.context.clone();
                     self.errand(async move {
-                        let own = (confine::rlimits(&template), spec(&template));
-                        if let Err(error) = host.adjust(key, confine::limits(&template), own).await {
+                        let (limits, rlimits) = match start::limits_of(&context, &template) {
+                            Ok(both) => both,
+                            Err(why) => return tracing::warn!(%key, why, "limits stay as they are"),
+                        };
+                        if let Err(error) = host.adjust(key, limits, (rlimits, spec(&template))).await {
                             tracing::warn!(%key, %error, "a limit could not be changed in place");
                         }
                     });

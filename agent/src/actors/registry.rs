@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ostler_agent_core::documents::{RunItem, Verdict, judge_run, run_items};
 use ostler_agent_core::file::FileRecord;
 use ostler_agent_core::holder::{notify::Said, protocol::ProcKey};
+use ostler_agent_core::holds::By;
 use ostler_agent_core::ledger::{Change, Kept};
 use ostler_agent_core::needs::must_poll;
 use ostler_agent_core::unit::{Event, HostExit, UnitRecord, Wanted};
@@ -21,13 +22,16 @@ use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Revision, Sha256, Uid};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
 
 use crate::actors::{file, process};
 use crate::context::{Shared, Task, lock};
+use crate::local::Act;
 use crate::ports::HostListing;
 
 mod assess;
 mod files;
+mod holds;
 
 /// How long a fresh agent waits for the bus before it starts unfenced work from its ledger: a controller that is
 /// there answers within a beat, and work must come back after a power cut that took the bus too.
@@ -79,6 +83,10 @@ pub(crate) enum Msg {
     Reread,
     /// How is the running incarnation of a process started?
     Describe(Uid, process::Asker),
+    /// A person on the host asks something.
+    Act(Act, By, oneshot::Sender<Result<String, String>>),
+    /// Something may be held no longer.
+    HoldsDue,
 }
 
 pub(crate) struct State {
@@ -102,6 +110,8 @@ pub(crate) struct State {
     timers: Vec<Task>,
     poll: Option<Task>,
     host: Option<HostListing>,
+    /// Wakes when a hold ends by itself.
+    holding: Option<Task>,
 }
 
 impl Actor for RegistryActor {
@@ -129,6 +139,7 @@ impl Actor for RegistryActor {
             timers: Vec::new(),
             poll: None,
             host: None,
+            holding: None,
         };
         // A wake that was on its way to the registry before this one went with it: nobody would ring again.
         state.context.registry_wake.answered();
@@ -177,6 +188,12 @@ impl Actor for RegistryActor {
                 }
                 state.reread_later(&me);
             }
+            Msg::Act(act, by, answer) => {
+                let said = state.act(&me, act, by).await;
+                // Whoever asked may have given up; it is done all the same, and told.
+                drop(answer.send(said));
+            }
+            Msg::HoldsDue => state.holds_due(&me).await,
             // Without such a process the question is dropped with its answer's place.
             Msg::Describe(uid, asker) => match state.processes.get(&uid) {
                 Some(actor) => drop(actor.cast(process::Msg::Describe(asker))),
@@ -245,6 +262,7 @@ impl State {
         if let Some(document) = &ledger.files.document {
             self.follow_files(me, document).await?;
         }
+        self.show_holds(me);
         self.alone_later(me);
         self.reread_later(me);
         self.context.host.cast(crate::actors::host::Msg::Relist);
@@ -561,6 +579,9 @@ impl State {
         let arguments = (self.context.clone(), record);
         let (actor, _) = Actor::spawn_linked(None, process::ProcessActor, arguments, me.get_cell()).await?;
         send(&actor, Event::Gate(self.gate));
+        if let Some(held) = self.context.holds().process(uid) {
+            send(&actor, Event::Hold(Some(held)));
+        }
         self.processes.insert(uid, actor);
         self.needs.remove(&uid);
         Ok(())

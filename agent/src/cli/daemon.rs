@@ -1,5 +1,6 @@
 //! The agent as a daemon on a real host.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::{chain, complain};
 use crate::config::{self, Settings, holder_dir, socket_dir};
 use crate::context::{Deps, NodeConfig};
 use crate::linux::{ArtifactCache, FactsConfig, FileLedger, LinuxFacts, LinuxFiles, LinuxHost, OwnFolders};
-use crate::local::server;
+use crate::local::{notes, server, story};
 use crate::run::{self, Handle};
 
 /// Threads for file work: a thousand files change one disk no faster with more.
@@ -27,7 +28,11 @@ const ALIVE_EVERY: Duration = Duration::from_secs(2);
 /// `--check`.
 pub(super) fn check(settings: &Settings) -> ExitCode {
     match settings.bus.config(Identity::Node(settings.name.clone())) {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(_) => {
+            // Whoever only wants to know whether it is right need not read.
+            std::io::stdout().write_all(config::describe_rules(&settings.veto).as_bytes()).ok();
+            ExitCode::SUCCESS
+        }
         Err(error) => complain(&chain(&error)),
     }
 }
@@ -93,6 +98,14 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
+/// What is Ostler's own, where no managed file may lie.
+fn own_paths(settings: &Settings) -> Vec<String> {
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let folders = [&settings.state_dir, &settings.run_dir, &settings.log_dir].map(|dir| text(dir));
+    let files = settings.own_files.iter().map(|file| text(file));
+    folders.into_iter().chain(files).chain(["/etc/ostler".to_owned()]).collect()
+}
+
 async fn start(settings: &Settings) -> anyhow::Result<Handle> {
     let entropy: EntropyRef = Arc::new(SeededEntropy::from_system()?);
     let clock = SystemClock::shared();
@@ -108,6 +121,8 @@ async fn start(settings: &Settings) -> anyhow::Result<Handle> {
         log_dir: settings.log_dir.clone(),
         identity,
     });
+    let ledger = FileLedger::open(&settings.state_dir)?;
+    notes::take_up(&settings.state_dir, &ledger).await.map_err(anyhow::Error::msg)?;
     let deps = Deps {
         link: NodeLink::new(bus.topic, settings.name.clone(), Arc::clone(&clock)),
         clock,
@@ -119,17 +134,19 @@ async fn start(settings: &Settings) -> anyhow::Result<Handle> {
             &settings.root,
             settings.artifact_limits,
         )?),
-        ledger: Arc::new(FileLedger::open(&settings.state_dir)?),
+        ledger: Arc::new(ledger),
         facts,
         config: NodeConfig {
             labels: settings.labels.clone(),
             root: settings.root.clone(),
-            own: vec![text(&settings.state_dir), text(&settings.run_dir), "/etc/ostler".to_owned()],
+            own: own_paths(settings),
             originals: text(&settings.state_dir.join("originals")),
             log_dir: text(&settings.log_dir),
             allow_root: settings.allow_root,
             privileged: config::is_privileged(),
             pressure: settings.pressure,
+            veto: Arc::new(settings.veto.clone()),
+            story: Some(story::path(&settings.state_dir)),
         },
     };
     Ok(run::run(deps).await?)

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use ostler_agent_core::holder::protocol::ProcessInfo;
 
-use super::{Question, SettingsArgs, complain, logs};
+use super::{FilesCommand, Question, SettingsArgs, acts, chain, complain, logs};
 use crate::linux::ProcessLog;
-use crate::local::{client, files_table, process_table, status_text};
+use crate::local::client::AskError;
+use crate::local::{client, files_table, find, process_table, status_text};
 use crate::status::Status;
 
 /// The agent does not run.
@@ -18,36 +19,52 @@ pub(super) fn answer(args: &SettingsArgs, question: &Question) -> ExitCode {
     let run_dir = args.run_dir();
     let status = client::status(&run_dir);
     match question {
-        Question::Status => match status {
+        Question::Status { output } => match status {
             Ok(status) => {
                 let (text, well) = status_text(&status);
-                print(&text);
+                if output.is_json() { acts::json(&status) } else { print(&text) };
                 ExitCode::from(u8::from(!well))
             }
-            Err(error) => not_running(&run_dir, &error),
+            Err(error) => silent(&run_dir, &error),
         },
-        Question::Ps => match status {
+        Question::Ps { output } => match status {
+            Ok(status) if output.is_json() => acts::json_list(&status.processes),
             Ok(status) => print(&process_table(&status)),
             Err(error) => match holder(&run_dir) {
                 Ok(processes) => {
                     warn("the agent does not run; this is what the holder has");
+                    if output.is_json() {
+                        return acts::json_list(&processes);
+                    }
                     print(&holder_table(&processes))
                 }
-                Err(_) => not_running(&run_dir, &error),
+                Err(_) => silent(&run_dir, &error),
             },
         },
-        Question::Files => match status {
-            Ok(status) => print(&files_table(&status)),
-            Err(error) => not_running(&run_dir, &error),
+        Question::Files { output, command } => match (command, status) {
+            (Some(FilesCommand::Diff { path }), _) => acts::diff(args, path),
+            (None, Ok(status)) if output.is_json() => acts::json_list(&status.file_states),
+            (None, Ok(status)) => print(&files_table(&status)),
+            (None, Err(error)) => silent(&run_dir, &error),
         },
+        Question::Owns { path } => acts::owns(args, path),
+        Question::Why { process, output } => acts::why(args, process, output.is_json()),
+        Question::Events { count, output } => acts::events(args, *count, output.is_json()),
+        Question::Hold { what, all, limit, reason } => {
+            acts::hold(args, acts::what(what.as_deref(), *all), limit.as_deref(), reason)
+        }
+        Question::Release { what, all } => acts::release(args, acts::what(what.as_deref(), *all)),
+        Question::Stop { process, reason } => acts::stop(args, process, reason.as_deref()),
+        Question::Start { process } => acts::start(args, process),
+        Question::Restart { process, reason } => acts::restart(args, process, reason.as_deref()),
         Question::Logs { process, follow, tail, since, until, previous, stream, timestamps } => {
             let found = match &status {
                 Ok(status) => in_status(status, process),
                 Err(_) => in_holder(&holder(&run_dir).unwrap_or_default(), process),
             };
             let dir = status.map_or_else(|_| args.log_dir(), |s| s.log_dir.into());
-            match found.or_else(|| on_disk(&dir, process)) {
-                Some((namespace, name)) => {
+            match found.or_else(|why| on_disk(&dir, process).ok_or(why)) {
+                Ok((namespace, name)) => {
                     let log = ProcessLog::new(&dir, &namespace, &name);
                     let wanted = logs::Wanted {
                         follow: *follow,
@@ -60,29 +77,36 @@ pub(super) fn answer(args: &SettingsArgs, question: &Question) -> ExitCode {
                     };
                     logs::show(&log, &wanted).unwrap_or_else(|error| complain(&error))
                 }
-                None => complain(&format!("no process {process} on this host")),
+                Err(why) => complain(&why),
             }
         }
     }
 }
 
 /// Whoever reads may stop reading: that is the end of the command, and no error.
-fn print(text: &str) -> ExitCode {
+pub(super) fn print(text: &str) -> ExitCode {
     io::stdout().write_all(text.as_bytes()).ok();
     ExitCode::SUCCESS
 }
 
-fn warn(text: &str) {
+pub(super) fn warn(text: &str) {
     writeln!(io::stderr(), "warning: {text}").ok();
 }
 
-fn not_running(run_dir: &Path, error: &io::Error) -> ExitCode {
+pub(super) fn not_running(run_dir: &Path, error: &io::Error) -> ExitCode {
     let text = format!("error: the agent does not answer at {}: {error}", run_dir.display());
     writeln!(io::stderr(), "{text}").ok();
     ExitCode::from(NOT_RUNNING)
 }
 
-fn holder(run_dir: &Path) -> Result<Vec<ProcessInfo>, String> {
+fn silent(run_dir: &Path, error: &AskError) -> ExitCode {
+    match error {
+        AskError::Silent(error) => not_running(run_dir, error),
+        AskError::Refused(_) | AskError::Answer(_) => complain(&chain(error)),
+    }
+}
+
+pub(super) fn holder(run_dir: &Path) -> Result<Vec<ProcessInfo>, String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(client::holder_list(run_dir)).map_err(|error| error.to_string())
@@ -102,21 +126,14 @@ fn holder_table(processes: &[ProcessInfo]) -> String {
     rows.iter().map(line).collect()
 }
 
-fn is_meant(asked: &str, namespace: &str, name: &str, uid: &str) -> bool {
-    let short = asked.len() >= ostler_schemas::ids::SHORT_UID && uid.starts_with(asked);
-    asked == name || asked == format!("{namespace}/{name}") || short
+fn in_status(status: &Status, asked: &str) -> Result<(String, String), String> {
+    let all = status.processes.iter().map(|p| (p.report.u, p.namespace.to_string(), p.name.to_string()));
+    find(asked, all).map(|(_, namespace, name)| (namespace, name))
 }
 
-fn in_status(status: &Status, asked: &str) -> Option<(String, String)> {
-    status.processes.iter().find_map(|p| {
-        let (namespace, name) = (p.namespace.to_string(), p.name.to_string());
-        is_meant(asked, &namespace, &name, &p.report.u.to_string()).then_some((namespace, name))
-    })
-}
-
-fn in_holder(processes: &[ProcessInfo], asked: &str) -> Option<(String, String)> {
-    let found = processes.iter().find(|p| is_meant(asked, &p.namespace, &p.name, &p.key.uid.to_string()));
-    found.map(|p| (p.namespace.clone(), p.name.clone()))
+fn in_holder(processes: &[ProcessInfo], asked: &str) -> Result<(String, String), String> {
+    let all = processes.iter().map(|p| (p.key.uid, p.namespace.clone(), p.name.clone()));
+    find(asked, all).map(|(_, namespace, name)| (namespace, name))
 }
 
 /// A process that has ended and was retired: its files may still be there.

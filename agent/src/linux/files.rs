@@ -101,9 +101,28 @@ fn observe(path: &str, wanted: Option<&[u8]>) -> io::Result<Observed> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
+    let leads_to = match &real_dir {
+        Some(dir) => Some(dir.clone()),
+        None => leads_to(Path::new(parent(path)))?,
+    };
     let temp = fs::symlink_metadata(temp_path(path)).is_ok();
     let (found, diff) = look(Path::new(path), wanted)?;
-    Ok(Observed { found, real_dir, temp, diff })
+    Ok(Observed { found, real_dir, leads_to, temp, diff })
+}
+
+/// Where a folder would be once it is made: the nearest one above it that is there, links resolved, and the rest.
+fn leads_to(dir: &Path) -> io::Result<Option<String>> {
+    for above in dir.ancestors() {
+        match fs::canonicalize(above) {
+            Ok(real) => {
+                let rest = dir.strip_prefix(above).unwrap_or(Path::new(""));
+                return Ok(Some(real.join(rest).to_string_lossy().into_owned()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 fn look(path: &Path, wanted: Option<&[u8]>) -> io::Result<(Found, Option<String>)> {

@@ -7,11 +7,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use ostler_agent_core::holds::By;
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
-use super::{Ask, REQUEST_MAX, SOCKET};
+use super::{Ask, Done, REQUEST_MAX, SOCKET};
 use crate::run::Viewer;
 
 /// How long a caller may take to ask: whoever connects and says nothing must not stay.
@@ -56,6 +58,19 @@ pub fn serve(dir: &Path, viewer: Viewer) -> io::Result<JoinHandle<()>> {
     }))
 }
 
+fn said<T: Serialize>(result: Result<T, String>) -> serde_json::Result<Vec<u8>> {
+    match result {
+        Ok(value) => serde_json::to_vec(&value),
+        Err(error) => serde_json::to_vec(&Done { done: None, error: Some(error) }),
+    }
+}
+
+/// Who asks, as the kernel says.
+fn by(uid: u32) -> By {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
+    By { uid, user: user.map(|user| user.name).unwrap_or_default() }
+}
+
 async fn answer(stream: UnixStream, viewer: &Viewer) -> io::Result<()> {
     let caller = stream.peer_cred()?.uid();
     if caller != 0 && caller != nix::unistd::geteuid().as_raw() {
@@ -66,7 +81,13 @@ async fn answer(stream: UnixStream, viewer: &Viewer) -> io::Result<()> {
     BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line).await?;
     let mut text = match serde_json::from_str::<Ask>(&line) {
         Ok(Ask::Status) => serde_json::to_vec(&viewer.status())?,
-        Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() }))?,
+        Ok(Ask::Why { process }) => said(viewer.why(&process).await)?,
+        Ok(Ask::Managed { path }) => said(viewer.managed(&path).await)?,
+        Ok(Ask::Act { act }) => {
+            let done = viewer.act(act, by(caller)).await;
+            said(done.map(|done| Done { done: Some(done), error: None }))?
+        }
+        Err(error) => said::<Done>(Err(error.to_string()))?,
     };
     text.push(b'\n');
     write.write_all(&text).await?;

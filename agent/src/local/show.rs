@@ -1,12 +1,13 @@
 //! Text for people.
 
 use ostler_schemas::time::{Timestamp, age};
+use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::{FileState, ProcessPhase};
 
 use crate::status::{LocalProcess, Status};
 
 /// Columns aligned by the widest cell, two spaces apart, nothing after the last.
-fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -30,7 +31,8 @@ fn since(now: Timestamp, then: Option<Timestamp>) -> String {
 
 fn status_word(process: &LocalProcess) -> String {
     let report = &process.report;
-    let telling = matches!(report.phase, ProcessPhase::Pending | ProcessPhase::Failed);
+    let telling = matches!(report.phase, ProcessPhase::Pending | ProcessPhase::Failed)
+        || report.reason == Some(Reason::Held);
     match report.reason.filter(|_| telling) {
         Some(reason) => reason.to_string(),
         None => report.phase.as_str().to_owned(),
@@ -147,7 +149,7 @@ pub fn status_text(status: &Status) -> (String, bool) {
     for condition in &status.conditions {
         rows.push(vec![condition.kind.clone(), condition.message.clone()]);
     }
-    let serious = status.conditions.iter().any(|c| c.kind != "LimitsUnenforced");
+    let serious = status.conditions.iter().any(|c| c.kind != "LimitsUnenforced" && c.kind != "Held");
     let well = status.connected && status.holder.is_some() && status.refused.is_none() && !serious;
     (table(&rows), well)
 }

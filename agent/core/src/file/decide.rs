@@ -20,6 +20,13 @@ impl ManagedFile {
         if self.work.is_some() {
             return;
         }
+        if let Some(held) = &self.held
+            && self.wanted.is_some()
+        {
+            let message = held.message.clone();
+            self.set(now, FileState::Held, Some(Reason::Held), Some(message));
+            return;
+        }
         if self.is_let_go() {
             self.told_release(now, effects);
             return;
@@ -49,8 +56,11 @@ impl ManagedFile {
         if let Some(other) = &wanted.conflict {
             return Some((Reason::PathConflict, format!("{} is kept by {other}, which is older", spec.path)));
         }
-        let real_dir = self.observed.as_ref().and_then(|o| o.real_dir.as_deref());
-        if let Some(why) = self.rules.refusal(&spec.path, real_dir) {
+        let leads_to = self.observed.as_ref().and_then(|o| o.leads_to.as_deref());
+        if let Some(why) = self.rules.refusal(&spec.path, leads_to) {
+            return Some((Reason::PathRefused, why));
+        }
+        if let Some(why) = self.rules.veto.mode(spec.mode.bits()) {
             return Some((Reason::PathRefused, why));
         }
         match &wanted.owner {

@@ -132,7 +132,8 @@ impl ModelFs {
         };
         let dir = parent(path);
         let real_dir = self.dirs.contains(dir).then(|| dir.to_owned());
-        Observed { found, real_dir, temp: self.names.contains_key(&temp_path(path)), diff: None }
+        let temp = self.names.contains_key(&temp_path(path));
+        Observed { found, real_dir, leads_to: Some(dir.to_owned()), temp, diff: None }
     }
 
     /// Carries out one step. [`Step::Record`] is the ledger's and does nothing here.

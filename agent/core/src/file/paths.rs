@@ -1,5 +1,9 @@
 //! Which paths may be written, and what lies beside them.
 
+use std::sync::Arc;
+
+use crate::veto::Veto;
+
 /// Where Ostler never writes a managed file, whatever is asked: the kernel's own trees.
 const KERNEL_TREES: [&str; 3] = ["/proc", "/sys", "/dev"];
 
@@ -12,6 +16,8 @@ pub struct Rules {
     pub own: Vec<String>,
     /// Folder where originals are kept, as a host path.
     pub originals: String,
+    /// What the host allows.
+    pub veto: Arc<Veto>,
 }
 
 impl Rules {
@@ -27,7 +33,8 @@ impl Rules {
         format!("{}/{uid}", self.originals)
     }
 
-    /// Why a path of a manifest is refused, if it is. `real_dir` is what its folder really is.
+    /// Why a path of a manifest is refused, if it is. `real_dir` is what its folder really is, or would be once it
+    /// is made.
     #[must_use]
     pub fn refusal(&self, path: &str, real_dir: Option<&str>) -> Option<String> {
         if !is_normal(path) {
@@ -38,18 +45,20 @@ impl Rules {
         }
         let on_host = self.on_host(path);
         let real = real_dir.map(|dir| format!("{}/{}", dir.trim_end_matches('/'), name(path)));
-        for candidate in [Some(on_host), real].into_iter().flatten() {
-            if let Some(tree) = KERNEL_TREES.iter().find(|tree| is_below(&candidate, tree)) {
+        for candidate in [Some(&on_host), real.as_ref()].into_iter().flatten() {
+            if let Some(tree) = KERNEL_TREES.iter().find(|tree| is_below(candidate, tree)) {
                 return Some(format!("its folder leads below {tree}"));
             }
-            if let Some(own) = self.own.iter().find(|own| is_below(&candidate, own)) {
+            if let Some(own) = self.own.iter().find(|own| is_below(candidate, own)) {
                 return Some(format!("{own} is Ostler's own folder"));
             }
-            if !self.root.is_empty() && !is_below(&candidate, &self.root) {
+            if !self.root.is_empty() && !is_below(candidate, &self.root) {
                 return Some(format!("its folder leads out of {}", self.root));
             }
         }
-        None
+        // In a sandbox the rules speak of what lies below it.
+        let real = real.as_deref().and_then(|real| real.strip_prefix(self.root.as_str()));
+        self.veto.path(path, real.filter(|real| *real != path))
     }
 }
 

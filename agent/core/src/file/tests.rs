@@ -38,6 +38,7 @@ fn rules() -> Rules {
         root: String::new(),
         own: vec!["/var/lib/ostler".to_owned()],
         originals: "/var/lib/ostler/originals".to_owned(),
+        ..Rules::default()
     }
 }
 
@@ -414,4 +415,23 @@ fn a_file_that_never_was_here_is_released_whatever_is_known_of_it() {
         host.feed(Event::Unwanted);
         assert!(host.file.is_retired());
     }
+}
+
+#[test]
+fn a_held_file_is_left_as_it_is_and_put_right_afterwards() {
+    let mut host = Host::new(ModelFs::new(&["/etc/app"]));
+    host.feed(Event::Want(wanted(1, spec(b"one"), FileGoal::Hold)));
+    assert_eq!(host.file.report().state, FileState::InSync);
+    let held = Held { stop: false, message: "held by anna".to_owned() };
+    host.feed(Event::Hold(Some(held)));
+    host.fs.put_file(PATH, b"spoiled", 0o600, ROOT);
+    host.feed(Event::Look);
+    host.feed(Event::Want(wanted(2, spec(b"two"), FileGoal::Hold)));
+    assert_eq!(host.fs.file(PATH).map(|f| f.bytes.clone()), Some(b"spoiled".to_vec()));
+    let report = host.file.report();
+    assert_eq!((report.state, report.message.as_deref()), (FileState::Held, Some("held by anna")));
+    assert_eq!(host.file.version_in_sync(), Some(Version(1)), "who needs it gets what is here");
+    host.feed(Event::Hold(None));
+    assert_eq!(host.fs.file(PATH).map(|f| f.bytes.clone()), Some(b"two".to_vec()));
+    assert_eq!(host.file.report().state, FileState::InSync);
 }

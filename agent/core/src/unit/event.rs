@@ -14,6 +14,7 @@ use ostler_schemas::{Sha256, Version};
 
 use crate::artifacts::Preparing;
 use crate::holder::notify::Said;
+use crate::holds::Held;
 
 /// What the document asks for one process, with its template once that is here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,6 +235,8 @@ pub enum Event {
     },
     /// Somebody asks something.
     Ask(Ask),
+    /// A person on the host has taken it out of the agent's hands, or given it back.
+    Hold(Option<Held>),
     /// Time passed.
     Tick,
 }

@@ -77,7 +77,7 @@ impl Unit {
             (State::Running(_), ProbeKind::Liveness) if up => match verdict {
                 Verdict::Good | Verdict::NotYet(_) => {}
                 // What has no entry any more is kept as it is: whoever asks for less must say so.
-                Verdict::Bad(_) if self.wanted.is_none() => {}
+                Verdict::Bad(_) if self.wanted.is_none() || self.held.is_some() => {}
                 Verdict::Bad(why) => {
                     let text = format!("its livenessProbe fails: {why}");
                     turn.tell(Reason::ProbeFailed, text.clone());
@@ -110,6 +110,9 @@ impl Unit {
                 self.heed(turn);
             }
             Verdict::NotYet(why) => running.message = format!("its startupProbe does not succeed yet: {why}"),
+            Verdict::Bad(why) if self.held.is_some() => {
+                running.message = format!("its startupProbe fails: {why}");
+            }
             Verdict::Bad(why) => {
                 self.start_timeout(format!("its startupProbe fails: {why}"), turn);
             }

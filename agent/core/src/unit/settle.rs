@@ -6,13 +6,45 @@ impl Unit {
     /// Does what is to be done now. Every branch either changes the state or does nothing, so it ends.
     pub(super) fn settle(&mut self, turn: &mut Turn) {
         self.give_up_runs(turn);
-        if self.record.goal == Goal::Run {
+        if self.is_left_alone() {
+            self.settle_held(turn);
+        } else if self.record.goal == Goal::Run {
             self.settle_run(turn);
         } else {
             self.settle_stop(turn);
         }
         self.go_on_stopping(turn);
         self.go_on_clearing(turn);
+    }
+
+    /// Whether a person on the host has taken it out of the agent's hands. What does not live has nothing to lose by a
+    /// stop, and one that was stopped there may as well be told to stop.
+    pub(super) fn is_left_alone(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| match self.record.goal {
+            Goal::Run => true,
+            Goal::Stop => !held.stop && self.may_be_alive(),
+            Goal::Gone => false,
+        })
+    }
+
+    fn settle_held(&mut self, turn: &mut Turn) {
+        let Some(held) = self.held.as_ref().filter(|held| held.stop) else { return };
+        let text = held.message.clone();
+        match &self.state {
+            State::Running(_) => self.begin_stop(StopWhy::Asked, text, turn),
+            State::Preparing { hook, .. } => {
+                let hook = *hook;
+                self.cancel_start(hook, turn);
+            }
+            State::Unlisted
+            | State::Idle
+            | State::Delayed { .. }
+            | State::Starting { .. }
+            | State::Stopping(_)
+            | State::Clearing { .. }
+            | State::Cleaning { .. }
+            | State::Ended => {}
+        }
     }
 
     fn settle_stop(&mut self, turn: &mut Turn) {

@@ -12,6 +12,7 @@ use ostler_schemas::{Namespace, Uid, Version};
 use super::*;
 
 mod fetching;
+mod held;
 mod model;
 mod rows;
 

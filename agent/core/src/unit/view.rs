@@ -56,7 +56,7 @@ impl Unit {
     /// Whether it must have ended before others may start after a return.
     #[must_use]
     pub fn blocks_starts(&self) -> bool {
-        self.record.goal != Goal::Run && self.state != State::Ended
+        self.record.goal != Goal::Run && self.state != State::Ended && !self.is_left_alone()
     }
 
     /// Whether it can be forgotten: no entry asks for it and nothing of it lives.
@@ -135,6 +135,9 @@ impl Unit {
     fn phase(&self) -> (ProcessPhase, Option<Reason>, Option<String>) {
         match &self.state {
             State::Unlisted => (ProcessPhase::Unknown, None, Some("the holder has not told yet".to_owned())),
+            State::Idle | State::Delayed { .. } if self.held.is_some() => {
+                (ProcessPhase::Pending, Some(Reason::Held), self.held.as_ref().map(|h| h.message.clone()))
+            }
             State::Idle => self.waiting(),
             State::Delayed { reason, message, .. } => {
                 (ProcessPhase::Pending, Some(*reason), Some(message.clone()))
@@ -173,10 +176,12 @@ impl Unit {
             let text = status.map_or(says.to_owned(), |status| format!("{says}: {status}"));
             return (ProcessPhase::Running, None, Some(text));
         }
+        let held = self.held.as_ref().map(|held| held.message.clone());
         match problem {
             Some(problem) if !self.was_ready() => {
                 (ProcessPhase::Running, Some(Reason::ProbeFailed), Some(problem))
             }
+            Some(_) | None if held.is_some() => (ProcessPhase::Running, Some(Reason::Held), held),
             Some(_) | None => (ProcessPhase::Running, None, status),
         }
     }

@@ -9,8 +9,9 @@ use ostler_agent_core::confine::{self, Preparation};
 use ostler_agent_core::environment::{Surroundings, words};
 use ostler_agent_core::holder::lines::spec::spec;
 use ostler_agent_core::holder::notify::Listen;
-use ostler_agent_core::holder::protocol::{Isolation, ProcKey, RunAs};
+use ostler_agent_core::holder::protocol::{Isolation, Limits, ProcKey, Rlimit, RunAs};
 use ostler_agent_core::unit::{Event, Start, StartFailure, Wanted};
+use ostler_agent_core::veto::Runner;
 use ostler_schemas::spec::{Artifact, ProcessTemplate, ProcessType};
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{ObjectRef, Uid};
@@ -38,7 +39,11 @@ impl State {
         let who = Who { uid: record.uid, object: self.object() };
         self.spawning = Some(Task::spawn(async move {
             let incarnation = start.incarnation;
-            let event = match prepare(&context, &who, &start).await {
+            let prepared = match has_room(&context, who.uid) {
+                Ok(()) => prepare(&context, &who, &start).await,
+                Err(refused) => Err(refused),
+            };
+            let event = match prepared {
                 Err((reason, why)) => Event::NotSpawned(incarnation, StartFailure::Failed(reason, why)),
                 Ok(spawn) => match context.deps.host.spawn(spawn).await {
                     Ok(process) => Event::Spawned(process),
@@ -101,10 +106,7 @@ pub(super) async fn prepare(
         .user(template.user.clone(), template.group.clone())
         .await
         .map_err(|why| (Reason::UserUnknown, why))?;
-    if user.owner.uid == 0 && !user.is_self && !context.deps.config.allow_root {
-        let why = "this host does not allow processes to run as root".to_owned();
-        return Err((Reason::UserUnknown, why));
-    }
+    permit(context, &template, &user)?;
     let failed = |why: String| (Reason::StartFailed, why);
     let namespace = who.object.namespace.clone().ok_or_else(|| failed("it has no namespace".to_owned()))?;
     let facts = context.node_facts();
@@ -127,7 +129,14 @@ pub(super) async fn prepare(
     })
     .map_err(|error| failed(error.to_string()))?;
     let preparation = Preparation::of(who.uid, &template);
+    let (limits, rlimits) = limits_of(context, &template).map_err(|why| (Reason::LimitRefused, why))?;
     let prepared = context.deps.host.prepare(preparation, user.clone()).await?;
+    context
+        .deps
+        .config
+        .veto
+        .groups(&user.facts.name, &prepared.groups)
+        .map_err(|why| (Reason::UserUnknown, why))?;
     let words = words.with_files(&prepared.variables);
     Ok(HostSpawn {
         key: ProcKey { uid: who.uid, incarnation: start.incarnation },
@@ -138,8 +147,8 @@ pub(super) async fn prepare(
         cwd: template.working_directory.clone(),
         user: run_as(&user, &prepared.groups),
         umask: template.umask.bits(),
-        rlimits: confine::rlimits(&template),
-        limits: confine::limits(&template),
+        rlimits,
+        limits,
         oom_score_adjust: template.oom_score_adjust,
         allow_new_privileges: !template.no_new_privileges,
         isolation: Isolation {
@@ -154,6 +163,48 @@ pub(super) async fn prepare(
         stop_signal: template.kill_signal,
         grace_ms: template.timeout_stop_sec.as_millis(),
     })
+}
+
+/// Whether this host lets a process be this user and have these rights.
+fn permit(
+    context: &Shared,
+    template: &ProcessTemplate,
+    user: &HostUser,
+) -> Result<(), (Reason, String)> {
+    let veto = &context.deps.config.veto;
+    let HostUser { facts, owner, groups, is_self } = user;
+    if !veto.enforced && owner.uid == 0 && !context.deps.config.allow_root {
+        return Err((Reason::UserUnknown, "this host does not allow processes to run as root".to_owned()));
+    }
+    // Who stays whom the agent is gains no group by it.
+    let groups = if *is_self { &[] } else { groups.as_slice() };
+    let runner = Runner { name: &facts.name, uid: owner.uid, gid: owner.gid, groups };
+    veto.user(runner).map_err(|why| (Reason::UserUnknown, why))?;
+    if owner.uid == 0 {
+        return Ok(());
+    }
+    veto.capabilities(&template.ambient_capabilities).map_err(|why| (Reason::StartFailed, why))
+}
+
+/// The limits of a process on this host.
+///
+/// # Errors
+/// Which of them is more than the host gives.
+pub(super) fn limits_of(
+    context: &Shared,
+    template: &ProcessTemplate,
+) -> Result<(Limits, Vec<Rlimit>), String> {
+    let veto = &context.deps.config.veto;
+    let (mut limits, mut rlimits) = (confine::limits(template), confine::rlimits(template));
+    veto.limits(&mut limits)?;
+    veto.rlimits(&mut rlimits)?;
+    Ok((limits, rlimits))
+}
+
+/// Whether one more process may live here.
+fn has_room(context: &Shared, uid: Uid) -> Result<(), (Reason, String)> {
+    let others = context.board().processes.iter().filter(|(u, view)| view.alive && **u != uid).count();
+    context.deps.config.veto.processes(others + 1).map_err(|why| (Reason::LimitRefused, why))
 }
 
 /// The user to change to; none when the process runs as the agent does anyway, so that hosts without root can.

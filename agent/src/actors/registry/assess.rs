@@ -20,7 +20,7 @@ impl State {
     pub(super) fn assess(&mut self, me: &ActorRef<Msg>) {
         self.open_gate();
         self.tell_needs(me);
-        self.retire();
+        self.retire(me);
     }
 
     pub(super) fn set_gate(&mut self, open: bool) {
@@ -101,7 +101,7 @@ impl State {
     }
 
     /// Forgets what has ended and is asked for no more.
-    fn retire(&mut self) {
+    fn retire(&mut self, me: &ActorRef<Msg>) {
         let (processes, files): (Vec<Uid>, Vec<Uid>) = {
             let board = self.context.board();
             let processes = board
@@ -132,6 +132,7 @@ impl State {
             self.context.note(Change::FileGone(*uid));
         }
         if !processes.is_empty() {
+            self.forget_holds(me, &processes);
             self.tidy(processes.iter().copied().collect());
         }
         if !processes.is_empty() || !files.is_empty() {
