@@ -433,15 +433,16 @@ impl Model {
             Act::Say { stopping } => self.say(stopping),
             Act::Answer { kind, good } => self.answer(kind, good),
             Act::Ask(restart) => self.feed(Event::Ask(if restart { Ask::Restart } else { Ask::Reload })),
-            Act::Repeat => match self.last.clone() {
-                // What comes over the connection may come twice; what a document says does anyway.
-                Some(
-                    event @ (Event::Exited(_) | Event::TreeEmpty(_) | Event::Ran { .. } | Event::Want(_)),
-                ) => {
-                    self.feed(event);
-                }
-                Some(_) | None => {}
-            },
+            Act::Repeat => self.repeat(),
+        }
+    }
+
+    /// What comes over the connection may come twice; what a document says does anyway.
+    fn repeat(&mut self) {
+        if let Some(event @ (Event::Exited(_) | Event::TreeEmpty(_) | Event::Ran { .. } | Event::Want(_))) =
+            self.last.clone()
+        {
+            self.feed(event);
         }
     }
 
