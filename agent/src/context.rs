@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ostler_agent_core::environment::NodeFacts;
 use ostler_agent_core::file::Rules;
+use ostler_agent_core::holds::Holds;
 use ostler_agent_core::ledger::{Change, Ledger};
 use ostler_agent_core::needs::HostFacts;
-use ostler_agent_core::holds::Holds;
 use ostler_agent_core::pressure::Thresholds;
 use ostler_agent_core::veto::Veto;
 use ostler_bus::clock::ClockRef;

@@ -167,8 +167,13 @@ impl Viewer {
         let bytes = self.0.deps.ledger.get(written.sha256).await;
         let bytes = bytes.ok_or_else(|| format!("the content of {path} is not at hand"))?;
         let content = String::from_utf8(bytes.to_vec());
-        let content = content.map_err(|_| format!("{path} is no text and cannot be compared line by line"))?;
-        Ok(Managed { path, of: format!("configfile/{namespace}/{name} version {}", written.version), content })
+        let content =
+            content.map_err(|_| format!("{path} is no text and cannot be compared line by line"))?;
+        Ok(Managed {
+            path,
+            of: format!("configfile/{namespace}/{name} version {}", written.version),
+            content,
+        })
     }
 
     /// Does what a person on this host asks.

@@ -94,7 +94,8 @@ impl Hold {
             (Kind::Hold, Target::All) => "everything is held on the host",
             (Kind::Hold, Target::Process(_) | Target::Path(_)) => "held on the host",
         };
-        let until = self.until.map_or_else(|| ", until it is started there".to_owned(), |at| format!(" until {at}"));
+        let until =
+            self.until.map_or_else(|| ", until it is started there".to_owned(), |at| format!(" until {at}"));
         format!("{verb} by {}{until}: {}", self.by, self.reason)
     }
 
@@ -198,7 +199,8 @@ impl Holds {
     /// Whether and how a path is held.
     #[must_use]
     pub fn path(&self, path: &str) -> Option<Held> {
-        let found = self.on(&Target::Path(path.to_owned())).max_by_key(|h| (h.target != Target::All, h.until));
+        let found =
+            self.on(&Target::Path(path.to_owned())).max_by_key(|h| (h.target != Target::All, h.until));
         Some(Held { stop: false, message: found?.text() })
     }
 

@@ -193,12 +193,14 @@ impl Veto {
             }
         };
         // Who is named in the file was thought about; his groups with him.
-        let own = (!named).then_some(runner.groups).unwrap_or_default();
+        let own = if named { Default::default() } else { runner.groups };
         let denied = std::iter::once(&runner.gid).chain(own).find_map(|g| self.denied_groups.value.get(g));
         match denied {
             Some(group) if !self.root.value => {
                 let place = self.where_("deny_groups", self.denied_groups.line);
-                Err(format!("this host does not allow processes in group {group}, as {name} would be ({place})"))
+                Err(format!(
+                    "this host does not allow processes in group {group}, as {name} would be ({place})"
+                ))
             }
             Some(_) | None => Ok(()),
         }
@@ -216,7 +218,9 @@ impl Veto {
             None => Ok(()),
             Some(group) => {
                 let place = self.where_("deny_groups", self.denied_groups.line);
-                Err(format!("this host does not allow processes in group {group}, as {name} would be ({place})"))
+                Err(format!(
+                    "this host does not allow processes in group {group}, as {name} would be ({place})"
+                ))
             }
         }
     }
@@ -250,7 +254,9 @@ impl Veto {
             if let Some(rule) = self.deny_paths.iter().find(|r| r.pattern.matches_any_case(&plain)) {
                 let place = match rule.line {
                     Some(line) => format!("{} line {line}", self.file),
-                    None => format!("a default; deny_usual = false in [allow] of {} turns those off", self.file),
+                    None => {
+                        format!("a default; deny_usual = false in [allow] of {} turns those off", self.file)
+                    }
                 };
                 return Some(format!("{leads}this host denies {} (deny_paths, {place})", rule.pattern));
             }
@@ -280,8 +286,12 @@ impl Veto {
         match self.exec.value {
             AllowExec::Any => Ok(()),
             AllowExec::OwnUser if uid != 0 => Ok(()),
-            AllowExec::OwnUser => Err(format!("this host does not allow commands beside root's processes ({})", place())),
-            AllowExec::Off => Err(format!("this host does not allow commands beside its processes ({})", place())),
+            AllowExec::OwnUser => {
+                Err(format!("this host does not allow commands beside root's processes ({})", place()))
+            }
+            AllowExec::Off => {
+                Err(format!("this host does not allow commands beside its processes ({})", place()))
+            }
         }
     }
 
@@ -295,7 +305,10 @@ impl Veto {
             match *asked {
                 Some(value) if value > most.value => {
                     let place = self.where_(key, most.line);
-                    Err(format!("it asks for {value}{unit}, this host gives one process {}{unit} ({place})", most.value))
+                    Err(format!(
+                        "it asks for {value}{unit}, this host gives one process {}{unit} ({place})",
+                        most.value
+                    ))
                 }
                 Some(_) => Ok(()),
                 None => {

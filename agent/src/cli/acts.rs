@@ -140,8 +140,14 @@ pub(super) fn what(named: Option<&str>, all: bool) -> Result<String, String> {
     }
 }
 
-pub(super) fn hold(args: &SettingsArgs, what: Result<String, String>, limit: Option<&str>, reason: &str) -> ExitCode {
-    let for_ms = match limit.map(|text| text.parse::<Dur>().map_err(|error| format!("--for {text}: {error}"))) {
+pub(super) fn hold(
+    args: &SettingsArgs,
+    what: Result<String, String>,
+    limit: Option<&str>,
+    reason: &str,
+) -> ExitCode {
+    let for_ms = match limit.map(|text| text.parse::<Dur>().map_err(|error| format!("--for {text}: {error}")))
+    {
         None => None,
         Some(Ok(limit)) => Some(limit.as_millis()),
         Some(Err(why)) => return complain(&why),
@@ -184,10 +190,7 @@ pub(super) fn stop(args: &SettingsArgs, process: &str, reason: Option<&str>) -> 
         Err(AskError::Silent(error)) => error,
         Err(error) => return failed(args, &error),
     };
-    let processes = match holder(&args.run_dir()) {
-        Ok(processes) => processes,
-        Err(_) => return not_running(&args.run_dir(), &silent),
-    };
+    let Ok(processes) = holder(&args.run_dir()) else { return not_running(&args.run_dir(), &silent) };
     warn("the agent does not run; the holder is asked");
     match stop_by_holder(args, &processes, process, reason) {
         Ok(said) => print(&said),

@@ -22,7 +22,11 @@ pub(super) fn answer(args: &SettingsArgs, question: &Question) -> ExitCode {
         Question::Status { output } => match status {
             Ok(status) => {
                 let (text, well) = status_text(&status);
-                if output.is_json() { acts::json(&status) } else { print(&text) };
+                if output.is_json() {
+                    acts::json(&status)
+                } else {
+                    print(&text)
+                };
                 ExitCode::from(u8::from(!well))
             }
             Err(error) => silent(&run_dir, &error),

@@ -98,7 +98,10 @@ impl Raw {
             return Ok(Users::Any);
         }
         if let Some(bad) = list.iter().find(|user| user.is_empty() || user.contains(['*', '?', ' '])) {
-            return Err(("allow.allow_users", format!("{bad:?} is no user: write names or numbers, or \"*\" alone")));
+            return Err((
+                "allow.allow_users",
+                format!("{bad:?} is no user: write names or numbers, or \"*\" alone"),
+            ));
         }
         Ok(Users::Named(list.into_iter().chain(default_user.map(str::to_owned)).collect()))
     }
@@ -120,9 +123,10 @@ impl Raw {
         };
         match list.iter().find(|name| name.parse::<Capability>().is_err()) {
             None => Ok(list.iter().cloned().collect()),
-            Some(bad) => {
-                Err(("allow.allow_capabilities", format!("{bad:?} is no capability: write it as CAP_NET_RAW")))
-            }
+            Some(bad) => Err((
+                "allow.allow_capabilities",
+                format!("{bad:?} is no capability: write it as CAP_NET_RAW"),
+            )),
         }
     }
 
@@ -139,7 +143,10 @@ impl Raw {
 fn rules(key: &'static str, list: Option<&[String]>, text: &str) -> Result<Vec<PathRule>, Wrong> {
     let rule = |pattern: &String| match Pattern::parse(pattern) {
         Ok(parsed) => Ok(PathRule { pattern: parsed, line: line_of(text, "allow", key, Some(pattern)) }),
-        Err(error) => Err((if key == "deny_paths" { "allow.deny_paths" } else { "allow.allow_paths" }, error.to_string())),
+        Err(error) => Err((
+            if key == "deny_paths" { "allow.deny_paths" } else { "allow.allow_paths" },
+            error.to_string(),
+        )),
     };
     list.unwrap_or_default().iter().map(rule).collect()
 }
@@ -153,7 +160,9 @@ fn amount(
     let Some(text) = text else { return Ok(None) };
     match read(text) {
         Some(value) => Ok(Some(Setting { value, line })),
-        None => Err((key, format!("{text:?} is no amount: write cpu as \"2\" or \"500m\", memory as \"4Gi\""))),
+        None => {
+            Err((key, format!("{text:?} is no amount: write cpu as \"2\" or \"500m\", memory as \"4Gi\"")))
+        }
     }
 }
 
@@ -175,7 +184,9 @@ fn line_of(text: &str, table: &str, key: &str, item: Option<&str>) -> Option<usi
             found = Some(number);
         }
         if within {
-            let is_item = item.is_some_and(|item| line.contains(&format!("{item:?}")) || line.contains(&format!("'{item}'")));
+            let is_item = item.is_some_and(|item| {
+                line.contains(&format!("{item:?}")) || line.contains(&format!("'{item}'"))
+            });
             if item.is_none() || is_item {
                 return Some(number);
             }

@@ -109,7 +109,9 @@ pub fn last(state_dir: &Path, count: usize) -> io::Result<Vec<Line>> {
     for file in [older(&newer), newer] {
         match fs::read(&file) {
             // A line that was cut short by a loss of power is no line.
-            Ok(bytes) => lines.extend(bytes.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice(l).ok())),
+            Ok(bytes) => {
+                lines.extend(bytes.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice(l).ok()));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", file.display()))),
         }

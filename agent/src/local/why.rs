@@ -99,7 +99,10 @@ impl Why {
             template: item.template,
             command: command.unwrap_or_default(),
             user: template.as_ref().and_then(|t| t.user.clone()),
-            needs: template.as_ref().map(|t| t.needs.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            needs: template
+                .as_ref()
+                .map(|t| t.needs.iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
             restart: template.as_ref().map(|t| word(&t.restart)),
         })
     }
@@ -153,7 +156,10 @@ impl Why {
             return;
         };
         let template = asked.template.short();
-        rows.push(("asked", format!("{}, version {}, template {template}", word(&asked.goal), asked.version)));
+        rows.push((
+            "asked",
+            format!("{}, version {}, template {template}", word(&asked.goal), asked.version),
+        ));
         if !asked.command.is_empty() {
             rows.push(("command", asked.command.join(" ")));
         }

@@ -2,6 +2,8 @@
 //! on this host with the real holder.
 
 mod life;
+mod commands;
+mod local;
 mod plane;
 mod real;
 mod survival;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use ostler_agent::ports::{ArtifactsRef, FilesRef, HostRef, LedgerRef};
 use ostler_agent::sim::{SimArtifacts, SimFacts, SimFiles, SimHost, SimLedger};
-use ostler_agent::{Deps, Handle, NodeConfig};
+use ostler_agent::{Deps, Handle, NodeConfig, Viewer};
 use ostler_bus::clock::ClockRef;
 use ostler_bus::entropy::{EntropyRef, SeededEntropy};
 use ostler_bus::memory::{MemoryBus, Party, START_WALL_MS};
@@ -227,14 +227,24 @@ impl Plane {
             privileged: true,
             ..NodeConfig::default()
         };
-        let parts = Parts {
+        let parts = self.parts(config);
+        self.start_agent_on(parts).await;
+    }
+
+    /// The simulated host, with these settings.
+    pub(crate) fn parts(&self, config: NodeConfig) -> Parts {
+        Parts {
             host: Arc::clone(&self.host) as _,
             files: Arc::clone(&self.files) as _,
             artifacts: SimArtifacts::new(),
             ledger: Arc::clone(&self.ledger) as _,
             config,
-        };
-        self.start_agent_on(parts).await;
+        }
+    }
+
+    /// What answers on the host.
+    pub(crate) fn viewer(&self) -> Viewer {
+        self.agent.as_ref().expect("an agent runs").0.viewer()
     }
 
     /// Starts the agent on another host than the simulated one.

@@ -46,7 +46,7 @@ impl Box {
         host
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -99,7 +99,7 @@ impl Box {
     }
 }
 
-pub(crate) fn shell(script: &str) -> ostler_schemas::spec::ProcessTemplate {
+pub(crate) fn shell(script: &str) -> ProcessTemplate {
     let mut template = template("/bin/sh", Restart::Always);
     template.args = vec!["-c".to_owned(), script.to_owned()];
     template

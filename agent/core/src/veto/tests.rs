@@ -13,7 +13,10 @@ fn usual() -> Veto {
     Veto {
         file: "/etc/ostler/agent.toml".to_owned(),
         enforced: true,
-        denied_groups: Setting { value: BTreeMap::from([(0, "root".to_owned()), (999, "docker".to_owned())]), line: None },
+        denied_groups: Setting {
+            value: BTreeMap::from([(0, "root".to_owned()), (999, "docker".to_owned())]),
+            line: None,
+        },
         capabilities: Setting {
             value: USUAL_CAPABILITIES.iter().map(|c| (*c).to_owned()).collect(),
             line: None,
@@ -55,7 +58,14 @@ fn paths_by_the_usual_rules() {
     ] {
         assert!(veto.path(denied, None).is_some(), "{denied} passes");
     }
-    for allowed in ["/etc/app.conf", "/etc/ssh/sshd_config", "/etc/bootstrap", "/srv/ssh/x", "/etc/passive.conf", "/opt/boot"] {
+    for allowed in [
+        "/etc/app.conf",
+        "/etc/ssh/sshd_config",
+        "/etc/bootstrap",
+        "/srv/ssh/x",
+        "/etc/passive.conf",
+        "/opt/boot",
+    ] {
         assert_eq!(veto.path(allowed, Some(allowed)), None, "{allowed}");
     }
 }
@@ -64,7 +74,10 @@ fn paths_by_the_usual_rules() {
 fn a_link_does_not_lead_past_a_rule() {
     let veto = usual();
     let why = veto.path("/srv/app/app.conf", Some("/etc/pam.d/app.conf")).expect("denied");
-    assert!(why.contains("/srv/app/app.conf really is /etc/pam.d/app.conf") && why.contains("/etc/pam.*"), "{why}");
+    assert!(
+        why.contains("/srv/app/app.conf really is /etc/pam.d/app.conf") && why.contains("/etc/pam.*"),
+        "{why}"
+    );
     let narrow = Veto { allow_paths: vec![rule("/srv/app", Some(7))], ..usual() };
     assert_eq!(narrow.path("/srv/app/x/y.conf", Some("/srv/app/x/y.conf")), None);
     let why = narrow.path("/srv/app/y.conf", Some("/opt/y.conf")).expect("not allowed");
@@ -113,7 +126,11 @@ fn limits_refuse_more_and_bound_what_was_not_asked() {
     veto.limits(&mut limits).expect("fits");
     assert_eq!((limits.cpu_millis, limits.memory_max), (Some(500), Some(1000)));
     let mut limits = Limits { memory_max: Some(1001), ..Limits::default() };
-    assert!(veto.limits(&mut limits).expect_err("refused").contains("max_memory in /etc/ostler/agent.toml line 20"));
+    assert!(
+        veto.limits(&mut limits)
+            .expect_err("refused")
+            .contains("max_memory in /etc/ostler/agent.toml line 20")
+    );
     let nofile = |soft, hard| Rlimit { resource: "nofile".to_owned(), soft, hard };
     let mut rlimits = vec![nofile(1024, 524_288)];
     veto.rlimits(&mut rlimits).expect("fits");

@@ -166,11 +166,7 @@ pub(super) async fn prepare(
 }
 
 /// Whether this host lets a process be this user and have these rights.
-fn permit(
-    context: &Shared,
-    template: &ProcessTemplate,
-    user: &HostUser,
-) -> Result<(), (Reason, String)> {
+fn permit(context: &Shared, template: &ProcessTemplate, user: &HostUser) -> Result<(), (Reason, String)> {
     let veto = &context.deps.config.veto;
     let HostUser { facts, owner, groups, is_self } = user;
     if !veto.enforced && owner.uid == 0 && !context.deps.config.allow_root {

@@ -120,7 +120,9 @@ impl State {
         if holds.start(uid).is_none() {
             return Err(match holds.process(uid) {
                 Some(held) => format!("{name} is {}; release it first", held.message),
-                None => format!("{name} was not stopped on this host; \"ostler-agent why {name}\" tells how it does"),
+                None => format!(
+                    "{name} was not stopped on this host; \"ostler-agent why {name}\" tells how it does"
+                ),
             });
         }
         let still = holds.process(uid);
@@ -176,7 +178,11 @@ impl State {
             return self.show_holds(me);
         }
         for hold in over {
-            self.tell_target(&hold.target, Reason::Resumed, format!("no longer {}: its time is over", hold.text()));
+            self.tell_target(
+                &hold.target,
+                Reason::Resumed,
+                format!("no longer {}: its time is over", hold.text()),
+            );
         }
     }
 
@@ -227,7 +233,8 @@ impl State {
 
 /// A reason as it can be told on one line.
 fn words(reason: &str) -> Result<String, String> {
-    let text: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_MAX).collect();
+    let text: String =
+        reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_MAX).collect();
     let text = text.trim().to_owned();
     if text.is_empty() { Err("say why: --reason TEXT".to_owned()) } else { Ok(text) }
 }
