@@ -1,8 +1,8 @@
 //! The real host: processes through the holder, files through the kernel, facts from it, the ledger on disk.
 
+mod artifacts;
 mod env_files;
 mod exec;
-mod artifacts;
 mod facts;
 mod features;
 mod files;

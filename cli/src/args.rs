@@ -101,8 +101,8 @@ pub enum Command {
 /// Commands of CONTRACT.md that this version does not have. They are known words: what they would do is not done by
 /// something else of a similar name.
 pub const RESERVED: [&str; 17] = [
-    "drain", "explain", "history", "plan", "freeze", "thaw", "edit", "restart", "node", "token",
-    "backup", "restore", "undrain", "annotate", "attach", "cp", "upgrade",
+    "drain", "explain", "history", "plan", "freeze", "thaw", "edit", "restart", "node", "token", "backup",
+    "restore", "undrain", "annotate", "attach", "cp", "upgrade",
 ];
 
 /// Reserved commands below `rollout` and `config`.

@@ -25,7 +25,8 @@ impl Place {
     pub(crate) fn make(name: &str) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
         let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
-        let path = Path::new(mount.split(' ').nth(1)?).join(format!("ostler-bench-{name}-{}", std::process::id()));
+        let path =
+            Path::new(mount.split(' ').nth(1)?).join(format!("ostler-bench-{name}-{}", std::process::id()));
         fs::create_dir(&path).ok()?;
         Some(Self(path))
     }

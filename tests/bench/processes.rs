@@ -201,7 +201,10 @@ async fn holder(count: usize) -> anyhow::Result<(Duration, Duration)> {
     let logs = holder.folder.path().join("logs").display().to_string();
     let begin = Instant::now();
     let mut starts = futures::stream::iter(0..count)
-        .map(|n| { let (client, logs) = (&client, &logs); async move { Ok::<_, anyhow::Error>(client.spawn(spawn(n, logs)?).await?) } })
+        .map(|n| {
+            let (client, logs) = (&client, &logs);
+            async move { Ok::<_, anyhow::Error>(client.spawn(spawn(n, logs)?).await?) }
+        })
         .buffer_unordered(AT_ONCE);
     while let Some(spawned) = starts.next().await {
         spawned?;

@@ -27,7 +27,14 @@ pub(crate) fn request(text: &str) -> anyhow::Result<ApplyRequest> {
     let documents = read_documents(None, text.as_bytes());
     let document = documents.first().context("a document")?;
     let document = ManifestDocument { file: None, tree: ByteBuf::from(encode_tree(document)), content: None };
-    Ok(ApplyRequest { documents: vec![document], content: None, force: false, retry: false, dry_run: false, reason: None })
+    Ok(ApplyRequest {
+        documents: vec![document],
+        content: None,
+        force: false,
+        retry: false,
+        dry_run: false,
+        reason: None,
+    })
 }
 
 /// Reads on until a process is seen so.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ostler_agent::sim::{SimArtifacts, Program, SimFacts, SimFiles, SimHost, SimLedger};
+use ostler_agent::sim::{Program, SimArtifacts, SimFacts, SimFiles, SimHost, SimLedger};
 use ostler_agent::{Deps, Handle, NodeConfig, Viewer};
 use ostler_bus::ClockRef;
 use ostler_bus::memory::{MemoryBus, Party, START_WALL_MS};

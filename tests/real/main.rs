@@ -3,6 +3,7 @@
 //! Needs `cargo build --workspace --bins` and a nats-server (`make nats`). No root, nothing outside of temporary folders.
 //! Nothing here measures: each test waits for states. How fast things are is `make bench`'s business.
 
+mod again;
 mod garbage;
 mod journeys;
 mod leaders;

@@ -14,6 +14,8 @@ NATS_SERVER_MIN=2.15
 NATS_SERVER_PIN=2.15.1
 NATS_CLI_PIN=v0.4.0
 RIG_PACKAGES=(systemd systemd-sysv dbus systemd-container iproute2 nftables util-linux procps)
+# The virtual machine of vm-test.
+RIG_PACKAGES+=(qemu-system-x86 busybox-static cpio mmdebstrap e2fsprogs kmod)
 
 say() { echo "tools: $*" >&2; }
 fail() { say "$*"; return 1; }

@@ -147,8 +147,8 @@ mod tests {
         for other in [
             Artifact { path: "bin/c".to_owned(), ..a.clone() },
             Artifact { mode: Mode::from_bits(0o644), ..a.clone() },
-            Artifact { unpack: Unpack::Tar, ..a.clone() },
             artifact(3, "bin/a"),
+            Artifact { unpack: Unpack::Tar, ..a },
         ] {
             assert_ne!(id, set_id(&[other, b.clone()]));
         }

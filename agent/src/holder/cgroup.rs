@@ -27,6 +27,12 @@ const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 /// The leaf in which the service manager starts the holder (`DelegateSubgroup=`); processes get theirs beside it.
 const OWN_LEAF: &str = "holder";
 
+/// The unit beside the holder's that has no process of its own: where work runs when the service manager cannot start
+/// the holder in a leaf (systemd before 254).
+const WORK_UNIT: &str = "ostler-work.service";
+/// What the service manager marks groups with that it leaves to others.
+const DELEGATED: &str = "trusted.delegate";
+
 /// A cgroup below which incarnations get theirs.
 #[derive(Debug)]
 pub(super) struct Cgroups {
@@ -215,10 +221,10 @@ pub(super) fn unenforced_without(limits: &Limits) -> Vec<String> {
     limits.controllers().map(str::to_owned).collect()
 }
 
-/// The holder's own cgroup, or its parent when the service manager gave it a leaf of its own; and whether
-/// controllers may be enabled there.
+/// The holder's own cgroup, or its parent when the service manager gave it a leaf of its own, or the unit beside it
+/// that is for work alone; and whether controllers may be enabled there.
 ///
-/// Only beside a leaf: a cgroup with controllers for its children may have no processes of its own, so a holder
+/// Never in its own: a cgroup with controllers for its children may have no processes of its own, so a holder
 /// that enabled them in the cgroup it is started in could not be started there again while its processes live.
 fn own_delegated() -> Result<(PathBuf, bool), String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
@@ -232,8 +238,17 @@ fn own_delegated() -> Result<(PathBuf, bool), String> {
     let path = mount.join(own.trim_start_matches('/'));
     match path.parent().filter(|_| path.file_name().is_some_and(|name| name == OWN_LEAF)) {
         Some(parent) => Ok((parent.to_owned(), true)),
-        None => Ok((path, false)),
+        None => Ok(work_unit(&path).map_or((path, false), |work| (work, true))),
     }
+}
+
+/// The group of [`WORK_UNIT`], if it was delegated and has anything to offer.
+fn work_unit(own: &Path) -> Option<PathBuf> {
+    let work = own.parent()?.join(WORK_UNIT);
+    let mut mark = [0_u8; 8];
+    let length = rustix::fs::getxattr(&work, DELEGATED, &mut mark).ok()?;
+    let offers = fs::read_to_string(work.join("cgroup.controllers")).is_ok_and(|all| !all.trim().is_empty());
+    (mark.get(..length) == Some(b"1") && offers).then_some(work)
 }
 
 /// Each on its own: one that is not there must not keep the others off.

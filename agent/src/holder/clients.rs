@@ -179,7 +179,9 @@ impl Clients {
     /// One that does not read must not cost the others their answers, nor the host its memory.
     fn bound_all(&mut self) {
         while self.clients.values().map(Client::unsent).sum::<usize>() > OUTBOX_ALL {
-            let Some(slowest) = self.clients.values_mut().max_by_key(|client| client.unsent()) else { return };
+            let Some(slowest) = self.clients.values_mut().max_by_key(|client| client.unsent()) else {
+                return;
+            };
             slowest.give_up();
         }
     }
@@ -224,7 +226,8 @@ impl Client {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(buffer)];
-        let received = rustix::net::recvmsg(&self.stream, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        let received =
+            rustix::net::recvmsg(&self.stream, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
                 self.descriptors.extend(descriptors);

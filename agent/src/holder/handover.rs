@@ -120,7 +120,10 @@ impl Handover {
         File::from(sys::take_fd(table)?).take(TABLE_MAX).read_to_end(&mut bytes)?;
         let table: Self = rmp_serde::from_slice(&bytes).map_err(io::Error::other)?;
         if table.format > HANDOVER || table.pid != std::process::id() {
-            return Err(io::Error::other(format!("a table of format {} of process {}", table.format, table.pid)));
+            return Err(io::Error::other(format!(
+                "a table of format {} of process {}",
+                table.format, table.pid
+            )));
         }
         let lock = File::from(sys::take_fd(table.lock)?);
         let listener = sys::take_fd(table.listener)?;

@@ -117,7 +117,7 @@ pub(super) fn launch_run(
     ground: &Ground,
     spawn: &mut Spawn,
     ends: &[OwnedFd],
-    place: RunPlace,
+    place: &RunPlace,
 ) -> Result<Child, String> {
     let stdio = match ends {
         [terminal] if place.terminal => [terminal.as_fd(); 3],
@@ -130,7 +130,7 @@ pub(super) fn launch_run(
         spawn.isolation.read_only_paths.clear();
     }
     let texts = Texts::of(spawn, &ground.dir, Some(place.id))?;
-    let child = prepare_and_fork(ground, (spawn, &texts), stdio, &Place::of_run(&place))?;
+    let child = prepare_and_fork(ground, (spawn, &texts), stdio, &Place::of_run(place))?;
     // One that was killed meanwhile cannot be let go; its end is seen elsewhere.
     let _written = rustix::io::write(&child.go, b"1");
     Ok(child)

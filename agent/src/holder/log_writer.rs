@@ -190,7 +190,7 @@ impl LogWriter {
     pub(super) fn with_room(&self) -> Vec<LogId> {
         let mut count = [0; 8];
         // Nothing to read: somebody was here before.
-        let _: Result<usize, _> = rustix::io::read(&self.0.room, &mut count);
+        rustix::io::read(&self.0.room, &mut count).ok();
         let mut queues = self.lock();
         let free: Vec<LogId> = queues.full.iter().copied().filter(|id| queues.has_room(*id)).collect();
         for id in &free {
@@ -226,7 +226,7 @@ impl LogWriter {
                 *after = id;
                 if queues.full.iter().any(|id| queues.has_room(*id)) {
                     // It is nonblocking, and a counter that is full wakes just as well.
-                    let _: Result<usize, _> = rustix::io::write(&self.0.room, &1u64.to_ne_bytes());
+                    rustix::io::write(&self.0.room, &1u64.to_ne_bytes()).ok();
                 }
                 return Some((id, pending));
             }
@@ -305,13 +305,13 @@ impl Disk {
         let mut after: LogId = 0;
         loop {
             match self.writer.next(&mut after, !self.owed.is_empty()) {
-                Some((id, batch)) => self.write_batch(id, batch),
+                Some((id, batch)) => self.write_batch(id, &batch),
                 None => self.owed.retain(|_, owed| !owed.pay(&mut self.journal)),
             }
         }
     }
 
-    fn write_batch(&mut self, id: LogId, batch: Pending) {
+    fn write_batch(&mut self, id: LogId, batch: &Pending) {
         let debt = self.owed.entry(id).or_insert_with(|| Owed::new(&batch.target));
         debt.target = Arc::clone(&batch.target);
         debt.begins = batch.begins.or(debt.begins);
@@ -328,7 +328,7 @@ impl Disk {
                 let rest = batch.bytes.get(done..).unwrap_or_default();
                 if batch.target.block && !rest.is_empty() {
                     last = false;
-                    self.writer.put_back(id, &batch, rest);
+                    self.writer.put_back(id, batch, rest);
                 } else {
                     let lines = memchr::memchr_iter(b'\n', rest).count() as u64;
                     debt.add(lines, &error.to_string());

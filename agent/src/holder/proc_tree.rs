@@ -188,7 +188,10 @@ fn incarnation_of(root: Root) -> String {
 pub(super) fn kill_runs(holder: &Path) {
     for _ in 0..ROUNDS {
         let snapshot = Snapshot::take(holder);
-        let runs = snapshot.by_marks.iter().filter(|((_, tree), _)| tree.windows(RUN.len()).any(|w| w == RUN.as_bytes()));
+        let runs = snapshot
+            .by_marks
+            .iter()
+            .filter(|((_, tree), _)| tree.windows(RUN.len()).any(|w| w == RUN.as_bytes()));
         let members = runs.flat_map(|(_, pids)| pids).filter_map(|pid| snapshot.all.get(pid));
         let members: Vec<Stat> = members.filter(|stat| !stat.zombie).copied().collect();
         if members.is_empty() {

@@ -133,7 +133,7 @@ impl Shell {
             mounts: main.and_then(|live| mounts_of(live.root)),
             terminal,
         };
-        let child = launch::launch_run(&self.ground, &mut spawn, ends, place);
+        let child = launch::launch_run(&self.ground, &mut spawn, ends, &place);
         let Child { pid, start_time, pidfd, report, .. } =
             child.inspect_err(|_| cgroup.iter().for_each(|path| cgroup::remove(path)))?;
         let root = Root { key: spawn.key, run: Some(id), pid, start_time };

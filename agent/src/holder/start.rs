@@ -20,14 +20,14 @@ use rustix::process::{Resource, Rlimit};
 use super::abilities::Abilities;
 use super::cgroup::Cgroups;
 use super::clients::Clients;
-use super::host_limits;
 use super::handover::{Handover, Taken};
+use super::host_limits;
 use super::launch::Ground;
 use super::log_writer::LogWriter;
 use super::options::Options;
 use super::poll::{Poll, Source};
-use super::say::say;
 use super::recover::recover;
+use super::say::say;
 use super::shell::{Own, Shell, Work, unix_ms};
 use super::state_file::{Loaded, StateError, StateFile};
 use super::sys;
@@ -111,7 +111,9 @@ pub(super) fn start(options: &Options) -> Result<Shell, StartError> {
     if !complete && state.boot_id == boot_id {
         let found = recover(&mut state, &ground);
         if found > 0 {
-            say(&format!("found {found} processes that its state does not know: takes them over with defaults"));
+            say(&format!(
+                "found {found} processes that its state does not know: takes them over with defaults"
+            ));
         }
     }
     let welcome = welcome(&ground, &boot_id);

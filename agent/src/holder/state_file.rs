@@ -149,10 +149,12 @@ impl StateFile {
             let source = io::ErrorKind::InvalidData.into();
             return Err(StateError::Damaged { path: path.to_owned(), source });
         }
-        fs::rename(path, &aside)
-            .map_err(|source| StateError::Damaged { path: path.to_owned(), source })?;
-        let warning =
-            format!("{} is not the state of a holder and is now {}", path.display(), Path::new(&aside).display());
+        fs::rename(path, &aside).map_err(|source| StateError::Damaged { path: path.to_owned(), source })?;
+        let warning = format!(
+            "{} is not the state of a holder and is now {}",
+            path.display(),
+            Path::new(&aside).display()
+        );
         let mut state = HolderState::empty(boot_id);
         state.next_seq = SEQ_JUMP;
         Ok(Loaded { state, complete: false, warning: Some(warning) })
@@ -219,7 +221,9 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
 
 fn words(harm: Harm) -> String {
     match harm {
-        Harm::TornTail => "the former holder was ended while it wrote; what it wrote last does not count".to_owned(),
+        Harm::TornTail => {
+            "the former holder was ended while it wrote; what it wrote last does not count".to_owned()
+        }
         Harm::Damaged { bytes, places } => format!(
             "{bytes} bytes in {places} places cannot be read (a copy is kept beside): looks at the host for what they said"
         ),

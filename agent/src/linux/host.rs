@@ -11,8 +11,8 @@ use ostler_agent_core::confine::{Preparation, default_nofile};
 use ostler_agent_core::holder::confine;
 use ostler_agent_core::holder::notify::Said;
 use ostler_agent_core::holder::protocol::{
-    Event, Exit, ExitRecord, KillMode, Limits, LogSpec, Phase, ProcKey, ProcessInfo, RefusalCode, SaidBy, Rlimit,
-    SetLimits, Spawn, Spawned,
+    Event, Exit, ExitRecord, KillMode, Limits, LogSpec, Phase, ProcKey, ProcessInfo, RefusalCode, Rlimit,
+    SaidBy, SetLimits, Spawn, Spawned,
 };
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
@@ -65,8 +65,8 @@ impl LinuxHost {
         })
     }
 
-    fn log_spec(&self, asked: LogSpec) -> LogSpec {
-        LogSpec { dir: self.log_dir.display().to_string(), ..asked }
+    fn log_spec(&self, asked: &LogSpec) -> LogSpec {
+        LogSpec { dir: self.log_dir.display().to_string(), ..asked.clone() }
     }
 
     fn client(&self) -> Result<Arc<HolderClient>, HostError> {
@@ -112,7 +112,7 @@ impl LinuxHost {
             limits: spawn.limits,
             isolation: spawn.isolation,
             own_cgroup: true,
-            log: self.log_spec(spawn.log),
+            log: self.log_spec(&spawn.log),
             kill_mode: kill_mode(spawn.kill_mode),
             listen: spawn.listen,
             stop_signal: i32::from(spawn.stop_signal.number()),
@@ -325,7 +325,7 @@ impl Host for LinuxHost {
         async move {
             let client = self.client()?;
             let rlimits = self.rlimits(rlimits);
-            let log = Some(self.log_spec(log));
+            let log = Some(self.log_spec(&log));
             let set = SetLimits { key, limits, rlimits: rlimits.clone(), log };
             match client.set_limits(set).await {
                 // An older holder: what it knows is better than nothing, and what it does not is said.

@@ -385,7 +385,12 @@ impl SimHost {
     }
 
     /// A process that is not here cannot be changed; what lives has from then on what was asked.
-    fn adjusted(&self, key: ProcKey, limits: Limits, (rlimits, log): (Vec<Rlimit>, LogSpec)) -> Result<(), HostError> {
+    fn adjusted(
+        &self,
+        key: ProcKey,
+        limits: Limits,
+        (rlimits, log): (Vec<Rlimit>, LogSpec),
+    ) -> Result<(), HostError> {
         self.up()?;
         let mut inner = lock(&self.inner);
         let living = inner.living.get_mut(&key).ok_or_else(|| HostError(format!("{key} is not here")))?;
@@ -488,7 +493,11 @@ impl Host for SimHost {
         std::future::ready(self.adjusted(key, limits, (rlimits, log))).boxed()
     }
 
-    fn prepare(&self, preparation: Preparation, _: HostUser) -> BoxFuture<'_, Result<Prepared, (Reason, String)>> {
+    fn prepare(
+        &self,
+        preparation: Preparation,
+        _: HostUser,
+    ) -> BoxFuture<'_, Result<Prepared, (Reason, String)>> {
         std::future::ready(Ok(self.prepared(&preparation))).boxed()
     }
 

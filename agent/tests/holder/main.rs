@@ -174,7 +174,8 @@ async fn children_inherit_nothing_of_the_holder() {
             Some(rig.log_of(key(1))).filter(|log| log.ends_with(" stdout F /usr\n"))
         })
         .await;
-        let lines: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once(" stdout F ")?.1)).collect();
+        let lines: Vec<&str> =
+            log.lines().filter_map(|line| Some(line.split_once(" stdout F ")?.1)).collect();
         // Three of its own, and the one with which `ls` reads the folder.
         assert_eq!(lines[0], "4");
         for line in

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use ostler_agent::holder_client::{Events, HolderClient, Snapshot};
 use ostler_agent_core::holder::protocol::{
-    Event, ExitRecord, Isolation, KillMode, Limits, LogSpec, ProcKey, Spawn, default_grace_ms, default_stop_signal,
+    Event, ExitRecord, Isolation, KillMode, Limits, LogSpec, ProcKey, Spawn, default_grace_ms,
+    default_stop_signal,
 };
 use ostler_schemas::Uid;
 

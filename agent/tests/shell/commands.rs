@@ -41,9 +41,7 @@ async fn people_on_the_host_see_and_hold_and_stop_with_and_without_an_agent() {
     plane.put_files(vec![file_entry(9, 1, conf)]).await;
     plane.put_run(vec![entry(1, 0, Goal::Run)], &[hash], None).await;
     plane.until_report("it runs", |r| pid(r, 1).is_some()).await;
-    plane
-        .until_report("in sync", |r| r.file_states.iter().any(|f| f.state == FileState::InSync))
-        .await;
+    plane.until_report("in sync", |r| r.file_states.iter().any(|f| f.state == FileState::InSync)).await;
 
     let (code, text) = ask(&host, &["ps", "-o", "json"]).await;
     assert!(code == 0 && text.contains("\"kind\": \"List\"") && text.contains("web-1"), "{code} {text}");
@@ -86,7 +84,8 @@ async fn people_on_the_host_see_and_hold_and_stop_with_and_without_an_agent() {
     let _socket = start(&mut plane, &host).await;
     plane
         .until_report("it is stopped, and stays so", |r| {
-            pid(r, 1).is_none() && r.processes.iter().any(|p| p.message.as_ref().is_some_and(|m| m.contains("no agent")))
+            pid(r, 1).is_none()
+                && r.processes.iter().any(|p| p.message.as_ref().is_some_and(|m| m.contains("no agent")))
         })
         .await;
     let (code, text) = ask(&host, &["start", "web-1"]).await;

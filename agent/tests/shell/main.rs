@@ -1,8 +1,8 @@
 //! Whole agents under a scripted control plane over the memory bus: on simulated hosts in virtual time, and (`real`)
 //! on this host with the real holder.
 
-mod life;
 mod commands;
+mod life;
 mod local;
 mod plane;
 mod real;

@@ -127,7 +127,7 @@ impl NatsTopic {
                 all.push(requests);
             }
         }
-        let discovery = service.discoverable(&self.link.client()).await.map_err(failed)?;
+        let discovery = service.discoverable(self.link.client()).await.map_err(failed)?;
         self.in_force().await?;
         // The service answers discovery as long as it lives, which is as long as its requests are read.
         Ok(futures::stream::unfold((all, discovery), |(mut all, discovery)| async move {

@@ -95,13 +95,16 @@ fn tell(reply: &ChangeReply, changed: &str, unchanged: &str, out: &mut Out) -> R
 }
 
 /// The words before the first that is a change; names have none of its marks.
-fn split_changes<'a>(words: &'a [String], is_change: impl Fn(&str) -> bool) -> (&'a [String], &'a [String]) {
+fn split_changes(words: &[String], is_change: impl Fn(&str) -> bool) -> (&[String], &[String]) {
     let at = words.iter().position(|word| is_change(word)).unwrap_or(words.len());
     words.split_at(at)
 }
 
+/// Objects, and the words after them.
+type Named<'a> = (Vec<(Kind, String)>, &'a [String]);
+
 /// `KIND/NAME… LABEL…` or `KIND NAME… LABEL…`.
-fn objects_and_labels(words: &[String]) -> Result<(Vec<(Kind, String)>, &[String]), Failure> {
+fn objects_and_labels(words: &[String]) -> Result<Named<'_>, Failure> {
     let usage = || {
         Failure::message("write KIND/NAME or KIND NAME, and then labels: key=value, or key- to remove one")
     };

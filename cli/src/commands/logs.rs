@@ -218,7 +218,7 @@ impl Shown {
             }
             Note::Begins { .. } => {}
             Note::Lost { .. } | Note::Overtaken { .. } | Note::Other(_) => {
-                out.warn(&format!("{name}: {note}"))
+                out.warn(&format!("{name}: {note}"));
             }
         }
     }

@@ -21,12 +21,12 @@ mod unwritten;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::notify::Watch;
+use super::journal::{Entry, Turn};
 use super::notify::Word;
 use super::protocol::{
     Event, Exit, ExitRecord, KillMode, Phase, ProcKey, Refusal, RefusalCode, Reply, Request, Rlimit,
     SetLimits, Spawn, Spawned, Started,
 };
-use super::journal::{Entry, Turn};
 use super::state::{HolderState, ProcessRecord, STATE_FORMAT};
 use unwritten::Unwritten;
 

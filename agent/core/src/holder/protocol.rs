@@ -13,8 +13,8 @@ use std::fmt;
 use ostler_schemas::Uid;
 use serde::{Deserialize, Serialize};
 
-use super::runs::protocol::{Ran, Run, SignalRun};
 use super::notify::{Listen, Said};
+use super::runs::protocol::{Ran, Run, SignalRun};
 use super::wire::{one_of, word};
 
 pub use super::confine::{Capabilities, Isolation, Limits, PrivateTmp, Rlimit, RunAs, SetLimits, SetRlimit};

@@ -188,7 +188,8 @@ proptest! {
     #[test]
     fn matching_ends(pattern in "(/[ab*?]{1,4}|/\\*\\*){1,6}", path in "(/[ab]{1,5}){0,9}") {
         if let Ok(pattern) = Pattern::parse(&pattern) {
-            let _ = pattern.matches(&path);
+            // Any answer will do: it ends.
+            std::hint::black_box(pattern.matches(&path));
         }
     }
 }

@@ -76,7 +76,12 @@ fn may_exec(context: &Shared, spawn: &HostSpawn, caller: &Name) -> Result<(), St
     // A process without a user of its own runs as the agent does.
     let as_agent = if context.deps.config.privileged { 0 } else { u32::MAX };
     let uid = spawn.user.as_ref().map_or(as_agent, |user| user.uid);
-    context.deps.config.veto.exec(uid).inspect_err(|why| tracing::warn!(%caller, why, "a command was refused"))
+    context
+        .deps
+        .config
+        .veto
+        .exec(uid)
+        .inspect_err(|why| tracing::warn!(%caller, why, "a command was refused"))
 }
 
 async fn begin(context: &Shared, order: Order) -> Result<HostSession, ExecRefused> {

@@ -8,8 +8,8 @@ use nix::sys::wait::WaitStatus;
 use ostler_agent_core::holder::Input;
 use ostler_agent_core::holder::lines::Stream;
 use ostler_agent_core::holder::machine::Forked;
-use ostler_agent_core::holder::runs::Happened;
 use ostler_agent_core::holder::protocol::{Exit, LogCounters, ProcKey, Spawn};
+use ostler_agent_core::holder::runs::Happened;
 use ostler_schemas::v1::log_line::stamp;
 use rustix::process::{Signal, WaitOptions};
 

@@ -49,10 +49,7 @@ pub(super) struct Upgrade {
 #[derive(Debug)]
 enum Step {
     /// The new program judges the state.
-    Checking {
-        pid: i32,
-        said: File,
-    },
+    Checking { pid: i32, said: File },
     /// It accepts. As soon as no start is under way, it takes over.
     Accepted,
 }
@@ -154,8 +151,7 @@ impl Shell {
 
     /// The exchange, if it is time. It does not return if it succeeds.
     pub(super) fn upgrade_if_ready(&mut self) {
-        let accepted =
-            self.work.upgrade.as_ref().filter(|upgrade| matches!(upgrade.step, Step::Accepted));
+        let accepted = self.work.upgrade.as_ref().filter(|upgrade| matches!(upgrade.step, Step::Accepted));
         let Some(path) = accepted.map(|upgrade| upgrade.path.clone()) else { return };
         if self.work.live.values().any(|live| live.start.is_some()) {
             return;

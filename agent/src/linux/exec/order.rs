@@ -100,7 +100,7 @@ impl Asked {
     pub(super) async fn ended(&mut self) -> Result<RunOutcome, HostError> {
         let mut buffer = [0u8; 4096];
         loop {
-            while let Some(reply) = self.take()? {
+            if let Some(reply) = self.take()? {
                 return self.judge(reply);
             }
             match self.stream.read(&mut buffer).await {

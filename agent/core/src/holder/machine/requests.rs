@@ -62,7 +62,8 @@ impl HolderCore {
         let (first, last) = (ProcKey { incarnation: 0, ..key }, ProcKey { incarnation: u64::MAX, ..key });
         // What `killMode: process` left behind is meant to stay, and holds nothing up.
         let in_the_way = |held: &super::Held| held.main_alive() || held.record.kill_mode != KillMode::Process;
-        let other = self.held.range(first..=last).filter(|(_, held)| in_the_way(held)).map(|(key, _)| key).next();
+        let other =
+            self.held.range(first..=last).filter(|(_, held)| in_the_way(held)).map(|(key, _)| key).next();
         if let Some(other) = other.or_else(|| self.forking.range(first..=last).map(|(key, _)| key).next()) {
             let message =
                 format!("incarnation {} of {} has not ended entirely", other.incarnation, spawn.name);
