@@ -212,7 +212,6 @@ pub fn process_word(process: &ProcessStatus) -> String {
             | Reason::Unschedulable
             | Reason::NeedsNotMet
             | Reason::OutOfMemory
-            | Reason::Held
             | Reason::PortTaken
             | Reason::UserUnknown
             | Reason::LimitRefused
@@ -224,7 +223,9 @@ pub fn process_word(process: &ProcessStatus) -> String {
     );
     let runs =
         matches!(process.phase, ProcessPhase::Running | ProcessPhase::Stopping | ProcessPhase::Unknown);
-    if always && !runs { reason.as_str().to_owned() } else { phase.to_owned() }
+    // That somebody holds it on its host matters most while it runs.
+    let says_more = reason == Reason::Held || (always && !runs);
+    if says_more { reason.as_str().to_owned() } else { phase.to_owned() }
 }
 
 fn restarts(process: &ProcessStatus, moments: &Moments) -> String {

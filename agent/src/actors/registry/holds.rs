@@ -22,7 +22,12 @@ impl State {
         match act {
             Act::Hold { what, for_ms, reason } => {
                 let hold = self.new_hold(&what, for_ms, &reason, by)?;
-                let said = format!("{}: {}", hold.name, hold.text());
+                let mut said = format!("{}: {}", hold.name, hold.text());
+                if let Target::Path(path) = &hold.target
+                    && !self.context.board().files.values().any(|view| view.report.path == *path)
+                {
+                    said.push_str("\nno ConfigFile manages it now; one that comes waits for its release");
+                }
                 self.keep(me, hold, Reason::Held).await?;
                 Ok(said)
             }
@@ -83,9 +88,13 @@ impl State {
     async fn keep(&mut self, me: &ActorRef<Msg>, hold: Hold, reason: Reason) -> Result<(), String> {
         let mut holds = self.context.holds();
         let (target, text) = (hold.target.clone(), hold.text());
+        let first = holds.is_empty();
         holds.set(hold).map_err(|error| error.to_string())?;
         self.take_holds(me, holds).await?;
-        self.tell_target(&target, reason, text);
+        // That a node's condition begins is told as such.
+        if target != Target::All || !first {
+            self.tell_target(&target, reason, text);
+        }
         Ok(())
     }
 
