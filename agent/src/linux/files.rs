@@ -319,6 +319,18 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_is_not_there_yet_is_seen_through_links() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let real = fs::canonicalize(dir.path()).expect("is there");
+        fs::create_dir(dir.path().join("secret")).expect("makes it");
+        std::os::unix::fs::symlink("secret", dir.path().join("open")).expect("links");
+        let path = dir.path().join("open/new/deeper/a.conf");
+        let seen = observe(path.to_str().expect("text"), None).expect("looks");
+        assert_eq!((seen.real_dir, seen.found), (None, Found::Missing));
+        assert_eq!(seen.leads_to.as_deref(), real.join("secret/new/deeper").to_str());
+    }
+
+    #[test]
     fn steps_write_replace_keep_and_remove() {
         let dir = tempfile::tempdir().expect("a folder");
         let at = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();

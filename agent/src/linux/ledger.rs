@@ -3,11 +3,12 @@
 //! A write goes to a temporary file, is synced, renamed, and the folder synced; so a crash leaves the old or the new
 //! record whole. A record that cannot be read is set aside, never deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -22,14 +23,17 @@ use crate::ports::LedgerStore;
 
 const RECORD: &str = "ledger.mpk";
 const OBJECTS: &str = "objects";
+/// What was stored so lately is not swept: it may be for something that whoever said what is used did not know yet. A
+/// sweep may wait for a thread or a slow disk, but not for so long.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// A ledger in a folder.
 #[derive(Debug, Clone)]
 pub struct FileLedger {
     dir: PathBuf,
     /// Held while an object is written or the unused are swept: two files of one content are stored at once under one
-    /// name, and a sweep would take a temporary file away from whoever writes it.
-    objects: Arc<Mutex<()>>,
+    /// name, and a sweep would take a temporary file away from whoever writes it. When each was stored last.
+    objects: Arc<Mutex<BTreeMap<Sha256, Instant>>>,
 }
 
 impl FileLedger {
@@ -67,7 +71,8 @@ impl FileLedger {
     }
 
     fn store(&self, hash: &Sha256, bytes: &[u8]) -> Result<(), String> {
-        let _objects = lock(&self.objects);
+        let mut objects = lock(&self.objects);
+        objects.insert(*hash, Instant::now());
         let path = self.object(hash);
         // What is there and whole need not be synced again; what is there and damaged is replaced.
         if fs::read(&path).is_ok_and(|present| present == bytes) {
@@ -77,11 +82,12 @@ impl FileLedger {
     }
 
     fn sweep(&self, used: &BTreeSet<Sha256>) -> io::Result<()> {
-        let _objects = lock(&self.objects);
+        let mut objects = lock(&self.objects);
+        objects.retain(|_, stored| stored.elapsed() < YOUNG);
         for entry in fs::read_dir(self.dir.join(OBJECTS))? {
             let entry = entry?;
             let hash = entry.file_name().to_str().and_then(|name| name.parse::<Sha256>().ok());
-            if hash.is_none_or(|hash| !used.contains(&hash)) {
+            if hash.is_none_or(|hash| !used.contains(&hash) && !objects.contains_key(&hash)) {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -140,6 +146,20 @@ impl LedgerStore for FileLedger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_sweep_that_comes_late_spares_what_was_stored_meanwhile() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let ledger = FileLedger::open(dir.path()).expect("opens");
+        let (old, new) = (Bytes::from_static(b"old"), Bytes::from_static(b"new"));
+        for content in [&old, &new] {
+            ledger.put(sha256(content), content.clone()).await.expect("stores");
+        }
+        lock(&ledger.objects).remove(&sha256(&old));
+        ledger.retain(BTreeSet::new()).await.expect("sweeps");
+        assert_eq!(ledger.get(sha256(&old)).await, None);
+        assert_eq!(ledger.get(sha256(&new)).await, Some(new));
+    }
 
     #[tokio::test]
     async fn one_content_is_stored_by_many_while_another_is_swept() {

@@ -17,6 +17,8 @@ use crate::status::Status;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same for what must be durable before it is answered: a disk may be slow.
+const ACT_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +57,11 @@ pub fn ask<T: DeserializeOwned>(run_dir: &Path, question: &Ask) -> Result<T, Ask
 fn talk(run_dir: &Path, question: &Ask) -> io::Result<String> {
     let folder = File::open(socket_dir(run_dir))?;
     let mut stream = UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let patience = match question {
+        Ask::Act { .. } => ACT_PATIENCE,
+        Ask::Status | Ask::Why { .. } | Ask::Managed { .. } => PATIENCE,
+    };
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut question = serde_json::to_vec(question)?;
     question.push(b'\n');

@@ -10,14 +10,18 @@ use std::time::Duration;
 use ostler_agent_core::holds::By;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::{Ask, Done, REQUEST_MAX, SOCKET};
 use crate::run::Viewer;
 
-/// How long a caller may take to ask: whoever connects and says nothing must not stay.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a question and its answer may take: whoever connects and says nothing must not stay, and what a caller does
+/// not wait for any longer need not be answered.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long to wait when nobody can be let in: descriptors may be short.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Binds the socket in `dir` (made if missing) and serves it until the task is dropped. Only the agent's own user and
 /// root may ask.
@@ -51,7 +55,7 @@ pub fn serve(dir: &Path, viewer: Viewer) -> io::Result<JoinHandle<()>> {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the agent's socket");
-                    tokio::time::sleep(PATIENCE).await;
+                    tokio::time::sleep(AGAIN).await;
                 }
             }
         }
@@ -65,15 +69,25 @@ fn said<T: Serialize>(result: Result<T, String>) -> serde_json::Result<Vec<u8>> 
     }
 }
 
-/// Who asks, as the kernel says.
-fn by(uid: u32) -> By {
-    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
-    By { uid, user: user.map(|user| user.name).unwrap_or_default() }
+/// Who asks, as the kernel says; with who logged in, where that is somebody else (`sudo`).
+fn by(caller: UCred) -> By {
+    let name = |uid: u32| {
+        let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
+        user.map_or_else(|| uid.to_string(), |user| user.name)
+    };
+    let uid = caller.uid();
+    let login = caller.pid().and_then(|pid| fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
+    let login = login.and_then(|text| text.trim().parse::<u32>().ok());
+    let user = match login.filter(|login| *login != u32::MAX && *login != uid) {
+        Some(login) => format!("{} as {}", name(login), name(uid)),
+        None => name(uid),
+    };
+    By { uid, user }
 }
 
 async fn answer(stream: UnixStream, viewer: &Viewer) -> io::Result<()> {
-    let caller = stream.peer_cred()?.uid();
-    if caller != 0 && caller != nix::unistd::geteuid().as_raw() {
+    let caller = stream.peer_cred()?;
+    if caller.uid() != 0 && caller.uid() != nix::unistd::geteuid().as_raw() {
         return Ok(());
     }
     let (read, mut write) = stream.into_split();
@@ -84,7 +98,9 @@ async fn answer(stream: UnixStream, viewer: &Viewer) -> io::Result<()> {
         Ok(Ask::Why { process }) => said(viewer.why(&process).await)?,
         Ok(Ask::Managed { path }) => said(viewer.managed(&path).await)?,
         Ok(Ask::Act { act }) => {
-            let done = viewer.act(act, by(caller)).await;
+            // The name service may take its time, and others wait for this thread.
+            let by = tokio::task::spawn_blocking(move || by(caller)).await.map_err(io::Error::other)?;
+            let done = viewer.act(act, by).await;
             said(done.map(|done| Done { done: Some(done), error: None }))?
         }
         Err(error) => said::<Done>(Err(error.to_string()))?,

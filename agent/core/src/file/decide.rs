@@ -323,7 +323,11 @@ impl ManagedFile {
         let path = self.record.path.clone();
         let (dir, temp) = (parent(&path).to_owned(), temp_path(&path));
         let mut steps = Vec::new();
-        let touchable = !matches!(observed.found, Found::NotRegular(_));
+        // What the host forbids to write it forbids to remove, and what was looked at must be what was written: a
+        // release is no way around the rules.
+        let looked_at = self.rules.on_host(&spec.path) == path;
+        let refused = self.rules.refusal(&spec.path, observed.leads_to.as_deref()).is_some();
+        let touchable = looked_at && !refused && !matches!(observed.found, Found::NotRegular(_));
         match (spec.on_remove, &self.record.original) {
             (OnRemove::Restore, Original::Kept { at, mode, owner }) if touchable => {
                 steps.extend([

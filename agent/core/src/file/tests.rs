@@ -435,3 +435,14 @@ fn a_held_file_is_left_as_it_is_and_put_right_afterwards() {
     assert_eq!(host.fs.file(PATH).map(|f| f.bytes.clone()), Some(b"two".to_vec()));
     assert_eq!(host.file.report().state, FileState::InSync);
 }
+
+#[test]
+fn a_release_is_no_way_around_the_rules() {
+    let mut host = Host::new(ModelFs::new(&["/etc/app"]));
+    host.want(1, b"one");
+    host.fs.put_file("/etc/shadow", b"secret", 0o600, ROOT);
+    let elsewhere = FileSpec { path: "/etc/shadow".to_owned(), on_remove: OnRemove::Delete, ..spec(b"one") };
+    host.feed(Event::Want(wanted(2, elsewhere, FileGoal::Release)));
+    assert!(host.fs.exists("/etc/shadow") && host.fs.exists(PATH));
+    assert_eq!(host.file.report().state, FileState::Released);
+}
