@@ -74,7 +74,8 @@ impl Why {
                 report: view.report.clone(),
                 last_exit: view.exits.last().cloned(),
             };
-            let owner = view.owner.as_ref().map(|o| format!("{}/{}", o.kind, o.name));
+            let owner =
+                view.owner.as_ref().map(|o| format!("{}/{}", o.kind.to_string().to_lowercase(), o.name));
             let surplus = view.exits.len().saturating_sub(EXITS);
             let exits = view.exits.get(surplus..).unwrap_or_default().to_vec();
             (uid, process, view.goal, owner, exits, board.run, board.documents_at)

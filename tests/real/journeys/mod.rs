@@ -2,6 +2,7 @@
 
 mod exec;
 mod files;
+mod host;
 mod large;
 mod looking;
 mod placing;
