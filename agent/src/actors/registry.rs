@@ -32,6 +32,7 @@ use crate::ports::HostListing;
 mod assess;
 mod files;
 mod holds;
+mod immutables;
 
 /// How long a fresh agent waits for the bus before it starts unfenced work from its ledger: a controller that is
 /// there answers within a beat, and work must come back after a power cut that took the bus too.
@@ -44,8 +45,6 @@ const ALONE_CONNECTED: u32 = 3;
 const REREAD_MS: u64 = 60_000;
 /// First wait before a template or file spec is asked for again; doubles.
 const FETCH_FIRST_MS: u64 = 200;
-/// Longest such wait.
-const FETCH_MAX_MS: u64 = 5_000;
 /// How long what does not end may hold back all starts after a return: longer than any sensible grace. What cannot
 /// be killed at all (a process in the kernel's hands) must not keep a whole host down.
 const BLOCKED_MS: u64 = 600_000;
@@ -464,59 +463,6 @@ impl State {
             drop(actor.cast(process::Msg::Owner(Some(item.owner))));
             send(actor, Event::Want(wanted));
         }
-        Ok(())
-    }
-
-    /// Fetches a template or file spec: from the ledger, else from the bus, until it is there.
-    fn fetch(&mut self, me: &ActorRef<Msg>, hash: Sha256) {
-        if self.fetching.get(&hash).is_some_and(Task::is_running) {
-            return;
-        }
-        let (context, me) = (self.context.clone(), me.clone());
-        let task = Task::spawn(async move {
-            let mut wait = FETCH_FIRST_MS;
-            loop {
-                if let Some(bytes) = context.deps.ledger.get(hash).await {
-                    drop(me.cast(Msg::Immutable(hash, bytes)));
-                    return;
-                }
-                match context.deps.link.get_template(hash).await {
-                    Ok(bytes) => {
-                        if let Err(error) = context.deps.ledger.put(hash, bytes.clone()).await {
-                            tracing::warn!(error, "a template could not be stored");
-                        }
-                        drop(me.cast(Msg::Immutable(hash, bytes)));
-                        return;
-                    }
-                    Err(error) => tracing::debug!(%error, %hash, "could not be fetched"),
-                }
-                context.deps.clock.sleep_ms(wait).await;
-                wait = (wait * 2).min(FETCH_MAX_MS);
-            }
-        });
-        self.fetching.insert(hash, task);
-    }
-
-    /// A hash names a template or a file spec; its envelope says which.
-    fn learn(&mut self, hash: Sha256, bytes: &[u8]) {
-        if let Ok(template) = codec::decode::<ProcessTemplate>(bytes) {
-            self.templates.insert(hash, Arc::new(template));
-        } else if let Ok(spec) = codec::decode::<FileSpec>(bytes) {
-            self.specs.insert(hash, Arc::new(spec));
-        }
-    }
-
-    async fn immutable(&mut self, me: &ActorRef<Msg>, hash: Sha256, bytes: &[u8]) -> Done {
-        self.fetching.remove(&hash);
-        self.learn(hash, bytes);
-        let users: Vec<Uid> = self.items.values().filter(|i| i.template == hash).map(|i| i.uid).collect();
-        for uid in users {
-            self.want_process(me, uid).await?;
-        }
-        if self.entries.values().any(|e| e.d == hash) {
-            self.tell_files();
-        }
-        self.assess(me);
         Ok(())
     }
 
