@@ -1,8 +1,11 @@
 //! Changes whose answer never comes: the controller that works on them is killed, again and again.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use harness::fleet::{Fleet, Size, kill, until};
+use serde_json::Value;
 
 use crate::work::deployment;
 
@@ -11,6 +14,18 @@ const ROUNDS: u64 = 40;
 
 fn generation(fleet: &Fleet, object: &str) -> u64 {
     fleet.get(&[object])[0]["metadata"]["generation"].as_u64().expect("a generation")
+}
+
+/// Whether a controller says that it serves: its process alone is there long before.
+fn is_ready(controller: &Value) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect(controller["http"].as_str()?).ok()?;
+        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    ask().is_some_and(|answer| answer.lines().next().is_some_and(|status| status.contains(" 200 ")))
 }
 
 /// Kills one controller after another, each when it is back, until told to stop.
@@ -30,7 +45,8 @@ fn kill_controllers(fleet: &Fleet, stop: &AtomicBool) -> usize {
             until("the controller is back", || {
                 let state = fleet.state();
                 let all = state["controllers"].as_array()?.clone();
-                all.iter().all(|c| c["pid"].as_u64() != Some(last)).then_some(())
+                let another = all.iter().all(|c| c["pid"].as_u64() != Some(last));
+                (another && state["http"].as_array()?.iter().all(is_ready)).then_some(())
             });
         }
     }

@@ -123,9 +123,12 @@ async fn a_stop_in_time_is_the_process_s_own_end_and_leftovers_follow_the_kill_m
             assert_eq!(exit_of(&mut events, key(n)).await.exit, Exit::Code(5));
             if stays {
                 assert!(alive(child));
-                let busy = ProcKey { incarnation: 2, ..key(n) };
-                let refused = client.spawn(rig.shell(busy, "true")).await.unwrap_err();
-                assert_eq!(refusal(refused).0, RefusalCode::Busy);
+                // What is meant to stay keeps nothing else from starting.
+                let next = ProcKey { incarnation: 2, ..key(n) };
+                client.spawn(rig.shell(next, "exit 3")).await.unwrap();
+                assert_eq!(exit_of(&mut events, next).await.exit, Exit::Code(3));
+                tree_empty(&mut events, next).await;
+                assert!(alive(child));
                 client.kill_tree(key(n)).await.unwrap();
             }
             tree_empty(&mut events, key(n)).await;
