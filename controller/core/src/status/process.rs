@@ -247,7 +247,9 @@ fn reported(lens: &Lens<'_>, node: &NodeName, heard: NodePhase, goal: Goal, repo
         let since = ostler_schemas::time::age(lens.now.since_ms(at));
         message = Some(format!("as node {node} said {since} ago; it is not heard now"));
     }
-    let ready = report.ready && !ends && report.phase == ProcessPhase::Running;
+    // A oneshot that has done its work is ready, and stays so.
+    let shows = matches!(report.phase, ProcessPhase::Running | ProcessPhase::Succeeded);
+    let ready = report.ready && !ends && shows;
     let ready = if phase == ProcessPhase::Unknown { None } else { Some(ready) };
     State { phase, ready, reason: report.reason, message }
 }

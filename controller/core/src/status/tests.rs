@@ -165,6 +165,16 @@ fn a_running_process_shows_what_its_node_says() {
 }
 
 #[test]
+fn work_that_is_done_stays_ready() {
+    let (mut rig, of) = placed();
+    report_with(&mut rig, |r| r.processes.push(process_report(uid(10), ProcessPhase::Succeeded, true)));
+    let status = process(&rig, &of);
+    assert_eq!((status.phase, status.ready), (ProcessPhase::Succeeded, Some(true)));
+    goal(&mut rig, Goal::Stop);
+    assert_eq!(process(&rig, &of).ready, Some(false));
+}
+
+#[test]
 fn a_process_that_should_end_is_stopping_and_then_stopped() {
     let (mut rig, of) = placed();
     report_with(&mut rig, |r| r.processes.push(process_report(uid(10), ProcessPhase::Running, true)));
