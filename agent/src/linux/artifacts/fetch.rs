@@ -31,6 +31,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const REDIRECTS: u32 = 10;
 /// Bytes at a time.
 const CHUNK: usize = 256 << 10;
+/// Permission bit of files that everybody may read.
+const OTHERS_READ: u32 = 0o004;
 /// How fetched files lie: anybody may read and run them, nobody may write.
 const BLOB_MODE: u32 = 0o555;
 
@@ -206,12 +208,16 @@ impl Fetcher {
         let mut partial = Partial::open(target.partial)?;
         match artifact.source.strip_prefix("file:") {
             Some(path) => {
-                let path = PathBuf::from(format!("{}/{}", self.root, path.trim_start_matches('/')));
                 let unreadable = |error: io::Error| hopeless(artifact, &error);
+                let path = public_file(&self.root, path).map_err(unreadable)?;
                 let mut file = File::open(&path).map_err(unreadable)?;
                 let meta = file.metadata().map_err(unreadable)?;
                 if !meta.is_file() {
                     return Err(hopeless(artifact, &"is not a regular file"));
+                }
+                // What was opened may not be what was looked at.
+                if meta.permissions().mode() & OTHERS_READ == 0 {
+                    return Err(hopeless(artifact, &"is not open to everybody on this host"));
                 }
                 partial.restart(None)?;
                 progress.total.store(meta.len(), Ordering::Relaxed);
@@ -313,6 +319,25 @@ fn not_answered(artifact: &Artifact, error: &ureq::Error) -> FetchError {
         }
         _ => broken(artifact, error),
     }
+}
+
+/// Where a file of the host really is, if everybody on the host may read it: the agent may read everything, and what
+/// it fetches lies open to all processes.
+fn public_file(root: &str, path: &str) -> io::Result<PathBuf> {
+    const OTHERS_ENTER: u32 = 0o001;
+    let root = fs::canonicalize(if root.is_empty() { "/" } else { root })?;
+    let file = fs::canonicalize(root.join(path.trim_start_matches('/')))?;
+    let inside = file.strip_prefix(&root).map_err(|_| io::Error::other("leads out of the sandbox"))?;
+    let mut at = root.clone();
+    for part in inside.components() {
+        at.push(part);
+        let needed = if at == file { OTHERS_READ } else { OTHERS_ENTER };
+        if fs::metadata(&at)?.permissions().mode() & needed == 0 {
+            let why = format!("{} is not open to everybody on this host", at.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+    }
+    Ok(file)
 }
 
 /// Whether `bytes 100-199/200` begins where it should.

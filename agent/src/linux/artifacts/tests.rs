@@ -215,6 +215,28 @@ async fn files_of_the_host_are_taken_below_the_root() {
 }
 
 #[tokio::test]
+async fn what_not_everybody_may_read_is_no_source() {
+    let rig = rig(CacheLimits::default());
+    let root = rig.dir.path().join("root");
+    let one = artifact("file:///secret/app".to_owned(), b"program");
+    fs::create_dir(root.join("secret")).expect("made");
+    fs::write(root.join("secret/app"), b"program").expect("written");
+    std::os::unix::fs::symlink("/etc/passwd", root.join("out")).expect("linked");
+    for (path, mode) in [("secret/app", 0o640), ("secret", 0o750)] {
+        let before = fs::metadata(root.join(path)).expect("there").permissions();
+        fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).expect("set");
+        let why = prepare(&rig.cache, std::slice::from_ref(&one)).await.expect_err("refused");
+        assert!(why.contains("not open to everybody"), "{why}");
+        assert!(!why.contains(&sha256(b"program").to_string()), "its hash is nobody's business: {why}");
+        fs::set_permissions(root.join(path), before).expect("set");
+    }
+    let out = artifact("file:///out".to_owned(), b"program");
+    let why = prepare(&rig.cache, &[out]).await.expect_err("refused");
+    assert!(why.contains("leads out of the sandbox"), "{why}");
+    prepare(&rig.cache, &[one]).await.expect("ready");
+}
+
+#[tokio::test]
 async fn what_is_unused_makes_room() {
     let rig = rig(CacheLimits { one: 1 << 20, all: 10 });
     let mut sets = Vec::new();
