@@ -190,6 +190,8 @@ pub fn node_word(view: &View, node: &NodeStatus) -> String {
 
 fn ready_word(process: &ProcessStatus) -> &'static str {
     match (process.phase, process.ready) {
+        // A oneshot that has done its work.
+        (ProcessPhase::Succeeded, Some(true)) => "yes",
         (ProcessPhase::Pending | ProcessPhase::Succeeded | ProcessPhase::Stopped, _)
             if process.pid.is_none() =>
         {

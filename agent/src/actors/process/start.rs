@@ -108,6 +108,11 @@ pub(super) async fn prepare(
         .map_err(|why| (Reason::UserUnknown, why))?;
     permit(context, &template, &user)?;
     let failed = |why: String| (Reason::StartFailed, why);
+    if template.private_tmp && is_temporary(&context.deps.config.root) {
+        let why = "privateTmp would hide this host's sandbox, which lies below /tmp: make it elsewhere \
+                   (ostler dev --dir)";
+        return Err(failed(why.to_owned()));
+    }
     let namespace = who.object.namespace.clone().ok_or_else(|| failed("it has no namespace".to_owned()))?;
     let facts = context.node_facts();
     let artifacts = match template.artifacts.as_slice() {
@@ -201,6 +206,11 @@ pub(super) fn limits_of(
 fn has_room(context: &Shared, uid: Uid) -> Result<(), (Reason, String)> {
     let others = context.board().processes.iter().filter(|(u, view)| view.alive && **u != uid).count();
     context.deps.config.veto.processes(others + 1).map_err(|why| (Reason::LimitRefused, why))
+}
+
+/// Whether a folder lies where `privateTmp` puts another one.
+fn is_temporary(folder: &str) -> bool {
+    ["/tmp/", "/var/tmp/"].iter().any(|below| folder.starts_with(below))
 }
 
 /// The user to change to; none when the process runs as the agent does anyway, so that hosts without root can.
