@@ -2,15 +2,17 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use harness::fleet::{Fleet, Size, kill, until};
 use serde_json::Value;
 
 use crate::work::deployment;
 
-/// Changes of each kind: some of them meet the moment in which a controller dies.
-const ROUNDS: u64 = 40;
+/// So many deaths are met at least.
+const KILLS: usize = 6;
+/// So many changes of each kind are made at least: some of them meet the moment in which a controller dies.
+const ROUNDS: u64 = 20;
 
 fn generation(fleet: &Fleet, object: &str) -> u64 {
     fleet.get(&[object])[0]["metadata"]["generation"].as_u64().expect("a generation")
@@ -29,19 +31,19 @@ fn is_ready(controller: &Value) -> bool {
 }
 
 /// Kills one controller after another, each when it is back, until told to stop.
-fn kill_controllers(fleet: &Fleet, stop: &AtomicBool) -> usize {
-    let mut kills = 0;
+fn kill_controllers(fleet: &Fleet, stop: &AtomicBool, killed: &AtomicUsize) {
     let mut last = 0;
     while !stop.load(Ordering::Relaxed) {
         let state = fleet.state();
         let all = state["controllers"].as_array().cloned().unwrap_or_default();
         let pids: Vec<u64> = all.iter().filter_map(|c| c["pid"].as_u64()).collect();
         // One at a time: somebody must be there to take what is sent again.
-        let victim = pids.get(kills % pids.len().max(1)).copied().filter(|pid| *pid != last);
+        let turn = killed.load(Ordering::Relaxed) % pids.len().max(1);
+        let victim = pids.get(turn).copied().filter(|pid| *pid != last);
         if let Some(pid) = victim.and_then(|pid| u32::try_from(pid).ok()) {
             last = u64::from(pid);
             kill(pid);
-            kills += 1;
+            killed.fetch_add(1, Ordering::Relaxed);
             until("the controller is back", || {
                 let state = fleet.state();
                 let all = state["controllers"].as_array()?.clone();
@@ -50,7 +52,6 @@ fn kill_controllers(fleet: &Fleet, stop: &AtomicBool) -> usize {
             });
         }
     }
-    kills
 }
 
 #[test]
@@ -62,11 +63,13 @@ fn every_change_is_made_once_while_controllers_are_killed() {
     fleet.run_with(&push, "a = 0\n").ok();
     fleet.run_with(&push, "a = 1\n").ok();
     let (web, app) = (generation(&fleet, "deployment/web"), generation(&fleet, "configfile/app"));
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let killer = scope.spawn(|| kill_controllers(&fleet, &stop));
+    let (stop, killed) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let rounds = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| kill_controllers(&fleet, &stop, &killed));
         let changes = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for round in 1..=ROUNDS {
+            let mut round = 0;
+            while round < ROUNDS || killed.load(Ordering::Relaxed) < KILLS {
+                round += 1;
                 let manifest = deployment("web", 0).replace("sleep 1", &format!("sleep 1.{round}"));
                 let said = fleet.run_with(&["apply", "-f", "-"], &manifest).ok();
                 assert!(said.contains("deployment/web configured"), "{said}");
@@ -75,14 +78,12 @@ fn every_change_is_made_once_while_controllers_are_killed() {
                 let said = fleet.ok(&["config", "rollback", "app", "--to-version", &before]);
                 assert!(said.contains(&format!("version {}", round + 2)), "{said}");
             }
+            round
         }));
         stop.store(true, Ordering::Relaxed);
-        let kills = killer.join().expect("the killer");
-        if let Err(panic) = changes {
-            std::panic::resume_unwind(panic);
-        }
-        assert!(kills > 2, "only {kills} controllers were killed");
+        killer.join().expect("the killer");
+        changes.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    assert_eq!(generation(&fleet, "deployment/web"), web + ROUNDS);
-    assert_eq!(generation(&fleet, "configfile/app"), app + ROUNDS);
+    assert_eq!(generation(&fleet, "deployment/web"), web + rounds);
+    assert_eq!(generation(&fleet, "configfile/app"), app + rounds);
 }
