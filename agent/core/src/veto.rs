@@ -251,14 +251,8 @@ impl Veto {
         for (n, candidate) in spelled.enumerate() {
             let plain = glob::normal(candidate);
             let leads = if n == 0 { String::new() } else { format!("{path} really is {plain}; ") };
-            if let Some(rule) = self.deny_paths.iter().find(|r| r.pattern.matches_any_case(&plain)) {
-                let place = match rule.line {
-                    Some(line) => format!("{} line {line}", self.file),
-                    None => {
-                        format!("a default; deny_usual = false in [allow] of {} turns those off", self.file)
-                    }
-                };
-                return Some(format!("{leads}this host denies {} (deny_paths, {place})", rule.pattern));
+            if let Some(why) = self.denies(&plain) {
+                return Some(format!("{leads}{why}"));
             }
             if !self.allow_paths.is_empty() && !self.allow_paths.iter().any(|r| r.pattern.matches(&plain)) {
                 let line = self.allow_paths.iter().find_map(|r| r.line);
@@ -267,6 +261,21 @@ impl Veto {
             }
         }
         None
+    }
+
+    /// Why a folder of a process may not be there, if it may not: `allow_paths` speaks of managed files only.
+    #[must_use]
+    pub fn folder(&self, path: &str) -> Option<String> {
+        self.denies(&glob::normal(path))
+    }
+
+    fn denies(&self, plain: &str) -> Option<String> {
+        let rule = self.deny_paths.iter().find(|r| r.pattern.matches_any_case(plain))?;
+        let place = match rule.line {
+            Some(line) => format!("{} line {line}", self.file),
+            None => format!("a default; deny_usual = false in [allow] of {} turns those off", self.file),
+        };
+        Some(format!("this host denies {} (deny_paths, {place})", rule.pattern))
     }
 
     /// Why a file may not have these permission bits, if it may not: a program that changes its user is a way to be it.

@@ -147,11 +147,12 @@ pub(super) fn boot_id(options: &Options) -> Result<String, StartError> {
     Ok(at("read", &options.boot_id, fs::read_to_string(&options.boot_id))?.trim().to_owned())
 }
 
-/// The folder, readable by nobody else, and as a path without links in it.
+/// The folder, as a path without links in it. Nobody else may list it; processes pass through it to the sockets of
+/// theirs, and each file in it is closed for itself.
 fn make_dir(dir: &Path) -> Result<PathBuf, StartError> {
-    at("make", dir, fs::DirBuilder::new().recursive(true).mode(0o700).create(dir))?;
+    at("make", dir, fs::DirBuilder::new().recursive(true).mode(0o711).create(dir))?;
     let dir = at("find", dir, dir.canonicalize())?;
-    at("protect", &dir, fs::set_permissions(&dir, Permissions::from_mode(0o700)))?;
+    at("protect", &dir, fs::set_permissions(&dir, Permissions::from_mode(0o711)))?;
     Ok(dir)
 }
 

@@ -8,7 +8,7 @@
 //! was fetched is the same file on disk (a hard link): it costs its bytes once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -103,6 +103,8 @@ struct Inner {
     /// One per hash that somebody waits for.
     running: Mutex<BTreeMap<Sha256, Weak<Running>>>,
     in_use: Mutex<BTreeSet<Sha256>>,
+    /// Sets that are being made ready, and the files that they are built from.
+    wanted: Mutex<Vec<Weak<BTreeSet<Sha256>>>>,
     /// One set is built, and one sweep made, at a time.
     building: tokio::sync::Mutex<()>,
 }
@@ -145,6 +147,7 @@ impl ArtifactCache {
             gate: Semaphore::new(FETCHES),
             running: Mutex::default(),
             in_use: Mutex::default(),
+            wanted: Mutex::default(),
             building: tokio::sync::Mutex::default(),
         })))
     }
@@ -154,6 +157,9 @@ impl Artifacts for ArtifactCache {
     fn prepare(&self, artifacts: Vec<Artifact>) -> BoxStream<'static, Preparing> {
         let (tell, told) = mpsc::channel(1);
         let inner = Arc::clone(&self.0);
+        let wanted = artifacts.iter().map(|artifact| artifact.sha256).chain([set_id(&artifacts)]);
+        let wanted: Arc<BTreeSet<Sha256>> = Arc::new(wanted.collect());
+        lock(&inner.wanted).push(Arc::downgrade(&wanted));
         let task = Task::spawn(async move {
             let last = match inner.prepare(&artifacts, &tell).await {
                 Ok(folder) => Preparing::Ready(folder.to_string_lossy().into_owned()),
@@ -161,6 +167,7 @@ impl Artifacts for ArtifactCache {
             };
             // Whoever waited may have gone.
             tell.send(last).await.ok();
+            drop(wanted);
         });
         stream::unfold((told, task), |(mut told, task)| async move {
             told.recv().await.map(|state| (state, (told, task)))
@@ -280,7 +287,9 @@ impl Inner {
             if fetched.as_ref().is_err_and(FetchError::is_full) {
                 // What is not in use makes room, and the partial file itself must not keep the disk full.
                 fs::remove_file(&partial).ok();
+                let alone = inner.building.blocking_lock();
                 inner.sweep(0);
+                drop(alone);
                 return inner.fetcher.fetch(&artifact, &target, &progress).inspect_err(|_| {
                     fs::remove_file(&partial).ok();
                 });
@@ -316,16 +325,16 @@ impl Inner {
         let unpacked = |error| PrepareError::Unpack { source_text: artifact.source.clone(), error };
         match artifact.unpack {
             Unpack::None => {
-                let parent = at.parent().filter(|_| !parts.is_empty()).ok_or_else(bad_path)?;
-                fs::create_dir_all(parent).map_err(disk(parent, "make"))?;
+                let (_, parents) = parts.split_last().ok_or_else(bad_path)?;
+                make_folders(building, parents)?;
                 share(&blob, &at, artifact.mode.bits())
             }
             Unpack::Tar => {
-                fs::create_dir_all(&at).map_err(disk(&at, "make"))?;
+                make_folders(building, &parts)?;
                 unpack::tar(&blob, &at, self.limits.one).map_err(unpacked)
             }
             Unpack::Zip => {
-                fs::create_dir_all(&at).map_err(disk(&at, "make"))?;
+                make_folders(building, &parts)?;
                 unpack::zip(&blob, &at, self.limits.one).map_err(unpacked)
             }
         }
@@ -334,9 +343,17 @@ impl Inner {
     /// Removes what has to go for the cache to keep to a limit.
     fn sweep(&self, limit: u64) {
         let in_use = lock(&self.in_use).clone();
-        let wanted: BTreeSet<Sha256> = lock(&self.running).keys().copied().collect();
+        let wanted: BTreeSet<Sha256> = {
+            let mut all = lock(&self.wanted);
+            all.retain(|set| set.strong_count() > 0);
+            all.iter()
+                .filter_map(Weak::upgrade)
+                .flat_map(|set| set.iter().copied().collect::<Vec<_>>())
+                .collect()
+        };
         let mut cached = self.cached(SETS, true);
-        cached.extend(self.cached(BLOBS, false).into_iter().filter(|blob| !wanted.contains(&blob.hash)));
+        cached.extend(self.cached(BLOBS, false));
+        cached.retain(|one| !wanted.contains(&one.hash));
         for gone in to_remove(&cached, &in_use, limit) {
             let folder = if gone.is_set { SETS } else { BLOBS };
             let path = self.dir.join(folder).join(gone.hash.to_string());
@@ -372,6 +389,25 @@ impl Inner {
     }
 }
 
+/// Folders below a set, none of which is a link.
+fn make_folders(building: &Path, parts: &[&str]) -> Result<(), PrepareError> {
+    let mut at = building.to_owned();
+    for part in parts {
+        at.push(part);
+        match fs::create_dir(&at) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(disk(&at, "make")(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        if !fs::symlink_metadata(&at).is_ok_and(|meta| meta.is_dir()) {
+            let error = io::Error::other("something that is no folder is in the way");
+            return Err(disk(&at, "make")(error));
+        }
+    }
+    Ok(())
+}
+
 /// A fetched file under a set's name: the same file where the mode allows it, else a copy.
 fn share(blob: &Path, at: &Path, mode: u32) -> Result<(), PrepareError> {
     // Nobody writes to a set, its owner included.
@@ -379,8 +415,11 @@ fn share(blob: &Path, at: &Path, mode: u32) -> Result<(), PrepareError> {
     if mode == SHARED_MODE {
         return fs::hard_link(blob, at).map_err(disk(at, "link"));
     }
-    fs::copy(blob, at).map_err(disk(at, "copy"))?;
-    fs::set_permissions(at, fs::Permissions::from_mode(mode)).map_err(disk(at, "set the mode of"))
+    // Never through what an archive of the same set has put there: that may be a link to a file of the cache.
+    let mut copy = OpenOptions::new().write(true).create_new(true).open(at).map_err(disk(at, "make"))?;
+    let mut from = File::open(blob).map_err(disk(blob, "open"))?;
+    io::copy(&mut from, &mut copy).map_err(disk(at, "copy"))?;
+    copy.set_permissions(fs::Permissions::from_mode(mode)).map_err(disk(at, "set the mode of"))
 }
 
 /// Makes the folders read-only, syncs everything, and gives the set its name.

@@ -3,8 +3,8 @@
 //! Guarantees:
 //! * No link is followed below `/var/lib` and its like: a process that owns a folder there cannot make the agent give
 //!   away or remove anything outside of it.
-//! * A folder with something in it never changes its owner: another user's data, or a part of the system, is not
-//!   taken over by naming it.
+//! * A folder that was there never changes its owner, and nothing is made below one of somebody else's: another user's
+//!   data, or a part of the system, is not taken over by naming it.
 //! * Runtime folders and own `/tmp`s go once their process will not be started again, however the agent ended in
 //!   between: which there are is written down before they are made.
 
@@ -34,6 +34,9 @@ const ASIDE: &str = "aside";
 /// What Ostler's own folders begin with, everywhere.
 const RESERVED: &str = "ostler";
 
+/// Permission bits of a folder that is being made: what nothing else has, so that a crash in between is seen.
+const UNFINISHED: u32 = 0o1700;
+
 /// Where folders of processes are.
 #[derive(Debug, Clone)]
 pub struct OwnFolders {
@@ -60,18 +63,19 @@ impl OwnFolders {
     /// Makes everything ready for a start.
     pub(super) fn prepare(&self, wanted: &Preparation, user: &HostUser) -> Result<Prepared, String> {
         let variables = env_files::read(&wanted.environment_files, &self.root, user)?;
-        let mut active = lock(&self.active);
-        active.insert(wanted.uid);
-        self.remember(wanted)?;
-        for folder in &wanted.folders {
-            self.make(folder, user)?;
-        }
-        let private_tmp = if wanted.private_tmp { Some(self.make_tmp(wanted.uid)?) } else { None };
+        // Before anything is locked: a disk that hangs holds up nobody else.
         let resolve = |path: &String| match fs::canonicalize(path) {
             Ok(real) => Ok(real.to_string_lossy().into_owned()),
             Err(error) => Err(format!("read-only path {path}: {error}")),
         };
         let read_only_paths = wanted.read_only_paths.iter().map(resolve).collect::<Result<_, _>>()?;
+        let mut active = lock(&self.active);
+        active.insert(wanted.uid);
+        self.remember(wanted, user)?;
+        for folder in &wanted.folders {
+            self.make(folder, user)?;
+        }
+        let private_tmp = if wanted.private_tmp { Some(self.make_tmp(wanted.uid)?) } else { None };
         Ok(Prepared { groups: Vec::new(), variables, private_tmp, read_only_paths })
     }
 
@@ -80,7 +84,8 @@ impl OwnFolders {
     }
 
     /// Writes down the runtime folders, so that they can be removed by whoever comes after.
-    fn remember(&self, wanted: &Preparation) -> Result<(), String> {
+    /// Whose they are stands beside each: one that turns out to be somebody else's is never removed.
+    fn remember(&self, wanted: &Preparation, user: &HostUser) -> Result<(), String> {
         let runtime = wanted.folders.iter().filter(|folder| folder.kind == FolderKind::Runtime);
         let list: BTreeSet<&str> = runtime.map(|folder| folder.name.as_str()).collect();
         if list.is_empty() && !wanted.private_tmp {
@@ -92,8 +97,9 @@ impl OwnFolders {
         let known = runtime_list(&dir);
         let mut file =
             OpenOptions::new().append(true).create(true).open(dir.join(RUNTIME_LIST)).map_err(failed)?;
-        for name in list.into_iter().filter(|name| !known.contains(*name)) {
-            writeln!(file, "{name}").map_err(failed)?;
+        let uid = user.owner.uid;
+        for name in list.into_iter().filter(|name| known.get(*name) != Some(&uid)) {
+            writeln!(file, "{uid} {name}").map_err(failed)?;
         }
         Ok(())
     }
@@ -120,17 +126,17 @@ impl OwnFolders {
         let open = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut at =
             rustix::fs::openat(CWD, base.as_str(), open, Mode::empty()).map_err(|e| say(e.to_string()))?;
-        let mut made = false;
+        // Each of them is the user's, those on the way too: below a part of the system nobody gets a folder.
         for part in &parts {
-            made = match rustix::fs::mkdirat(&at, *part, Mode::from_raw_mode(0o755)) {
-                Ok(()) => true,
-                Err(rustix::io::Errno::EXIST) => false,
+            match rustix::fs::mkdirat(&at, *part, Mode::from_raw_mode(UNFINISHED)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(say(error.to_string())),
-            };
+            }
             at = rustix::fs::openat(&at, *part, open | OFlags::NOFOLLOW, Mode::empty())
                 .map_err(|_| say(format!("{part} is not a folder (links are not followed)")))?;
+            hand_over(&at, user).map_err(say)?;
         }
-        hand_over(&at, made, user).map_err(say)
+        Ok(())
     }
 
     /// Removes what belongs to processes that are gone, or that neither are known nor were prepared meanwhile.
@@ -149,7 +155,7 @@ impl OwnFolders {
         let is_known = |uid: Uid| !gone.contains(&uid) && (known.contains(&uid) || active.contains(&uid));
         let aside = self.own.join(ASIDE);
         let mut kept: BTreeSet<String> = BTreeSet::new();
-        let mut others: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+        let mut others: BTreeMap<PathBuf, BTreeMap<String, u32>> = BTreeMap::new();
         let mut boots = Vec::new();
         for boot in entries(&self.own) {
             let present = boot.file_name().is_some_and(|name| name == self.boot.as_str());
@@ -157,7 +163,7 @@ impl OwnFolders {
                 let uid = dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
                 let names = runtime_list(&dir);
                 if present && uid.is_some_and(is_known) {
-                    kept.extend(names);
+                    kept.extend(names.into_keys());
                 } else {
                     others.insert(dir, names);
                 }
@@ -168,8 +174,10 @@ impl OwnFolders {
         }
         let mut to_remove = Vec::new();
         for (dir, names) in others {
-            for name in names.difference(&kept) {
-                self.remove_runtime(name);
+            let is_kept =
+                |name: &str| kept.iter().any(|other| other == name || other.starts_with(&format!("{name}/")));
+            for (name, uid) in names.iter().filter(|(name, _)| !is_kept(name)) {
+                self.remove_runtime(name, *uid);
             }
             let uid = dir.file_name().unwrap_or_default();
             let moved = fs::create_dir_all(&aside).and_then(|()| fs::rename(&dir, aside.join(uid)));
@@ -181,8 +189,8 @@ impl OwnFolders {
         to_remove
     }
 
-    /// Removes a runtime folder, reached without links. One that is gone needs nothing.
-    fn remove_runtime(&self, name: &str) {
+    /// Removes a runtime folder of a user, reached without links. One that is gone needs nothing.
+    fn remove_runtime(&self, name: &str, uid: u32) {
         let base = format!("{}{}", self.root, FolderKind::Runtime.base());
         let Ok(parts) = parts(name) else { return };
         let Some((last, above)) = parts.split_last() else { return };
@@ -194,6 +202,11 @@ impl OwnFolders {
                 Err(_) => return,
             }
         }
+        let leaf = rustix::fs::openat(&at, *last, open | OFlags::NOFOLLOW, Mode::empty());
+        if !leaf.is_ok_and(|leaf| rustix::fs::fstat(&leaf).is_ok_and(|stat| stat.st_uid == uid)) {
+            // Gone, or somebody else's.
+            return;
+        }
         let path = PathBuf::from(format!("/proc/self/fd/{}", at.as_raw_fd())).join(last);
         if let Err(error) = fs::remove_dir_all(path)
             && error.kind() != io::ErrorKind::NotFound
@@ -203,21 +216,22 @@ impl OwnFolders {
     }
 }
 
-/// The folder is the user's: at once if it was made or is empty, else only if it is already.
-fn hand_over(folder: &OwnedFd, made: bool, user: &HostUser) -> Result<(), String> {
+/// The folder is the user's: one that was made for this, else only if it is already. An empty one is no exception: the
+/// system has such, too.
+fn hand_over(folder: &OwnedFd, user: &HostUser) -> Result<(), String> {
     let folder = File::from(folder.try_clone().map_err(|error| error.to_string())?);
     let metadata = folder.metadata().map_err(|error| error.to_string())?;
-    let is_theirs = (metadata.uid(), metadata.gid()) == (user.owner.uid, user.owner.gid);
-    if !is_theirs {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
-        if !made && fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(format!(
-                "it belongs to user {} and group {}, and holds something: give it to user {} first if that is meant",
-                metadata.uid(),
-                metadata.gid(),
-                user.facts.name
-            ));
-        }
+    // Also one that a crash left unfinished.
+    let made =
+        metadata.mode() & 0o7777 == UNFINISHED && metadata.uid() == rustix::process::geteuid().as_raw();
+    if !made && metadata.uid() != user.owner.uid {
+        return Err(format!(
+            "it, or a folder on the way, belongs to user {}: give it to user {} first if that is meant",
+            metadata.uid(),
+            user.facts.name
+        ));
+    }
+    if made {
         std::os::unix::fs::fchown(&folder, Some(user.owner.uid), Some(user.owner.gid))
             .map_err(|error| format!("give it to user {}: {error}", user.facts.name))?;
     }
@@ -240,9 +254,14 @@ fn parts(name: &str) -> Result<Vec<&str>, String> {
     }
 }
 
-fn runtime_list(dir: &Path) -> BTreeSet<String> {
+/// Runtime folders, and whose they are.
+fn runtime_list(dir: &Path) -> BTreeMap<String, u32> {
     let text = fs::read_to_string(dir.join(RUNTIME_LIST)).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
+    let line = |line: &str| {
+        let (uid, name) = line.split_once(' ')?;
+        Some((name.to_owned(), uid.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {

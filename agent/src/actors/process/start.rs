@@ -134,6 +134,12 @@ pub(super) async fn prepare(
     })
     .map_err(|error| failed(error.to_string()))?;
     let preparation = Preparation::of(who.uid, &template);
+    for folder in &preparation.folders {
+        let path = format!("{}/{}", folder.kind.base(), folder.name);
+        if let Some(why) = context.deps.config.veto.folder(&path) {
+            return Err(failed(format!("{path}: {why}")));
+        }
+    }
     let (limits, rlimits) = limits_of(context, &template).map_err(|why| (Reason::LimitRefused, why))?;
     let prepared = context.deps.host.prepare(preparation, user.clone()).await?;
     context

@@ -134,7 +134,10 @@ unsafe fn mounts(mounts: &Mounts) {
         for (Bind { source, .. }, (slot, _)) in mounts.binds.iter().zip(&SLOTS) {
             let folder = libc::open(source.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
             check(REPORT, Step::PrivateTmp, folder);
-            check(REPORT, Step::PrivateTmp, libc::dup3(folder, *slot, libc::O_CLOEXEC));
+            // Where close_range is missing the lowest free number may be the slot itself.
+            if folder != *slot {
+                check(REPORT, Step::PrivateTmp, libc::dup3(folder, *slot, libc::O_CLOEXEC));
+            }
             libc::close(folder);
         }
         for (Bind { target, flags, .. }, (slot, source)) in mounts.binds.iter().zip(&SLOTS) {

@@ -237,6 +237,49 @@ async fn what_not_everybody_may_read_is_no_source() {
 }
 
 #[tokio::test]
+async fn an_archive_leads_no_later_file_into_the_cache() {
+    let rig = rig(CacheLimits::default());
+    let root = rig.dir.path().join("root");
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    tar.append_link(&mut header, "b", "lib/a").expect("appended");
+    let tar = tar.into_inner().expect("finished");
+    for (name, bytes) in [("victim", &b"victim"[..]), ("evil", b"evil"), ("links.tar", &tar)] {
+        fs::write(root.join(name), bytes).expect("written");
+    }
+    let victim = artifact("file:///victim".to_owned(), b"victim");
+    let set = [
+        Artifact { path: "lib/a".to_owned(), ..victim.clone() },
+        Artifact {
+            path: ".".to_owned(),
+            unpack: Unpack::Tar,
+            ..artifact("file:///links.tar".to_owned(), &tar)
+        },
+        Artifact {
+            path: "b".to_owned(),
+            mode: Mode::from_bits(0o444),
+            ..artifact("file:///evil".to_owned(), b"evil")
+        },
+    ];
+    prepare(&rig.cache, &set).await.expect_err("refused");
+    let folder = prepare(&rig.cache, &[victim]).await.expect("ready");
+    assert_eq!(fs::read(folder.join("bin/app")).expect("there"), b"victim");
+    no_leftovers(&rig);
+}
+
+#[tokio::test]
+async fn a_pipe_is_no_source_and_holds_nothing_up() {
+    let rig = rig(CacheLimits::default());
+    let pipe = rig.dir.path().join("root/pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o644)).expect("made");
+    let one = artifact("file:///pipe".to_owned(), b"program");
+    let why = prepare(&rig.cache, &[one]).await.expect_err("refused");
+    assert!(why.contains("not a regular file"), "{why}");
+}
+
+#[tokio::test]
 async fn what_is_unused_makes_room() {
     let rig = rig(CacheLimits { one: 1 << 20, all: 10 });
     let mut sets = Vec::new();

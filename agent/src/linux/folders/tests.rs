@@ -92,11 +92,41 @@ fn what_belongs_to_others_is_not_taken_over() {
     let wanted = wanted(1, FolderKind::Cache, &["app"]);
     let other = HostUser { owner: Owner { uid: 4_321, gid: 4_321 }, ..me() };
     it.folders.prepare(&wanted, &me()).unwrap();
+    let error = it.folders.prepare(&wanted, &other).unwrap_err();
+    assert!(error.contains("belongs to user 0"), "an empty one, too: {error}");
+    // What a crash left unfinished is nobody's yet.
+    let unfinished = Permissions::from_mode(UNFINISHED);
+    fs::set_permissions(it.path("var/cache/app"), unfinished).unwrap();
     it.folders.prepare(&wanted, &other).unwrap();
-    assert_eq!(it.path("var/cache/app").metadata().unwrap().uid(), 4_321, "it was empty");
-    fs::write(it.path("var/cache/app/data"), "x").unwrap();
+    let made = it.path("var/cache/app").metadata().unwrap();
+    assert_eq!((made.uid(), made.mode() & 0o7777), (4_321, 0o755));
     let error = it.folders.prepare(&wanted, &me()).unwrap_err();
     assert!(error.contains("belongs to user 4321") && error.contains("app"), "{error}");
+}
+
+#[test]
+fn nothing_is_made_below_a_part_of_the_system_and_nothing_of_it_removed() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root has what others have not");
+        return;
+    }
+    let it = a_box("b");
+    let other = HostUser { owner: Owner { uid: 4_321, gid: 4_321 }, ..me() };
+    fs::create_dir_all(it.path("run/systemd/system")).unwrap();
+    for name in ["systemd/system/ssh.service.d", "systemd"] {
+        let error = it.folders.prepare(&wanted(1, FolderKind::Runtime, &[name]), &other).unwrap_err();
+        assert!(error.contains("belongs to user 0"), "{error}");
+    }
+    it.folders.tidy(&BTreeSet::new(), &[uid(1)].into());
+    assert!(it.path("run/systemd/system").exists(), "it was refused, not given");
+    assert_eq!(fs::read_dir(it.path("run/systemd/system")).unwrap().count(), 0);
+    // Its own may be nested, also the second time; and goes only when nobody has what is below it.
+    for n in [1, 2] {
+        it.folders.prepare(&wanted(n, FolderKind::Runtime, &["app/sub"]), &other).unwrap();
+    }
+    it.folders.prepare(&wanted(3, FolderKind::Runtime, &["app"]), &other).unwrap();
+    it.folders.tidy(&[uid(1), uid(2)].into(), &[uid(3)].into());
+    assert!(it.path("run/app/sub").exists());
 }
 
 #[test]
