@@ -17,6 +17,7 @@ use ostler_agent_core::veto::Veto;
 use ostler_bus::clock::ClockRef;
 use ostler_bus::entropy::EntropyRef;
 use ostler_bus::node_link::NodeLink;
+use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::beat::HeldDocument;
 use ostler_schemas::v1::object::OwnerReference;
@@ -26,7 +27,7 @@ use ostler_schemas::v1::report::{
     Condition, ConditionStatus, ExitReport, Facts, FileReport, OrphanReport, ProcessReport,
 };
 use ostler_schemas::v1::usage::{MemoryStrain, Others};
-use ostler_schemas::{Kind, Name, Namespace, NodeName, ObjectRef, Uid, Version};
+use ostler_schemas::{Kind, Name, Namespace, NodeName, ObjectRef, Sha256, Uid, Version, codec};
 use ractor::{ActorRef, Message};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -250,6 +251,12 @@ impl Context {
     /// Makes a change durable soon.
     pub(crate) fn note(&self, change: Change) {
         self.ledger.cast(ledger::Msg::Change(Box::new(change), None));
+    }
+
+    /// A template as it is kept beside the ledger.
+    pub(crate) async fn kept_template(&self, hash: Sha256) -> Option<ProcessTemplate> {
+        let bytes = self.deps.ledger.get(hash).await?;
+        codec::decode(&bytes).ok()
     }
 
     /// Something that is reported changed.

@@ -14,6 +14,7 @@
 pub mod clock;
 pub mod conformance;
 pub mod definite;
+mod discovery;
 pub mod entropy;
 pub mod fault;
 pub mod informer;

@@ -1,8 +1,6 @@
 //! What runs as a process, and why.
 
 use ostler_agent_core::documents::run_items;
-use ostler_schemas::codec;
-use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::time::{Timestamp, age};
 use ostler_schemas::v1::beat::HeldDocument;
 use ostler_schemas::v1::process::Goal;
@@ -91,8 +89,7 @@ impl Why {
             let memory = lock(&context.memory);
             run_items(memory.run.document.as_ref()?).items.remove(&uid)?
         };
-        let bytes = context.deps.ledger.get(item.template).await;
-        let template = bytes.and_then(|bytes| codec::decode::<ProcessTemplate>(&bytes).ok());
+        let template = context.kept_template(item.template).await;
         let command = template.as_ref().map(|t| t.command.iter().chain(&t.args).cloned().collect());
         Some(Asked {
             goal: item.goal,

@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ostler_agent::holder_client::HolderClient;
 use ostler_agent_core::holder::protocol::{Exit, ExitRecord, ProcKey};
+use ostler_bus::entropy::{EntropyRef, SeededEntropy};
 use ostler_schemas::Uid;
 
 use crate::rig::{Mode, Rig, alive, modes, until};
@@ -25,18 +27,6 @@ fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Good enough to choose by, and the same for the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n.max(1)
-    }
-}
-
 /// What may be said of an exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
@@ -49,7 +39,7 @@ enum Known {
 /// What the test knows to be so.
 struct World {
     rig: Rig,
-    chance: Chance,
+    chance: EntropyRef,
     next: u64,
     running: BTreeMap<ProcKey, i32>,
     ended: BTreeMap<ProcKey, Known>,
@@ -217,7 +207,7 @@ async fn many(mode: Mode) {
     eprintln!("{mode:?}: OSTLER_SURVIVAL_SEED={seed}, {processes} processes, {rounds} rounds");
     let mut world = World {
         rig: Rig::start(mode).await,
-        chance: Chance(seed),
+        chance: Arc::new(SeededEntropy::from_number(seed)),
         next: 0,
         running: BTreeMap::new(),
         ended: BTreeMap::new(),

@@ -2,10 +2,12 @@
 //! The seed is printed; `OSTLER_SURVIVAL_SEED` repeats it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ostler_bus::entropy::{EntropyRef, SeededEntropy};
 use ostler_schemas::Uid;
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::report::{ExitReason, Report};
@@ -15,18 +17,6 @@ use crate::real::{Box, pid, shell};
 
 /// Each is ended once: then none waits for a backoff longer than the first.
 const PROCESSES: u8 = 10;
-
-/// Good enough to choose by, and the same for the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
 
 /// Exits by process and incarnation: whoever tells one again tells the same.
 #[derive(Default)]
@@ -52,7 +42,7 @@ async fn killed_at_random_agent_and_holder_account_for_every_exit_once() {
     let given = std::env::var("OSTLER_SURVIVAL_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or(u64::from(since.subsec_nanos()) | 1);
     eprintln!("OSTLER_SURVIVAL_SEED={seed}");
-    let mut chance = Chance(seed);
+    let chance: EntropyRef = Arc::new(SeededEntropy::from_number(seed));
     let mut host = Box::new();
     let mut plane = Plane::new().await;
     plane.start_agent_on(host.parts()).await;

@@ -72,6 +72,23 @@ pub struct Finding {
     pub hint: Option<String>,
 }
 
+impl Finding {
+    /// The whole of a request is too large: no object and no place has it.
+    #[must_use]
+    pub fn too_much(message: String) -> Self {
+        Self {
+            file: None,
+            line: 0,
+            column: 0,
+            object: String::new(),
+            field: String::new(),
+            code: FindingCode::TooLarge,
+            message,
+            hint: Some("split it into parts that may take effect apart".to_owned()),
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     /// `FILE:LINE:COLUMN: KIND/NAME: FIELD: MESSAGE`; parts that are not known are left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,7 +21,7 @@ use super::status::View;
 use crate::codec::Wire;
 use crate::ids::{Generation, Kind, Namespace, NodeName, Revision, Sha256, TxnId, Uid, Version};
 use crate::key::ObjectRef;
-use crate::manifest::{Finding, FindingCode, Refusal};
+use crate::manifest::{Finding, Refusal};
 use crate::spec::{ContentRef, Taint, TaintEffect};
 use crate::time::Timestamp;
 
@@ -131,16 +131,8 @@ impl ManifestDocuments {
         // Rounded up, so that what is over the limit never looks as if it were not.
         let tenths = found.saturating_mul(10).div_ceil(1 << 20);
         let (found, limit) = (format!("{}.{}Mi", tenths / 10, tenths % 10), DOCUMENTS_MAX >> 20);
-        let finding = Finding {
-            file: None,
-            line: 0,
-            column: 0,
-            object: String::new(),
-            field: String::new(),
-            code: FindingCode::TooLarge,
-            message: format!("the documents are {found} together, the limit is {limit}Mi"),
-            hint: Some("split it into parts that may take effect apart".to_owned()),
-        };
+        let finding =
+            Finding::too_much(format!("the documents are {found} together, the limit is {limit}Mi"));
         Refusal { findings: vec![finding], refused: 1, documents: 1 }
     }
 }

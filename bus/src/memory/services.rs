@@ -1,10 +1,11 @@
 //! Discovery of services: `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, each also by name and by id.
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::router::Packet;
 use super::state::State;
+use crate::discovery::{Count, Described};
 use crate::layout::Account;
 use crate::store::Headers;
 use crate::topic::ServiceSpec;
@@ -14,55 +15,26 @@ use crate::topic::ServiceSpec;
 pub(super) struct ServiceState {
     spec: ServiceSpec,
     id: String,
-    requests: Vec<u64>,
+    counts: Vec<Count>,
     started: String,
     conn: u64,
 }
 
 impl ServiceState {
     pub(super) fn new(spec: ServiceSpec, id: u64, started: String, conn: u64) -> Self {
-        let requests = vec![0; spec.endpoints.len()];
-        Self { spec, id: format!("svc{id}"), requests, started, conn }
+        let counts = vec![Count::default(); spec.endpoints.len()];
+        Self { spec, id: format!("svc{id}"), counts, started, conn }
     }
 
     pub(super) fn count(&mut self, endpoint: usize) {
-        if let Some(count) = self.requests.get_mut(endpoint) {
-            *count += 1;
+        if let Some(count) = self.counts.get_mut(endpoint) {
+            count.requests += 1;
         }
     }
 
     fn describe(&self, verb: &str) -> Option<Value> {
-        let spec = &self.spec;
-        let head = |kind: &str| {
-            json!({
-                "type": format!("io.nats.micro.v1.{kind}"),
-                "name": spec.name,
-                "id": self.id,
-                "version": spec.version,
-                "metadata": {},
-            })
-        };
-        match verb {
-            "PING" => Some(head("ping_response")),
-            "INFO" => {
-                let mut out = head("info_response");
-                out["description"] = json!(spec.description);
-                let endpoints = spec.endpoints.iter();
-                out["endpoints"] =
-                    endpoints.map(|e| json!({ "name": e.name, "subject": e.subject })).collect();
-                Some(out)
-            }
-            "STATS" => {
-                let mut out = head("stats_response");
-                out["started"] = json!(self.started);
-                let endpoints = spec.endpoints.iter().zip(&self.requests);
-                out["endpoints"] = endpoints
-                    .map(|(e, n)| json!({ "name": e.name, "subject": e.subject, "num_requests": n }))
-                    .collect();
-                Some(out)
-            }
-            _ => None,
-        }
+        Described { spec: &self.spec, id: &self.id, started: &self.started, counts: &self.counts }
+            .answer(verb)
     }
 }
 

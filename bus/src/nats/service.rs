@@ -7,33 +7,23 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::SelectAll;
+use ostler_schemas::headers as names;
 use ostler_schemas::time::Timestamp;
-use ostler_schemas::{headers as names, subject};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::discovery::{Count, Described, VERBS};
 use crate::store::Headers;
 use crate::topic::{Message, ServiceSpec};
 
 /// Requests whose answer is under way. Callers' shares keep it far below (API: 32 requests and 64 streams of each); what
 /// is beyond was never answered, the oldest first.
 const OPEN_MAX: usize = 16_384;
-/// What discovery answers to.
-const VERBS: [&str; 3] = ["PING", "INFO", "STATS"];
-
-/// What is known of an endpoint's requests.
-#[derive(Debug, Clone, Default)]
-struct Count {
-    requests: u64,
-    errors: u64,
-    time: Duration,
-    last_error: String,
-}
 
 #[derive(Debug)]
 struct Open {
@@ -121,8 +111,8 @@ impl Service {
         let client = client.clone();
         let answers = tokio::spawn(async move {
             while let Some((verb, message)) = asked.next().await {
-                let Some(reply) = message.reply else { continue };
-                let body = Bytes::from(self.describe(verb).to_string());
+                let Some((reply, answer)) = message.reply.zip(self.describe(verb)) else { continue };
+                let body = Bytes::from(answer.to_string());
                 if let Err(error) = client.publish(reply, body).await {
                     tracing::debug!(%error, "discovery was not answered");
                 }
@@ -131,60 +121,10 @@ impl Service {
         Ok(Discovery(answers))
     }
 
-    fn describe(&self, verb: &str) -> Value {
-        let spec = &self.spec;
-        let head = |kind: &str| {
-            json!({
-                "type": format!("io.nats.micro.v1.{kind}"),
-                "name": spec.name,
-                "id": self.id,
-                "version": spec.version,
-                "metadata": {},
-            })
-        };
-        // Those that every replica hears are no queue group's, and no endpoints in the sense of discovery.
-        let shared = spec.endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.shared);
-        match verb {
-            "INFO" => {
-                let mut out = head("info_response");
-                out["description"] = json!(spec.description);
-                out["endpoints"] = shared
-                    .map(|(_, e)| {
-                        json!({
-                            "name": e.name,
-                            "subject": e.subject,
-                            "queue_group": subject::API_GROUP,
-                            "metadata": {},
-                        })
-                    })
-                    .collect();
-                out
-            }
-            "STATS" => {
-                let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut out = head("stats_response");
-                out["started"] = json!(self.started.to_string());
-                out["endpoints"] = shared
-                    .filter_map(|(i, e)| {
-                        let count = counts.get(i)?;
-                        let nanos = u64::try_from(count.time.as_nanos()).unwrap_or(u64::MAX);
-                        let average = nanos.checked_div(count.requests).unwrap_or(0);
-                        Some(json!({
-                            "name": e.name,
-                            "subject": e.subject,
-                            "queue_group": subject::API_GROUP,
-                            "num_requests": count.requests,
-                            "num_errors": count.errors,
-                            "last_error": count.last_error,
-                            "processing_time": nanos,
-                            "average_processing_time": average,
-                        }))
-                    })
-                    .collect();
-                out
-            }
-            _ => head("ping_response"),
-        }
+    fn describe(&self, verb: &str) -> Option<Value> {
+        let started = self.started.to_string();
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        Described { spec: &self.spec, id: &self.id, started: &started, counts: &counts }.answer(verb)
     }
 }
 
@@ -235,13 +175,14 @@ mod tests {
             open.sent(reply, &Headers::new().with(names::END, end));
         }
         open.begun(&service, 1, &request("_INBOX.4"));
-        let stats = service.describe("STATS");
+        let described = |verb| service.describe(verb).expect("an answer");
+        let stats = described("STATS");
         assert_eq!(stats["endpoints"].as_array().map(Vec::len), Some(1), "what all hear is not listed");
         assert_eq!(stats["endpoints"][0]["num_requests"], 3);
         assert_eq!(stats["endpoints"][0]["num_errors"], 1);
         assert_eq!(stats["endpoints"][0]["last_error"], "error");
-        assert_eq!(service.describe("INFO")["endpoints"][0]["name"], "get");
-        assert_eq!(service.describe("PING")["type"], "io.nats.micro.v1.ping_response");
+        assert_eq!(described("INFO")["endpoints"][0]["name"], "get");
+        assert_eq!(described("PING")["type"], "io.nats.micro.v1.ping_response");
     }
 
     #[test]

@@ -35,6 +35,15 @@ pub struct Wanted {
     pub restart_hash: Option<Sha256>,
 }
 
+impl Wanted {
+    /// A start of it, with its template.
+    #[must_use]
+    pub fn start(&self, incarnation: u64, template: Arc<ProcessTemplate>) -> Start {
+        let (version, token, ports) = (self.version, self.token, self.ports.clone());
+        Start { incarnation, template, version, token, ports }
+    }
+}
+
 /// A process as the host lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostProcess {

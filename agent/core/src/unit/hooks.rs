@@ -32,9 +32,9 @@ impl Unit {
         Awaited { run: self.runs, until }
     }
 
-    /// Which hook is waited for, if this is its number.
-    fn awaited(&self, run: u64) -> bool {
-        let hook = match &self.state {
+    /// The run that is waited for.
+    fn awaited(&self) -> Option<Awaited> {
+        match &self.state {
             State::Preparing { hook, .. } => Some(*hook),
             State::Running(running) => running.reload,
             State::Stopping(Stopping { stage: Stage::Hook(hook), .. }) => Some(*hook),
@@ -45,13 +45,12 @@ impl Unit {
             | State::Delayed { .. }
             | State::Starting { .. }
             | State::Ended => None,
-        };
-        hook.is_some_and(|hook| hook.run == run)
+        }
     }
 
     /// A run has ended; one that is not waited for any more is of no interest.
     pub(super) fn ran(&mut self, run: u64, end: HookEnd, turn: &mut Turn) {
-        if !self.awaited(run) {
+        if self.awaited().is_none_or(|hook| hook.run != run) {
             return;
         }
         match &mut self.state {
@@ -103,19 +102,7 @@ impl Unit {
 
     /// Nobody has told the end of a run long after it must have ended.
     pub(super) fn give_up_runs(&mut self, turn: &mut Turn) {
-        let hook = match &self.state {
-            State::Preparing { hook, .. } => Some(*hook),
-            State::Running(running) => running.reload,
-            State::Stopping(Stopping { stage: Stage::Hook(hook), .. }) => Some(*hook),
-            State::Clearing { hook, .. } | State::Cleaning { hook, .. } => *hook,
-            State::Stopping(_)
-            | State::Unlisted
-            | State::Idle
-            | State::Delayed { .. }
-            | State::Starting { .. }
-            | State::Ended => None,
-        };
-        if let Some(Awaited { run, until }) = hook
+        if let Some(Awaited { run, until }) = self.awaited()
             && turn.now.mono >= until
         {
             turn.push(Effect::Cancel(run));

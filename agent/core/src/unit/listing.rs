@@ -77,11 +77,7 @@ impl Unit {
             | State::Ended => {
                 turn.tell(Reason::Adopted, format!("found running with pid {}", process.pid));
                 self.record.starts = self.record.starts.max(1);
-                if let Some((incarnation, said)) = self.said.take()
-                    && incarnation == process.incarnation
-                {
-                    process.said = said;
-                }
+                self.recall(&mut process);
                 self.adopt(process, turn);
             }
         }

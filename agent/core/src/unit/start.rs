@@ -7,7 +7,7 @@ use ostler_schemas::spec::ProcessTemplate;
 use super::fetching::Artifacts;
 use super::{
     Awaited, BUSY_AGAIN_MS, Current, Effect, Hook, HookEnd, HostProcess, Over, REFUSED_AGAIN_MS, Reason,
-    Running, Start, StartFailure, State, Terms, Turn, Unit, Wanted,
+    Running, StartFailure, State, Terms, Turn, Unit, Wanted,
 };
 
 impl Unit {
@@ -77,13 +77,16 @@ impl Unit {
             return;
         }
         self.state = State::Starting { lost: false };
-        turn.push(Effect::Start(Box::new(Start {
-            incarnation,
-            template,
-            version: wanted.version,
-            token: wanted.token,
-            ports: wanted.ports,
-        })));
+        turn.push(Effect::Start(Box::new(wanted.start(incarnation, template))));
+    }
+
+    /// What it said before its start was told.
+    pub(super) fn recall(&mut self, process: &mut HostProcess) {
+        if let Some((incarnation, said)) = self.said.take()
+            && incarnation == process.incarnation
+        {
+            process.said = said;
+        }
     }
 
     pub(super) fn prepared(&mut self, step: usize, end: HookEnd, turn: &mut Turn) {
@@ -169,11 +172,7 @@ impl Unit {
         if let Some(current) = &mut self.record.current {
             current.started_at = Some(process.started_at);
         }
-        if let Some((incarnation, said)) = self.said.take()
-            && incarnation == process.incarnation
-        {
-            process.said = said;
-        }
+        self.recall(&mut process);
         let terms = self.terms();
         let due = (terms.comes_up_later() && terms.timeout_start_ms > 0)
             .then(|| turn.now.mono.plus_ms(terms.timeout_start_ms));

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ostler_agent_core::unit::{Event, Hook, HookEnd, HowEnded, Run, Start};
 use ostler_schemas::Sha256;
-use ostler_schemas::codec;
 use ostler_schemas::spec::{Exec, ProcessTemplate};
 use ractor::ActorRef;
 
@@ -47,8 +46,7 @@ async fn template_of(
     if known.is_some() {
         return known;
     }
-    let bytes = context.deps.ledger.get(hash?).await?;
-    codec::decode::<ProcessTemplate>(&bytes).ok().map(Arc::new)
+    context.kept_template(hash?).await.map(Arc::new)
 }
 
 async fn carry_out(context: &Shared, who: &Who, template: Arc<ProcessTemplate>, run: Run) -> HookEnd {

@@ -1,7 +1,7 @@
 //! Questions that are asked of a process, each by a task of its own, for as long as the machine wants them asked.
 
 use ostler_agent_core::probe::{Prober, Question, question};
-use ostler_agent_core::unit::{Event, ProbeKind, Start};
+use ostler_agent_core::unit::{Event, ProbeKind};
 use ostler_schemas::spec::{Probe, ProbeAction};
 use ractor::ActorRef;
 
@@ -63,13 +63,7 @@ impl State {
             return Asked::Nonsense("its template is not here".to_owned());
         };
         if let Some(ProbeAction::Exec(exec)) = probe.action() {
-            let start = Start {
-                incarnation,
-                template,
-                version: wanted.version,
-                token: wanted.token,
-                ports: wanted.ports.clone(),
-            };
+            let start = wanted.start(incarnation, template);
             let timeout_ms = probe.timeout.as_millis();
             return Asked::Exec(Box::new(ExecQuestion::new(start, &exec.command, timeout_ms)));
         }

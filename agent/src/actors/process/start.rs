@@ -10,7 +10,7 @@ use ostler_agent_core::environment::{Surroundings, words};
 use ostler_agent_core::holder::lines::spec::spec;
 use ostler_agent_core::holder::notify::Listen;
 use ostler_agent_core::holder::protocol::{Isolation, Limits, ProcKey, Rlimit, RunAs};
-use ostler_agent_core::unit::{Event, Start, StartFailure, Wanted};
+use ostler_agent_core::unit::{Event, Start, StartFailure};
 use ostler_agent_core::veto::Runner;
 use ostler_schemas::spec::{Artifact, ProcessTemplate, ProcessType};
 use ostler_schemas::v1::reason::Reason;
@@ -62,18 +62,11 @@ impl State {
     pub(super) fn describe(&mut self, asker: Asker) {
         let record = self.unit.record();
         let who = Who { uid: record.uid, object: self.object() };
-        let start = match (&record.current, self.unit.wanted()) {
+        let wanted = self.unit.wanted().and_then(|w| w.template.clone().map(|template| (w, template)));
+        let start = match (&record.current, wanted) {
             (None, _) => Err("the process is not running".to_owned()),
-            (Some(current), Some(Wanted { template: Some(template), version, token, ports, .. })) => {
-                Ok(Start {
-                    incarnation: current.incarnation,
-                    template: Arc::clone(template),
-                    version: *version,
-                    token: *token,
-                    ports: ports.clone(),
-                })
-            }
-            (Some(_), _) => Err("the agent does not have the process's template at hand".to_owned()),
+            (Some(current), Some((wanted, template))) => Ok(wanted.start(current.incarnation, template)),
+            (Some(_), None) => Err("the agent does not have the process's template at hand".to_owned()),
         };
         let context = self.context.clone();
         self.errand(async move {

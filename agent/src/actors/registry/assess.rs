@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use ostler_agent_core::artifacts::set_id;
 use ostler_agent_core::ledger::Change;
 use ostler_agent_core::needs::{Present, unmet};
-use ostler_agent_core::unit::Event;
-use ostler_schemas::codec;
+use ostler_agent_core::unit::{Event, UnitRecord};
 use ostler_schemas::key::DocumentKind;
 use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::v1::process::Goal;
@@ -157,31 +156,30 @@ impl State {
             // A spec that is still being fetched may name a content that is here already.
             return;
         }
+        let mut templates: BTreeSet<Sha256> = self.items.values().map(|i| i.template).collect();
         let used = {
             let memory = lock(&self.context.memory);
+            // What runs may have been made of a template that no document names any more.
+            templates.extend(memory.units.values().flat_map(UnitRecord::templates));
             let mut used = memory.in_use();
             used.extend(contents.iter().copied());
-            used.extend(self.items.values().map(|i| i.template));
+            used.extend(templates.iter().copied());
             used.extend(self.entries.values().map(|e| e.d));
             used
         };
         self.templates.retain(|hash, _| used.contains(hash));
         self.specs.retain(|hash, _| used.contains(hash));
         self.context.note(Change::Contents(contents));
-        let (ledger, artifacts) = (self.context.deps.ledger.clone(), self.context.deps.artifacts.clone());
         let mut sets: BTreeSet<Sha256> = self.templates.values().filter_map(|t| set_of(t)).collect();
-        let unread: Vec<Sha256> =
-            used.iter().filter(|hash| !self.templates.contains_key(*hash)).copied().collect();
+        templates.retain(|hash| !self.templates.contains_key(hash));
+        let context = self.context.clone();
         self.timers.retain(Task::is_running);
         self.timers.push(Task::spawn(async move {
-            // What runs may have been made of a template that no document names any more.
-            for hash in unread {
-                let bytes = ledger.get(hash).await;
-                let template = bytes.and_then(|bytes| codec::decode::<ProcessTemplate>(&bytes).ok());
-                sets.extend(template.as_ref().and_then(set_of));
+            for hash in templates {
+                sets.extend(context.kept_template(hash).await.as_ref().and_then(set_of));
             }
-            artifacts.retain(sets);
-            if let Err(error) = ledger.retain(used).await {
+            context.deps.artifacts.retain(sets);
+            if let Err(error) = context.deps.ledger.retain(used).await {
                 tracing::warn!(error, "what is used no more could not be removed");
             }
         }));

@@ -11,8 +11,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ostler_schemas::Sha256;
@@ -138,9 +138,10 @@ pub(super) struct Progress {
 }
 
 /// What all fetches share.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Fetcher {
-    agent: Agent,
+    /// Made at the first fetch: most agents never need the host's certificates.
+    agent: OnceLock<Agent>,
     /// What `file:` paths lie below.
     root: String,
     max: u64,
@@ -153,8 +154,12 @@ pub(super) struct Target<'a> {
 }
 
 impl Fetcher {
+    pub(super) const fn new(root: String, max: u64) -> Self {
+        Self { agent: OnceLock::new(), root, max }
+    }
+
     /// With the certificates that the host trusts, and its proxy settings (`https_proxy`, `no_proxy` …).
-    pub(super) fn new(root: String, max: u64) -> Self {
+    fn make_agent() -> Agent {
         let loaded = rustls_native_certs::load_native_certs();
         for error in &loaded.errors {
             tracing::warn!(%error, "a certificate of the host cannot be used");
@@ -173,7 +178,7 @@ impl Fetcher {
             .timeout_per_read(Some(SILENCE))
             .user_agent(concat!("ostler-agent/", env!("CARGO_PKG_VERSION")))
             .build();
-        Self { agent: Agent::new_with_config(config), root, max }
+        Agent::new_with_config(config)
     }
 
     /// Fetches until it is there or cannot be had. Blocks.
@@ -247,7 +252,8 @@ impl Fetcher {
     ) -> Result<Response<ureq::Body>, FetchError> {
         let url = &artifact.source;
         // Content encodings would change the bytes that are hashed.
-        let mut request = self.agent.get(url).header("Accept-Encoding", "identity");
+        let mut request =
+            self.agent.get_or_init(Self::make_agent).get(url).header("Accept-Encoding", "identity");
         let validator = partial.validator.clone().filter(|_| partial.length > 0);
         if let Some(validator) = &validator {
             request = request.header("Range", format!("bytes={}-", partial.length));

@@ -83,16 +83,7 @@ pub fn apply(
 }
 
 fn too_many(messages: usize) -> Finding {
-    Finding {
-        file: None,
-        line: 0,
-        column: 0,
-        object: String::new(),
-        field: String::new(),
-        code: FindingCode::TooLarge,
-        message: format!("takes {messages} messages, the limit of one transaction is {TXN_MESSAGES}"),
-        hint: Some("split it into parts that may take effect apart".to_owned()),
-    }
+    Finding::too_much(format!("takes {messages} messages, the limit of one transaction is {TXN_MESSAGES}"))
 }
 
 fn case<'a>(world: &World<'a>, manifest: Manifest) -> Case<'a> {
