@@ -7,6 +7,7 @@
 //! and one synced write to the folder that the streams lie in.
 
 mod bare;
+mod chart;
 mod cost;
 mod floor;
 mod processes;

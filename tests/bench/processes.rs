@@ -18,6 +18,7 @@ use ostler_schemas::v1::status::Status;
 use ostler_schemas::{Kind, Uid};
 use serde_json::json;
 
+use crate::chart::{self, Curve};
 use crate::{bare, cost, ms, rounds};
 
 /// How many; `OSTLER_BENCH_PROCESSES` says otherwise.
@@ -34,33 +35,73 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Runs it and prints its tables.
 pub(crate) fn run() -> anyhow::Result<()> {
     let count = std::env::var("OSTLER_BENCH_PROCESSES").ok().and_then(|n| n.parse().ok()).unwrap_or(COUNT);
-    let (bare_start, bare_stop) = bare::start_and_stop(count)?;
-    eprintln!("bare: {} / {}", ms(bare_start), ms(bare_stop));
+    let (bare_starts, bare_stops) = bare::start_and_stop(count)?;
+    eprintln!("bare: {} / {}", last(&bare_starts), last(&bare_stops));
     let runtime = tokio::runtime::Runtime::new()?;
-    let (holder_start, holder_stop) = runtime.block_on(holder(count))?;
-    eprintln!("holder: {} / {}", ms(holder_start), ms(holder_stop));
+    let (holder_starts, holder_stop) = runtime.block_on(holder(count))?;
+    eprintln!("holder: {} / {}", last(&holder_starts), ms(holder_stop));
     let fleet = Fleet::start(Size { agents: 1, controllers: 1, servers: 1 });
     let measured = runtime.block_on(whole(&fleet, count))?;
-    println!("| {count} processes on one host | bare loop | holder alone | apply -> all running | bar |");
-    println!("|---|---|---|---|---|");
-    let bar = |bare: Duration| bare * 2 + Duration::from_secs(1);
-    let row = |what: &str, bare: Duration, holder: Duration, whole: Duration| {
-        println!("| {what} | {} | {} | {} | {} |", ms(bare), ms(holder), ms(whole), ms(bar(bare)));
+    println!("| {count} processes on one host | bare loop | holder alone | whole | bar | whole / bar |");
+    println!("|---|---|---|---|---|---|");
+    let row = |what: &str, bare: &[Duration], holder: &str, whole: &[Duration]| {
+        let (took, bar) = (whole.last().copied().unwrap_or_default(), bar(bare));
+        let ratio = took.as_secs_f64() / bar.as_secs_f64();
+        println!("| {what} | {} | {holder} | {} | {} | {ratio:.2} |", last(bare), ms(took), ms(bar));
     };
-    row("start", bare_start, holder_start, measured.start);
-    row("stop", bare_stop, holder_stop, measured.stop);
+    row("apply -> all running", &bare_starts, &last(&holder_starts), &measured.start);
+    row("scaled to 0 -> all gone", &bare_stops, &ms(holder_stop), &measured.stop);
     println!();
+    draw(count, [&bare_starts, &bare_stops], &holder_starts, &measured)?;
     println!("| while nothing happens | 0 processes | {count} processes | bar |");
     println!("|---|---|---|---|");
     let [none, full] = &measured.idle;
     println!("| agent, PSS | {} KiB | {} KiB | |", none.agent, full.agent);
     println!("| holder, PSS | {} KiB | {} KiB | |", none.holder, full.holder);
-    println!("| both, PSS | {} KiB | {} KiB | 8192 KiB idle |", none.both(), full.both());
-    let each = full.both().saturating_sub(none.both()) as f64 / count as f64;
-    println!("| for each process | | {each:.1} KiB | 24 KiB |");
-    println!("| CPU of one core | {:.2} % | {:.2} % | 0.3 % / 2 % |", none.cpu, full.cpu);
+    println!("| both, PSS | {} KiB | {} KiB | {IDLE_KIB} KiB with none |", none.both(), full.both());
+    println!("| for each process | | {:.1} KiB | {EACH_KIB} KiB |", full.each(none, count));
+    println!("| CPU of one core | {:.2} % | {:.2} % | {IDLE_CPU} % / {FULL_CPU} % |", none.cpu, full.cpu);
     Ok(())
 }
+
+fn last(times: &[Duration]) -> String {
+    ms(times.last().copied().unwrap_or_default())
+}
+
+/// The most that the whole may take beside a bare loop.
+fn bar(bare: &[Duration]) -> Duration {
+    bare.last().copied().unwrap_or_default() * 2 + Duration::from_secs(1)
+}
+
+fn draw(count: usize, bare: [&[Duration]; 2], holder: &[Duration], whole: &Whole) -> anyhow::Result<()> {
+    let curve = |name, times| Curve { name, times };
+    let starts = [
+        curve("bare loop", bare[0]),
+        curve("holder alone", holder),
+        curve("apply, as a watch tells", &whole.start),
+    ];
+    let title = format!("{count} processes on one host: running after the apply");
+    chart::curves("start.svg", &title, &starts, bar(bare[0]))?;
+    let stops = [curve("bare loop", bare[1]), curve("scaled to 0, as a watch tells", &whole.stop)];
+    let title = format!("{count} processes on one host: gone after scaling to 0");
+    chart::curves("stop.svg", &title, &stops, bar(bare[1]))?;
+    let [none, full] = &whole.idle;
+    let rows = [
+        ("PSS, agent and holder, no process".to_owned(), none.both() as f64 / IDLE_KIB),
+        (format!("PSS for each of {count} processes"), full.each(none, count) / EACH_KIB),
+        ("CPU, no process".to_owned(), none.cpu / IDLE_CPU),
+        (format!("CPU, {count} processes"), full.cpu / FULL_CPU),
+    ];
+    chart::ratios("idle.svg", "While nothing happens", &rows)
+}
+
+/// What agent and holder may use together, in KiB, with no process.
+const IDLE_KIB: f64 = 8.0 * 1024.0;
+/// And more for each process.
+const EACH_KIB: f64 = 24.0;
+/// Percent of a core with no process, and with a thousand.
+const IDLE_CPU: f64 = 0.3;
+const FULL_CPU: f64 = 2.0;
 
 /// What an idle host costs.
 struct Idle {
@@ -72,6 +113,11 @@ struct Idle {
 impl Idle {
     fn both(&self) -> u64 {
         self.agent + self.holder
+    }
+
+    /// KiB more than with none, for each process.
+    fn each(&self, none: &Self, count: usize) -> f64 {
+        self.both().saturating_sub(none.both()) as f64 / count as f64
     }
 
     async fn of(fleet: &Fleet) -> anyhow::Result<Self> {
@@ -86,8 +132,8 @@ impl Idle {
 }
 
 struct Whole {
-    start: Duration,
-    stop: Duration,
+    start: Vec<Duration>,
+    stop: Vec<Duration>,
     idle: [Idle; 2],
 }
 
@@ -95,7 +141,8 @@ fn deployment(replicas: usize) -> String {
     format!(
         "apiVersion: ostler/v1\nkind: Deployment\nmetadata: {{name: many, labels: {{app: many}}}}\nspec:\n  replicas: {replicas}\n  \
          rollout: {{bake: 0s}}\n  template:\n    metadata: {{labels: {{app: many}}}}\n    spec:\n      \
-         command: [/bin/sleep, infinity]\n      timeoutStopSec: 10s\n"
+         command: [/bin/sleep, infinity]\n      timeoutStopSec: 10s\n      \
+         resources: {{requests: {{cpu: 1m, memory: 1Mi}}}}\n"
     )
 }
 
@@ -105,21 +152,20 @@ async fn whole(fleet: &Fleet, count: usize) -> anyhow::Result<Whole> {
     let mut watch = watch(&client).await?;
     let begin = Instant::now();
     client.apply(&rounds::request(&deployment(count))?).await?;
-    until(&mut watch, count, |change, phase| match (change, phase) {
+    let start = until(begin, &mut watch, count, |change, phase| match (change, phase) {
         (WatchChange::Deleted, _) => Some(false),
         (_, ProcessPhase::Running) => Some(true),
         _ => None,
     })
     .await?;
-    let start = begin.elapsed();
-    eprintln!("all run after {}", ms(start));
+    eprintln!("all run after {}", last(&start));
     let full = Idle::of(fleet).await?;
     let mut watch = self::watch(&client).await?;
     let begin = Instant::now();
     client.apply(&rounds::request(&deployment(0))?).await?;
-    until(&mut watch, count, |change, _| (change == WatchChange::Deleted).then_some(true)).await?;
-    let stop = begin.elapsed();
-    eprintln!("all are gone after {}", ms(stop));
+    let stop =
+        until(begin, &mut watch, count, |change, _| (change == WatchChange::Deleted).then_some(true)).await?;
+    eprintln!("all are gone after {}", last(&stop));
     Ok(Whole { start, stop, idle: [none, full] })
 }
 
@@ -128,13 +174,16 @@ async fn watch(client: &Client) -> anyhow::Result<Replies> {
     Ok(client.watch(list).await?)
 }
 
-/// Reads on until so many names have been seen so; `seen` says whether a name counts, or counts no more.
+/// Reads on until so many names have been seen so, and tells when there were more than ever; `seen` says whether a name
+/// counts, or counts no more.
 async fn until(
+    begin: Instant,
     watch: &mut Replies,
     count: usize,
     seen: impl Fn(WatchChange, ProcessPhase) -> Option<bool>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<Duration>> {
     let mut names = BTreeSet::new();
+    let mut times = Vec::with_capacity(count);
     let reading = async {
         while let Some(body) = watch.next().await? {
             let message: WatchMessage = codec::decode(&body)?;
@@ -145,8 +194,11 @@ async fn until(
                 Some(false) => drop(names.remove(view.metadata.name.as_str())),
                 None => {}
             }
-            if names.len() >= count {
-                return Ok(());
+            if names.len() > times.len() {
+                times.push(begin.elapsed());
+            }
+            if times.len() >= count {
+                return Ok(times);
             }
         }
         bail!("the watch ended")
@@ -195,7 +247,7 @@ impl Drop for Holder {
 }
 
 /// The same starts and stops by a holder alone: no bus, no agent, no ledger.
-async fn holder(count: usize) -> anyhow::Result<(Duration, Duration)> {
+async fn holder(count: usize) -> anyhow::Result<(Vec<Duration>, Duration)> {
     let holder = Holder::start()?;
     let client = holder.connect().await?;
     let logs = holder.folder.path().join("logs").display().to_string();
@@ -206,11 +258,12 @@ async fn holder(count: usize) -> anyhow::Result<(Duration, Duration)> {
             async move { Ok::<_, anyhow::Error>(client.spawn(spawn(n, logs)?).await?) }
         })
         .buffer_unordered(AT_ONCE);
+    let mut started = Vec::with_capacity(count);
     while let Some(spawned) = starts.next().await {
         spawned?;
+        started.push(begin.elapsed());
     }
     drop(starts);
-    let started = begin.elapsed();
     let begin = Instant::now();
     client.stop_all(Some(10_000), PATIENCE).await?;
     Ok((started, begin.elapsed()))
