@@ -26,7 +26,7 @@ use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::{
     Condition, ConditionStatus, ExitReport, Facts, FileReport, OrphanReport, ProcessReport,
 };
-use ostler_schemas::v1::usage::{MemoryStrain, Others};
+use ostler_schemas::v1::usage::{Others, Strain};
 use ostler_schemas::{Kind, Name, Namespace, NodeName, ObjectRef, Sha256, Uid, Version, codec};
 use ractor::{ActorRef, Message};
 use tokio::sync::oneshot;
@@ -186,6 +186,14 @@ pub(crate) struct BusView {
     pub(crate) controllers: bool,
 }
 
+/// What beats tell of shortages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Strains {
+    pub(crate) memory: Option<Strain>,
+    pub(crate) disk: Option<Strain>,
+    pub(crate) pids: Option<Strain>,
+}
+
 /// The present state of everything, for whoever reports or answers.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
@@ -201,6 +209,8 @@ pub(crate) struct Board {
     pub(crate) host: Option<HostInfo>,
     /// What the host can do for processes; stays while the holder is away, which says nothing about the host.
     pub(crate) features: Vec<String>,
+    /// The most that one process can be given, by the name of the limit; stay as the features do.
+    pub(crate) bounds: BTreeMap<String, u64>,
     pub(crate) bus: BusView,
     pub(crate) report_seq: u64,
     /// Number of the last beat: it goes on when the bus actor is started again, for a beat that is not newer than the
@@ -210,8 +220,8 @@ pub(crate) struct Board {
     pub(crate) facts: Facts,
     /// What runs outside Ostler takes, as last told.
     pub(crate) others: Option<Others>,
-    /// While the host is short of memory.
-    pub(crate) strain: Option<MemoryStrain>,
+    /// What the host is short of now.
+    pub(crate) strains: Strains,
 }
 
 /// What all actors of one agent share.

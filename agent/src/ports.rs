@@ -5,7 +5,7 @@
 //! * [`LedgerStore`]: what survives the agent.
 //! * [`FactsSource`]: what the host is and how busy it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,6 +58,8 @@ pub struct HostInfo {
     pub unenforced: Vec<String>,
     /// What it can do for processes, by the names that templates ask for.
     pub features: Vec<String>,
+    /// The highest hard limits that it can give, by name; what is not named is not known.
+    pub rlimits: BTreeMap<String, u64>,
 }
 
 /// A connection to the holder.

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ostler_schemas::spec::Capability;
 
+use crate::confine::default_nofile;
 use crate::holder::protocol::{Limits, Rlimit};
 
 mod glob;
@@ -330,20 +331,36 @@ impl Veto {
         bound("max_memory", &self.max_memory, &mut limits.memory_max, " bytes of memory")
     }
 
-    /// The same for resource limits: what it starts with must fit, how far it may raise it is cut.
+    /// The same for resource limits. The usual limit of open files is a wish and is cut; what somebody asked for is
+    /// given or refused.
     ///
     /// # Errors
     /// Which limit, and where it stands.
     pub fn rlimits(&self, rlimits: &mut [Rlimit]) -> Result<(), String> {
         let Some(most) = &self.max_nofile else { return Ok(()) };
+        let wish = default_nofile();
         for limit in rlimits.iter_mut().filter(|l| l.resource == "nofile") {
-            if limit.soft > most.value {
+            if *limit != wish && limit.hard > most.value {
                 let place = self.where_("max_nofile", most.line);
-                return Err(format!("limitNOFILE {} is above {} ({place})", limit.soft, most.value));
+                return Err(format!("limitNOFILE {} is above {} ({place})", limit.hard, most.value));
             }
             limit.hard = limit.hard.min(most.value);
+            limit.soft = limit.soft.min(limit.hard);
         }
         Ok(())
+    }
+
+    /// The most that one process can be given, by the name of the limit: what this host allows of what it `can` give.
+    #[must_use]
+    pub fn bounds(&self, can: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        let mut bounds = can.clone();
+        let allowed = [("nofile", &self.max_nofile), ("cpu", &self.max_cpu), ("memory", &self.max_memory)];
+        for (name, setting) in allowed {
+            let Some(most) = setting else { continue };
+            let bound = bounds.entry(name.to_owned()).or_insert(most.value);
+            *bound = most.value.min(*bound);
+        }
+        bounds
     }
 
     /// Whether so many processes, the one to be started among them, may live here.

@@ -165,7 +165,9 @@ impl State {
             holder: board.host.is_some(),
             wall: context.deps.clock.wall().0,
             draining: false,
-            strain: board.strain.clone(),
+            strain: board.strains.memory.clone(),
+            disk_strain: board.strains.disk.clone(),
+            pid_strain: board.strains.pids.clone(),
         }
     }
 

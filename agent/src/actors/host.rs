@@ -57,6 +57,7 @@ impl Actor for HostActor {
                 {
                     let mut board = context.board();
                     board.features.clone_from(&info.features);
+                    board.bounds = context.deps.config.veto.bounds(&info.rlimits);
                     board.host = Some(info);
                 }
                 context.condition(Reason::LimitsUnenforced, unenforced);

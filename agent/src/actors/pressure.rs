@@ -8,7 +8,7 @@
 use ostler_agent_core::pressure::{Amount, Monitor, Resource};
 use ostler_agent_core::usage::{HostLook, Meter, Outside, Watched};
 use ostler_schemas::time::Mono;
-use ostler_schemas::v1::usage::{MemoryStrain, Others, UsageEntry};
+use ostler_schemas::v1::usage::{Others, Strain, UsageEntry};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
@@ -138,13 +138,14 @@ impl State {
 
     /// What beats tell while memory is short.
     fn strain(&self, now: Mono) {
-        let strain = self.monitor.strained_ms(Resource::Memory, now).map(|since_ms| MemoryStrain {
+        let strain = self.monitor.strained_ms(Resource::Memory, now).map(|since_ms| Strain {
             since_ms,
             used: self.memory.map_or(1000, Amount::used_permille),
-            processes: self.meter.biggest(),
+            processes: self.meter.biggest().into_iter().map(|(uid, size)| (uid, size.as_bytes())).collect(),
             of: u32::try_from(self.meter.len()).unwrap_or(u32::MAX),
+            total: self.memory.map_or(0, |memory| memory.total),
         });
-        self.context.board().strain = strain;
+        self.context.board().strains.memory = strain;
     }
 
     fn look(&mut self, me: &ActorRef<Msg>) {

@@ -157,6 +157,7 @@ impl State {
             labels: fact_labels(&facts),
             facts,
             others: board.others,
+            bounds: board.bounds.clone(),
             features: board.features.clone(),
             conditions: board.conditions.values().cloned().collect(),
             processes: board.processes.values().map(|v| v.report.clone()).collect(),

@@ -255,6 +255,7 @@ fn welcome(ground: &Ground, boot_id: &str) -> Welcome {
         exit_of_adopted,
         other_users: rustix::process::geteuid().is_root(),
         features: ground.abilities.names(),
+        rlimits: ground.abilities.hard_limits(),
     }
 }
 

@@ -245,6 +245,7 @@ impl Host for LinuxHost {
                 boot: welcome.boot_id.clone(),
                 unenforced: features::missing(&features),
                 features,
+                rlimits: welcome.rlimits.clone(),
             };
             *lock(&self.client) = Some(Arc::new(client));
             Ok(HostConnection { info, events: events(receiver) })

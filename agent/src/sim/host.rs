@@ -438,6 +438,7 @@ impl Host for SimHost {
                 boot: self.boot(),
                 unenforced: Vec::new(),
                 features: features(),
+                rlimits: BTreeMap::new(),
             };
             Ok(HostConnection { info, events: events.boxed() })
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::epoch::Epoch;
-use super::usage::MemoryStrain;
+use super::usage::Strain;
 use crate::codec::Wire;
 use crate::ids::{Name, Revision};
 use crate::quantity::{Cpu, Size};
@@ -65,7 +65,13 @@ pub struct Beat {
     pub draining: bool,
     /// Told while the host is short of memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub strain: Option<MemoryStrain>,
+    pub strain: Option<Strain>,
+    /// Told while it is short of disk and has nothing left of its own to remove.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_strain: Option<Strain>,
+    /// Told while it is short of process numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_strain: Option<Strain>,
 }
 
 impl Wire for Beat {

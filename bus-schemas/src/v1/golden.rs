@@ -233,6 +233,8 @@ fn nodes() {
         wall: AT.0,
         draining: false,
         strain: None,
+        disk_strain: None,
+        pid_strain: None,
     };
     golden("beat", &beat);
     let reply = BeatReply { run: Revision(88), files: Revision(89), report: 7, ..BeatReply::default() };

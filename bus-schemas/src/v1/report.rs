@@ -323,6 +323,10 @@ pub struct Report {
     /// What runs there outside Ostler takes; none from an agent that does not measure it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub others: Option<Others>,
+    /// The most that one process can be given here, by the name of the limit (`nofile`; `cpu` in millicores, `memory`
+    /// in bytes). What is not named has no bound, or is not known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bounds: BTreeMap<String, u64>,
     /// Labels that the agent sets: `ostler/arch`, `ostler/os`, `ostler/kernel`.
     pub labels: BTreeMap<String, String>,
     /// Conditions of the node.

@@ -2,7 +2,7 @@
 //!
 //! These figures change all the time, so they never touch the durable plane: they travel by core NATS, on demand
 //! (verb `top`, order [`super::api::AskOp::Usage`]), and inside beats only where a decision waits for them
-//! ([`MemoryStrain`]).
+//! ([`Strain`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +11,9 @@ use crate::codec::Wire;
 use crate::ids::{NodeName, Uid};
 use crate::quantity::{Cpu, Size};
 
-/// Most processes that a beat names while its host is short of memory: the biggest. More would not fit beside the
-/// rest, and who is not among them is not what fills the host.
+/// Most processes that a beat names while its host is short of something: the biggest. More would not fit beside the
+/// rest, and who is not among them is not what fills the host. A host that is short of several things names fewer of
+/// each.
 pub const STRAIN_TOP: usize = 64;
 
 /// What one process takes, its whole tree. None where the host cannot tell.
@@ -96,18 +97,22 @@ pub struct Unanswered {
     pub why: String,
 }
 
-/// A host that is short of memory right now, as its beats tell while it lasts: what an eviction is decided by.
+/// A host that is short of something right now, as its beats tell while it lasts: what an eviction is decided by.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct MemoryStrain {
+pub struct Strain {
     /// For how long without a break, in milliseconds.
     pub since_ms: u64,
-    /// How much of the host's memory is in use, in thousandths.
+    /// How much of it is in use, in thousandths.
     pub used: u32,
-    /// The biggest processes, the biggest first, at most [`STRAIN_TOP`].
-    pub processes: Vec<(Uid, Size)>,
+    /// The processes that take most of it, the biggest first, at most [`STRAIN_TOP`]: bytes of memory or of disk, or
+    /// threads.
+    pub processes: Vec<(Uid, u64)>,
     /// How many processes live there.
     pub of: u32,
+    /// The whole of it, in the same unit; 0 from an agent that does not tell.
+    #[serde(default)]
+    pub total: u64,
 }
 
 /// What runs on a host outside Ostler takes, smoothed (docs/usage.md).

@@ -8,6 +8,7 @@
 //! reader does not know becomes `Unrecognised` (an unknown request is answered with [`RefusalCode::Unsupported`]).
 //! So an agent and a holder of neighbouring versions always understand what they have in common.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ostler_schemas::Uid;
@@ -181,6 +182,8 @@ pub struct Welcome {
     pub other_users: bool,
     /// What else this host can do for processes (`mounts`, `capabilities`, `clone3`); none from an older holder.
     pub features: Vec<String>,
+    /// The highest hard limits that it can give, by name; what is not named is not known, or has no bound.
+    pub rlimits: BTreeMap<String, u64>,
 }
 
 word! {

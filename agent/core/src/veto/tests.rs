@@ -136,6 +136,11 @@ fn limits_refuse_more_and_bound_what_was_not_asked() {
     veto.rlimits(&mut rlimits).expect("fits");
     assert_eq!(rlimits, vec![nofile(1024, 4096)]);
     assert!(veto.rlimits(&mut [nofile(5000, 5000)]).is_err());
+    assert!(veto.rlimits(&mut [nofile(1024, 4097)]).is_err(), "asked for, so not cut in silence");
+    let can = [("nofile".to_owned(), 1024), ("core".to_owned(), 0)].into();
+    let bounds = veto.bounds(&can).into_iter().collect::<Vec<_>>();
+    let told = [("core", 0), ("cpu", 2000), ("memory", 1000), ("nofile", 1024)];
+    assert_eq!(bounds, told.map(|(name, most)| (name.to_owned(), most)));
     assert!(veto.processes(2).is_ok() && veto.processes(3).is_err());
 }
 

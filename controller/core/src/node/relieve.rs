@@ -12,7 +12,7 @@ use ostler_schemas::time::Now;
 use ostler_schemas::v1::process::{Goal, GoalReason};
 use ostler_schemas::v1::state::NodeState;
 use ostler_schemas::v1::status::NodePhase;
-use ostler_schemas::v1::usage::MemoryStrain;
+use ostler_schemas::v1::usage::Strain;
 use ostler_schemas::{NodeName, Uid};
 
 use super::{Subject, running_here, set_goal};
@@ -87,7 +87,7 @@ fn waits(
     fleet: &Fleet,
     signals: &Signals,
     node: &NodeName,
-    strain: &MemoryStrain,
+    strain: &Strain,
     now: Now,
 ) -> Option<String> {
     if strain.since_ms < PATIENCE_MS {
@@ -111,14 +111,14 @@ fn waits(
     (!elsewhere).then(|| "no other node is free of pressure, eviction would only stop work".to_owned())
 }
 
-fn ranked<'a>(fleet: &'a Fleet, node: &NodeName, strain: &MemoryStrain) -> Vec<Candidate<'a>> {
+fn ranked<'a>(fleet: &'a Fleet, node: &NodeName, strain: &Strain) -> Vec<Candidate<'a>> {
     let candidate = |(uid, records): (&'a Uid, &'a ProcessRecords)| {
         if records.goal() != Goal::Run {
             return None;
         }
         let (_, used) = strain.processes.iter().find(|(u, _)| u == uid)?;
         let requested = fleet.process_template(records)?.resources.effective_requests().memory;
-        Some(Candidate { uid, records, used: *used, requested })
+        Some(Candidate { uid, records, used: Size::from_bytes(*used), requested })
     };
     let mut all: Vec<Candidate<'a>> = running_here(fleet, node).filter_map(candidate).collect();
     all.sort_by_key(|c| (std::cmp::Reverse((c.excess(), c.used)), *c.uid));

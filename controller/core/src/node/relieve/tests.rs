@@ -52,8 +52,8 @@ fn report(rig: &mut Rig, node: &str, pressed: bool) {
 
 /// `n1` beats, short of memory, with these processes (in MiB).
 fn strained(rig: &mut Rig, since_ms: u64, processes: &[(u8, u64)]) {
-    let processes = processes.iter().map(|(n, mib)| (uid(*n), Size::from_mib(*mib))).collect();
-    let strain = MemoryStrain { since_ms, used: 923, processes, of: 7 };
+    let processes = processes.iter().map(|(n, mib)| (uid(*n), Size::from_mib(*mib).as_bytes())).collect();
+    let strain = Strain { since_ms, used: 923, processes, of: 7, total: HOST_MIB << 20 };
     let beat = Beat { holder: true, strain: Some(strain), ..Beat::default() };
     if let Some(signal) = rig.signals.nodes.get_mut(&node_name("n1")) {
         signal.beat = Some(Arc::new(beat));
