@@ -39,6 +39,8 @@ pub const RESEND: &str = "Ostler-Resend";
 pub const UID: &str = "Ostler-Uid";
 /// On the marker of a deletion: the transaction that asked for it, where the marker itself was written later.
 pub const CAUSE: &str = "Ostler-Cause";
+/// On shipped output: which bytes of which log it is (`v1::stretch`).
+pub const STRETCH: &str = "Ostler-Stretch";
 /// Trace context (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
 

@@ -14,7 +14,7 @@ use ostler_schemas::hash::sha256;
 use ostler_schemas::headers as names;
 use ostler_schemas::key::DocumentKind;
 use ostler_schemas::spec::ContentRef;
-use ostler_schemas::subject::{self, ApiSubject, BeatSource, EventSubject, Hint, Verb};
+use ostler_schemas::subject::{self, ApiSubject, BeatSource, EventSubject, Hint, LogSubject, Verb};
 use ostler_schemas::{Key, Name, NodeName, Revision, Sha256};
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -288,6 +288,28 @@ impl NodeLink {
     ) -> Result<(), TopicError> {
         let message = Outgoing::new(event.put_subject(&self.node), body).with_headers(headers);
         self.topic.publish(message).await
+    }
+
+    /// Stores output of a process of this node, and waits until it is stored. Another node's is refused by the bus.
+    ///
+    /// # Errors
+    /// [`CommitError`]; after [`CommitError::Unknown`] it is sent again, and its headers tell readers.
+    pub async fn ship_log(
+        &self,
+        subject: &LogSubject,
+        headers: Headers,
+        body: Bytes,
+    ) -> Result<Revision, CommitError> {
+        let message = Outgoing::new(subject.put_subject(), body).with_headers(headers);
+        match self.topic.request(message, PUT_TIMEOUT_MS).await {
+            Ok(answer) => outcome(&answer.body),
+            Err(RequestError::Timeout { .. }) => {
+                Err(CommitError::Unknown { reason: "no acknowledgement in time".to_owned() })
+            }
+            Err(error @ (RequestError::NoResponders { .. } | RequestError::Disconnected { .. })) => {
+                Err(CommitError::Refused { reason: error.to_string(), retryable: true })
+            }
+        }
     }
 
     /// Hints to this node, from now on.

@@ -88,6 +88,8 @@ async fn what_is_a_nodes_own_works(scene: &Scene) {
     scene.n1.ask("put.node.report.n1", headers(NONE), "mine").await;
     let ack = scene.n1.ask("put.event.n1.process.default.web.Started", headers(NONE), "event").await;
     assert!(String::from_utf8_lossy(&ack.payload).contains("OSTLER_EVENTS"), "{ack:?}");
+    let ack = scene.n1.ask("put.node.log.n1.default.web", headers(NONE), "output").await;
+    assert!(String::from_utf8_lossy(&ack.payload).contains("OSTLER_LOGS"), "{ack:?}");
 }
 
 /// Subjects of CP, of other nodes, and the whole of JetStream.
@@ -101,6 +103,9 @@ async fn a_node_is_confined(scene: &Scene) {
         "put.node.grant.n2",
         "put.node.report.n2",
         "put.event.n2.process.default.web.Started",
+        "put.node.log.n2.default.web",
+        "ostler.v1.log.n1.default.web",
+        "$JS.API.DIRECT.GET.OSTLER_LOGS.ostler.v1.log.n2.default.web",
         "beat.n2",
         "beat._s1",
         "api.n2.asks",
@@ -158,6 +163,7 @@ async fn a_reply_writes_nothing(scene: &Scene) {
         "put.node.report.n2",
         "put.node.grant.n2",
         "put.event.n2.process.default.web.Started",
+        "put.node.log.n2.default.web",
         "get.doc.n2.run",
         "api.anna.apply",
         "beat.n2",
@@ -171,6 +177,7 @@ async fn a_reply_writes_nothing(scene: &Scene) {
             }
             // Its own event is stored, of course; what the reply names is not.
             n1.send("put.event.n1.process.default.web.Started", reply, headers(NONE), "forged").await;
+            n1.send("put.node.log.n1.default.web", reply, headers(NONE), "forged").await;
             n1.ask("get.doc.n1.run", headers(NONE), "").await;
         }
     }
@@ -180,6 +187,10 @@ async fn a_reply_writes_nothing(scene: &Scene) {
     while let Some(event) = events.next().await {
         let event = event.expect("readable");
         assert!(event.subject.starts_with("ostler.v1.event.node.n1.process."), "{event:?}");
+    }
+    let mut output = scene.store.records("OSTLER_LOGS", "ostler.v1.log.>", 1, false);
+    while let Some(part) = output.next().await {
+        assert_eq!(part.expect("readable").subject, "ostler.v1.log.n1.default.web");
     }
 }
 
@@ -203,7 +214,9 @@ async fn headers_harm_nobody(scene: &Scene) {
         ("another stream's name", &[("Nats-Expected-Stream", "KV_ostler")]),
     ];
     for (what, set) in refused {
-        for subject in ["put.node.report.n1", "put.event.n1.process.default.web.Started"] {
+        for subject in
+            ["put.node.report.n1", "put.event.n1.process.default.web.Started", "put.node.log.n1.default.web"]
+        {
             let answer = scene.n1.ask(subject, headers(set), "x").await;
             let text = String::from_utf8_lossy(&answer.payload).into_owned();
             assert!(text.contains("\"error\""), "{what} on {subject}: {text}");
@@ -299,15 +312,17 @@ async fn operators_only_call(scene: &Scene) {
         "beat.n1",
         "push.n1.run",
         "get.doc.n1.run",
+        "put.node.log.n1.default.web",
         "$KV.ostler.n.n1.run",
         "$JS.API.INFO",
         "$JS.API.STREAM.INFO.KV_ostler",
         "$JS.API.CONSUMER.CREATE.KV_ostler",
+        "$JS.API.CONSUMER.CREATE.OSTLER_LOGS",
         "_R_.x",
     ] {
         anna.cannot_publish(subject).await;
     }
-    for subject in [">", "_INBOX_bert.>", "api.>", "ostler.v1.event.>"] {
+    for subject in [">", "_INBOX_bert.>", "api.>", "ostler.v1.event.>", "ostler.v1.log.>"] {
         anna.cannot_subscribe(subject).await;
     }
     let before = scene.state().await;
@@ -333,6 +348,10 @@ async fn viewers_only_read(scene: &Scene) {
         "$JS.API.STREAM.MSG.DELETE.KV_ostler",
         "$JS.API.STREAM.SNAPSHOT.KV_ostler",
         "$JS.API.STREAM.MSG.GET.KV_ostler_blob",
+        "$JS.API.STREAM.MSG.GET.OSTLER_LOGS",
+        "$JS.API.DIRECT.GET.OSTLER_LOGS",
+        "$JS.API.DIRECT.GET.OSTLER_LOGS.ostler.v1.log.n1.default.web",
+        "$JS.API.STREAM.INFO.OSTLER_LOGS",
         "$JS.FC.KV_ostler.x.y",
         "$KV.ostler.n.n1.run",
         "ostler.v1.event.cp.api.node._.n1.Lost",
@@ -342,7 +361,7 @@ async fn viewers_only_read(scene: &Scene) {
     ] {
         view.cannot_publish(subject).await;
     }
-    for subject in [">", "$KV.>", "_INBOX_anna.>", "api.>"] {
+    for subject in [">", "$KV.>", "_INBOX_anna.>", "api.>", "ostler.v1.log.>"] {
         view.cannot_subscribe(subject).await;
     }
     let document = "$JS.API.DIRECT.GET.KV_ostler.$KV.ostler.n.n1.run";

@@ -78,7 +78,7 @@ impl Manifests {
                 Some(Content::Stored(_)) | None => None,
             },
             ManifestBody::Node(_)
-            | ManifestBody::Namespace
+            | ManifestBody::Namespace(_)
             | ManifestBody::Process(_)
             | ManifestBody::Deployment(_) => None,
         }

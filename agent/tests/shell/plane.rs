@@ -117,6 +117,8 @@ pub(crate) struct Plane {
     pub(crate) term: u64,
     /// Labels of the node that run documents carry.
     pub(crate) labels: BTreeMap<String, String>,
+    /// Namespaces whose output is shipped.
+    pub(crate) ships: std::collections::BTreeSet<Namespace>,
     clock: Arc<SimClock>,
     facts: Arc<SimFacts>,
     entropy: EntropyRef,
@@ -145,6 +147,7 @@ impl Plane {
             agent: None,
             term: 1,
             labels: BTreeMap::new(),
+            ships: Default::default(),
             started_at,
             bus,
             host,
@@ -236,7 +239,7 @@ impl Plane {
         Parts {
             host: Arc::clone(&self.host) as _,
             files: Arc::clone(&self.files) as _,
-            artifacts: SimArtifacts::new(),
+            artifacts: SimArtifacts::new(Arc::clone(&self.clock) as ClockRef),
             ledger: Arc::clone(&self.ledger) as _,
             config,
         }
@@ -310,6 +313,7 @@ impl Plane {
             epoch: epoch(self.term),
             bulk: bulk.map(str::to_owned),
             labels: self.labels.clone(),
+            ships: self.ships.clone(),
             owners: vec![DocumentOwner { ns: Namespace::default_namespace(), owner }],
             templates: templates.to_vec(),
             entries,

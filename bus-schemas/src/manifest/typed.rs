@@ -40,7 +40,7 @@ pub struct Manifest {
 #[expect(missing_docs, reason = "the variants are kinds, described at their types")]
 pub enum ManifestBody {
     Node(NodeBody),
-    Namespace,
+    Namespace(NamespaceSpec),
     Process(Box<ProcessSpec>),
     Deployment(Box<DeploymentBody>),
     ConfigFile(Box<ConfigFileBody>),
@@ -120,7 +120,7 @@ impl ManifestBody {
         match self {
             ManifestBody::Process(spec) => Some(&spec.0),
             ManifestBody::Deployment(body) => Some(&body.template.spec),
-            ManifestBody::Node(_) | ManifestBody::Namespace | ManifestBody::ConfigFile(_) => None,
+            ManifestBody::Node(_) | ManifestBody::Namespace(_) | ManifestBody::ConfigFile(_) => None,
         }
     }
 }
@@ -145,7 +145,7 @@ impl Manifest {
     #[must_use]
     pub fn complete(self, existing: Option<&Spec>) -> Spec {
         match self.body {
-            ManifestBody::Namespace => Spec::Namespace(NamespaceSpec {}),
+            ManifestBody::Namespace(spec) => Spec::Namespace(spec),
             ManifestBody::Process(spec) => Spec::Process(spec),
             ManifestBody::Node(body) => {
                 let kept = match existing {
@@ -212,7 +212,7 @@ pub(super) fn build(
 fn body(parts: &Parts<'_>, content: Option<Content>) -> Result<ManifestBody, String> {
     let mut spec = parts.spec.clone();
     match parts.kind {
-        Kind::Namespace => Ok(ManifestBody::Namespace),
+        Kind::Namespace => from(Some(&Json::Object(spec))).map(ManifestBody::Namespace),
         Kind::Node => from(Some(&Json::Object(spec))).map(ManifestBody::Node),
         Kind::Process => {
             fill_template(&mut spec, "none");

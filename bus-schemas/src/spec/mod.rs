@@ -32,7 +32,7 @@ pub use life::{
     ProcessType, Unpack,
 };
 pub use need::Need;
-pub use node::{NamespaceSpec, NodeSpec, Reserved, Taint, TaintEffect};
+pub use node::{NamespaceLogs, NamespaceSpec, NodeSpec, Reserved, Taint, TaintEffect};
 pub use placement::{Labels, Toleration, TolerationOperator, selects, tolerates};
 pub use probe::{Header, HttpGet, PortRef, Probe, ProbeAction, ProbeExec, Scheme, TcpSocket};
 pub use process::{

@@ -69,6 +69,25 @@ impl TaintEffect {
     }
 }
 
-/// The spec of a Namespace: there is nothing to ask for yet.
+/// The spec of a Namespace. What is as it is when nothing is said is left out of what is stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamespaceSpec {}
+#[serde(rename_all = "camelCase", default)]
+pub struct NamespaceSpec {
+    /// What becomes of the output of its processes, beyond the files on their hosts.
+    #[serde(skip_serializing_if = "NamespaceLogs::is_default")]
+    pub logs: NamespaceLogs,
+}
+
+/// What becomes of the output of a namespace's processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NamespaceLogs {
+    /// It is also stored on the bus, so that it outlives its host.
+    pub ship: bool,
+}
+
+impl NamespaceLogs {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}

@@ -18,7 +18,7 @@ fn toleration(key: Option<&str>, operator: TolerationOperator, value: &str) -> T
 fn every_spec_survives_json_and_messagepack() {
     let specs = [
         Spec::Node(NodeSpec::default()),
-        Spec::Namespace(NamespaceSpec {}),
+        Spec::Namespace(NamespaceSpec::default()),
         Spec::Process(Box::new(ProcessSpec(template()))),
         Spec::Deployment(Box::new(deployment())),
         Spec::ConfigFile(Box::new(configfile())),

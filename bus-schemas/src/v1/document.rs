@@ -2,7 +2,7 @@
 //!
 //! Absence is never a command: a missing entry is an orphan and is kept. What should end has an entry that says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,10 @@ pub struct RunDocument {
     /// of them restarts nothing: it is seen by the next start.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub labels: BTreeMap<String, String>,
+    /// Those namespaces of entries here whose output is shipped. What was begun for a process that has no entry any
+    /// more goes on to its end; one with an entry of a namespace that is not here is shipped no more.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub ships: BTreeSet<Namespace>,
     /// Owners that entries refer to by position.
     pub owners: Vec<DocumentOwner>,
     /// Template hashes that entries refer to by position.

@@ -16,6 +16,7 @@ pub mod reason;
 pub mod report;
 pub mod state;
 pub mod status;
+pub mod stretch;
 pub mod usage;
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use futures::stream::StreamExt;
 use ostler_schemas::headers as names;
 use ostler_schemas::key::ObjectRef;
-use ostler_schemas::subject::{ALL_EVENTS, AUDIT_STREAM, EVENTS_STREAM, EventSource, EventSubject};
+use ostler_schemas::subject::{
+    ALL_EVENTS, AUDIT_STREAM, EVENTS_STREAM, EventSource, EventSubject, LOGS_STREAM, LogSubject,
+};
 use ostler_schemas::{Kind, Namespace};
 
 use super::context::{Context, node};
@@ -16,6 +18,7 @@ list_cases![
     records_are_filtered,
     records_are_followed,
     nodes_events_are_stored,
+    nodes_output_is_stored,
     records_without_a_stream_are_refused,
 ];
 
@@ -90,6 +93,36 @@ async fn nodes_events_are_stored(c: &Context) -> Verdict {
             return Ok(());
         }
     }
+}
+
+async fn nodes_output_is_stored(c: &Context) -> Verdict {
+    let process = must("a name", format!("c-{}", c.uid()).parse())?;
+    let namespace = Namespace::default_namespace();
+    let subject = LogSubject { node: node(0)?, namespace: namespace.clone(), process };
+    for body in ["1", "2"] {
+        let headers = Headers::new().with(names::STRETCH, body);
+        must("ship", c.link.ship_log(&subject, headers, Bytes::from_static(body.as_bytes())).await)?;
+    }
+    let filter = LogSubject::of_any_node(&namespace, &subject.process);
+    let records: Vec<_> = c.store.records(LOGS_STREAM, &filter, 1, false).collect().await;
+    let mut bodies = Vec::new();
+    for record in records {
+        let record = must("records", record)?;
+        ensure_eq!(LogSubject::parse(&record.subject), Some(subject.clone()), "whose it is");
+        let stretch = record.headers.get(names::STRETCH).map(str::to_owned);
+        ensure_eq!(stretch.as_deref().map(str::as_bytes), Some(&record.body[..]), "header");
+        bodies.push(record.body);
+    }
+    ensure_eq!(bodies, vec![Bytes::from_static(b"1"), Bytes::from_static(b"2")], "bodies");
+    let other = LogSubject { node: node(1)?, ..subject };
+    let before = c.agent.link().borrow().errors;
+    let found = c.link.ship_log(&other, Headers::new(), Bytes::new());
+    let found = tokio::time::timeout(super::context::QUIET, found).await;
+    ensure!(!matches!(found, Ok(Ok(_))), "output of another node was stored");
+    while c.agent.link().borrow().errors <= before {
+        c.clock.sleep_ms(10).await;
+    }
+    Ok(())
 }
 
 async fn records_without_a_stream_are_refused(c: &Context) -> Verdict {

@@ -61,7 +61,7 @@ const fn renamed(to: Account, flow: Flow, subject: &'static str, local: &'static
 ///   literal tokens before its first wildcard: what crosses again then ends in an empty token and lands nowhere.
 /// * Whoever has a JetStream of his own account can aim a stored message at an import of that account, unchanged. So no
 ///   importer has one, and nobody outside CP can create a consumer, which publishes wherever its creator says.
-pub const CROSSINGS: [Crossing; 34] = [
+pub const CROSSINGS: [Crossing; 35] = [
     renamed(Account::Ag, STORE, "$JS.API.DIRECT.GET.KV_ostler.$KV.ostler.n.*.*", "get.doc.*.*"),
     renamed(Account::Ag, STORE, "$JS.API.DIRECT.GET.KV_ostler.$KV.ostler.t.*", "get.tmpl.*"),
     renamed(Account::Ag, STORE, "$JS.API.DIRECT.GET.KV_ostler_blob.$KV.ostler_blob.*.*", "get.blob.*.*"),
@@ -69,6 +69,7 @@ pub const CROSSINGS: [Crossing; 34] = [
     renamed(Account::Ag, STORE, "$KV.ostler_grants.g.*", "put.node.grant.*"),
     renamed(Account::Ag, STORE, "$KV.ostler_observed.r.*", "put.node.report.*"),
     renamed(Account::Ag, STORE, "ostler.v1.event.node.*.>", "put.event.*.>"),
+    renamed(Account::Ag, STORE, "ostler.v1.log.*.*.*", "put.node.log.*.*.*"),
     to(
         Account::Ag,
         Flow::Service { threshold_ms: BEAT_THRESHOLD_MS, streamed: false, share: false },
@@ -210,6 +211,7 @@ fn own_permissions(identity: &Identity) -> Permissions {
                 format!("put.node.report.{node}"),
                 format!("put.node.grant.{node}"),
                 format!("put.event.{node}.>"),
+                format!("put.node.log.{node}.*.*"),
             ]
             .to_vec(),
             publish_deny: Vec::new(),

@@ -1,7 +1,7 @@
 //! The streams: where each fact lives, with which limits, and the JSON by which the server knows them.
 
 use ostler_schemas::Bucket;
-use ostler_schemas::subject::{ALL_AUDIT, ALL_EVENTS, AUDIT_STREAM, EVENTS_STREAM};
+use ostler_schemas::subject::{ALL_AUDIT, ALL_EVENTS, ALL_LOGS, AUDIT_STREAM, EVENTS_STREAM, LOGS_STREAM};
 use serde_json::{Value, json};
 
 /// The shortest window that the server takes. Nobody relies on `Nats-Msg-Id`; with a longer window an agent could make
@@ -14,6 +14,10 @@ const MAX_CONSUMERS: u32 = 100;
 const EVENTS_AGE_MS: u64 = 7 * 24 * 3_600_000;
 /// Audit records are kept a quarter.
 const AUDIT_AGE_MS: u64 = 92 * 24 * 3_600_000;
+/// Shipped output is kept for a week, like the files of a process that has gone.
+const LOGS_AGE_MS: u64 = 7 * 24 * 3_600_000;
+/// Most bytes of one message of shipped output.
+pub const LOG_BYTES_MAX: usize = 64 << 10;
 /// Room for headers beside a body, in the limit of one message.
 const HEADER_ROOM: u32 = 16 << 10;
 /// The largest body of ours (one envelope), in objects.
@@ -45,12 +49,25 @@ pub struct Sizes {
     pub events: u64,
     /// Audit records.
     pub audit: u64,
+    /// Shipped output of processes.
+    pub logs: u64,
+    /// How long it is kept, in milliseconds.
+    pub logs_age_ms: u64,
 }
 
 impl Default for Sizes {
     /// For a few thousand hosts: 100,000 objects of 1 KiB with their revisions need a tenth of it.
     fn default() -> Self {
-        Self { objects: 2 * GIB, observed: GIB, grants: 64 * MIB, blobs: 4 * GIB, events: GIB, audit: GIB }
+        Self {
+            objects: 2 * GIB,
+            observed: GIB,
+            grants: 64 * MIB,
+            blobs: 4 * GIB,
+            events: GIB,
+            audit: GIB,
+            logs: GIB,
+            logs_age_ms: LOGS_AGE_MS,
+        }
     }
 }
 
@@ -64,7 +81,7 @@ impl Sizes {
     /// Disk space that a server must be allowed: all streams, and an eighth for staged batches.
     #[must_use]
     pub const fn server_file(&self) -> u64 {
-        let all = self.objects + self.grants + self.blobs + self.events + self.audit;
+        let all = self.objects + self.grants + self.blobs + self.events + self.audit + self.logs;
         all + all / 8
     }
 }
@@ -143,6 +160,8 @@ pub struct StreamSpec {
     pub discard: Discard,
     /// Whether atomic batches are taken.
     pub atomic: bool,
+    /// Whether it is compressed on disk (s2).
+    pub compressed: bool,
     /// Whether purging is refused.
     pub deny_purge: bool,
     /// What is published again.
@@ -180,6 +199,9 @@ impl StreamSpec {
             "allow_msg_counter": false,
             "allow_msg_schedules": false,
         });
+        if self.compressed {
+            config["compression"] = json!("s2");
+        }
         if let Some(r) = &self.republish {
             config["republish"] = json!({"src": r.from, "dest": r.to, "headers_only": r.headers_only});
         }
@@ -223,6 +245,7 @@ fn bucket(bucket: Bucket, scale: Scale) -> StreamSpec {
         last_only: true,
         discard: Discard::New,
         atomic,
+        compressed: false,
         // Garbage purges markers of deletions, by subject and sequence.
         deny_purge: false,
         republish,
@@ -244,10 +267,32 @@ fn narrative(name: &'static str, scale: Scale) -> StreamSpec {
         last_only: false,
         discard: Discard::Old,
         atomic: false,
+        compressed: false,
         deny_purge: true,
         // For those who look live from VIEW: what came through an import is not exported again, so a node's events
         // would be missing there. What is republished comes from the stream.
         republish: Some(Republish { from, to, headers_only: false }),
+    }
+}
+
+/// Output of processes, from their nodes. A full stream drops the oldest, whoever it is of. It may be purged: what a
+/// program should not have written must be removable. It is not republished: whoever reads it asks the API.
+fn logs(scale: Scale) -> StreamSpec {
+    StreamSpec {
+        name: LOGS_STREAM,
+        description: "Ostler: output of processes in namespaces that ship it",
+        subjects: vec![ALL_LOGS.to_owned()],
+        storage: Storage::File,
+        replicas: scale.replicas,
+        max_bytes: scale.sizes.logs,
+        max_age_ms: Some(scale.sizes.logs_age_ms),
+        max_msg_size: u32::try_from(LOG_BYTES_MAX).unwrap_or(u32::MAX) + HEADER_ROOM,
+        last_only: false,
+        discard: Discard::Old,
+        atomic: false,
+        compressed: true,
+        deny_purge: false,
+        republish: None,
     }
 }
 
@@ -257,5 +302,6 @@ pub fn streams(scale: Scale) -> Vec<StreamSpec> {
     let mut all: Vec<StreamSpec> = Bucket::ALL.into_iter().map(|b| bucket(b, scale)).collect();
     all.push(narrative(EVENTS_STREAM, scale));
     all.push(narrative(AUDIT_STREAM, scale));
+    all.push(logs(scale));
     all
 }

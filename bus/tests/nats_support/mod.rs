@@ -64,7 +64,7 @@ pub(crate) async fn rig(count: usize) -> Option<Rig> {
     let controller = connect(&local, Identity::Controller, &entropy).await;
     let provisioned =
         provision(&controller, scale(count), PATIENCE).await.expect("streams as the layout says");
-    assert_eq!((provisioned.created.len(), provisioned.repaired.len()), (6, 0));
+    assert_eq!((provisioned.created.len(), provisioned.repaired.len()), (7, 0));
     Some(Rig { _dir: dir, local, entropy, controller })
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use ostler_schemas::codec::{self, DecodeError, Wire};
 use ostler_schemas::key::{DocumentKind, StateSubject};
-use ostler_schemas::spec::{NodeSpec, ProcessTemplate, Spec};
+use ostler_schemas::spec::{NamespaceSpec, NodeSpec, ProcessTemplate, Spec};
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::document::{FileSpec, FilesDocument, RunDocument};
 use ostler_schemas::v1::epoch::{Fence, Incarnation, Lease, Term};
@@ -18,7 +18,8 @@ use ostler_schemas::v1::process::{BindRecord, Goal, GoalRecord, ProcessSpecRecor
 use ostler_schemas::v1::report::{ProcessReport, Report};
 use ostler_schemas::v1::state::{NodeState, PendingState, RolloutState};
 use ostler_schemas::{
-    Bucket, ControllerName, Generation, Key, Kind, Name, NodeName, ObjectRef, Revision, Sha256, Uid,
+    Bucket, ControllerName, Generation, Key, Kind, Name, Namespace, NodeName, ObjectRef, Revision, Sha256,
+    Uid,
 };
 
 /// A stored value and the write that stored it.
@@ -424,6 +425,16 @@ impl Fleet {
         match &object.value.spec {
             Spec::Node(spec) => Some((object, spec)),
             Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) => None,
+        }
+    }
+
+    /// What is asked of a namespace.
+    #[must_use]
+    pub fn namespace(&self, namespace: &Namespace) -> Option<NamespaceSpec> {
+        let name = namespace.as_str().parse().ok()?;
+        match &self.objects.get(&ObjectRef { kind: Kind::Namespace, namespace: None, name })?.value.spec {
+            Spec::Namespace(spec) => Some(*spec),
+            Spec::Node(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) => None,
         }
     }
 

@@ -21,6 +21,7 @@ fn document(goals: &[(u8, Goal)], bulk: bool) -> RunDocument {
         OwnerReference { kind: Kind::Deployment, name: "web".parse().expect("a name"), uid: uid(200) };
     RunDocument {
         labels: Default::default(),
+        ships: Default::default(),
         epoch: epoch(1, 5, 9),
         bulk: bulk.then(|| "delete".to_owned()),
         owners: vec![DocumentOwner { ns: Namespace::default_namespace(), owner }],

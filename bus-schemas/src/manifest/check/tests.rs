@@ -78,7 +78,7 @@ fn good_manifests_become_complete_specs() {
                     Some(Content::Stored(_)) | None => None,
                 },
                 ManifestBody::Node(_)
-                | ManifestBody::Namespace
+                | ManifestBody::Namespace(_)
                 | ManifestBody::Process(_)
                 | ManifestBody::Deployment(_) => None,
             };

@@ -251,7 +251,24 @@ const SERVICE: Object = Object {
     ],
 };
 
-const NOTHING: Object = Object { fields: &[] };
+const NAMESPACE_LOGS: Object = Object {
+    fields: &[Field::new(
+        "ship",
+        Type::Bool,
+        "Whether the output of its processes is also stored on the bus, to outlive its host.",
+    )
+    .or("false")],
+};
+
+const NAMESPACE: Object = Object {
+    fields: &[Field::new(
+        "logs",
+        Type::Object(&NAMESPACE_LOGS),
+        "What becomes of the output of its processes, beyond the files on their hosts.",
+    )
+    .or("{}")],
+};
+
 const QUOTA: Object = Object { fields: &[Field::reserved("hard", "The most of each.")] };
 const ROLE: Object = Object { fields: &[Field::reserved("rules", "What is allowed.")] };
 const ROLE_BINDING: Object = Object {
@@ -269,7 +286,7 @@ const PRIORITY_CLASS: Object = Object {
 pub const fn spec_of(kind: Kind) -> &'static Object {
     match kind {
         Kind::Node => &NODE,
-        Kind::Namespace => &NOTHING,
+        Kind::Namespace => &NAMESPACE,
         Kind::Process => &TEMPLATE,
         Kind::Deployment => &DEPLOYMENT,
         Kind::ConfigFile => &CONFIG_FILE,

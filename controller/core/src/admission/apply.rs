@@ -93,7 +93,7 @@ fn case<'a>(world: &World<'a>, manifest: Manifest) -> Case<'a> {
     let content = match &manifest.body {
         ManifestBody::ConfigFile(body) => body.content.clone(),
         ManifestBody::Node(_)
-        | ManifestBody::Namespace
+        | ManifestBody::Namespace(_)
         | ManifestBody::Process(_)
         | ManifestBody::Deployment(_) => None,
     };

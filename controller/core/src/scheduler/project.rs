@@ -1,13 +1,13 @@
 //! The projection: what a node's run document must say, from what is bound there and how far its goals are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::v1::document::{DocumentOwner, RunDocument, RunEntry};
 use ostler_schemas::v1::epoch::Token;
 use ostler_schemas::v1::object::{Labels, Object};
 use ostler_schemas::v1::process::{BindRecord, Goal, GoalReason};
-use ostler_schemas::{NodeName, Sha256, Uid, Version};
+use ostler_schemas::{Namespace, NodeName, Sha256, Uid, Version};
 
 use crate::fleet::{Fleet, ProcessRecords, StoredTemplate};
 
@@ -38,7 +38,21 @@ pub fn project(fleet: &Fleet, node: &NodeName, placed: &BTreeMap<Uid, BindRecord
     document.entries.sort_by_key(|e| e.u);
     document.bulk = bulk(fleet, node, &document);
     document.labels = labels(fleet, node, &document);
+    document.ships = ships(fleet, node, &document);
     document
+}
+
+/// Those namespaces of the document's entries whose output is shipped. Of one that cannot be known now, for want of its
+/// object, the node keeps what it was told.
+fn ships(fleet: &Fleet, node: &NodeName, document: &RunDocument) -> BTreeSet<Namespace> {
+    let told = fleet.run_documents.get(node).map(|d| d.ships.clone()).unwrap_or_default();
+    let entries = document.entries.iter().filter_map(|e| document.owners.get(e.o as usize));
+    let namespaces: BTreeSet<&Namespace> = entries.map(|owner| &owner.ns).collect();
+    let is_shipped = |ns: &&Namespace| match fleet.namespace(ns) {
+        Some(spec) => spec.logs.ship,
+        None => told.contains(*ns),
+    };
+    namespaces.into_iter().filter(is_shipped).cloned().collect()
 }
 
 /// The node's labels that the document must carry, because a template in it refers to them. What cannot be known now,
