@@ -9,7 +9,7 @@ mod files;
 mod host;
 mod ledger;
 
-pub use artifacts::SimArtifacts;
+pub use artifacts::{SimArtifacts, Source};
 pub use facts::SimFacts;
 pub use files::SimFiles;
 pub use host::{Program, SimEvent, SimHost, SimRecord, SimRun};

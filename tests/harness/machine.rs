@@ -89,7 +89,7 @@ impl Machine {
                 node: self.node.clone(),
                 watch: Arc::clone(&self.watch),
             }),
-            artifacts: SimArtifacts::new(),
+            artifacts: SimArtifacts::new(Arc::clone(&self.clock) as ClockRef),
             ledger: Arc::new(GatedLedger { inner: Arc::clone(&self.ledger), gate: gate.clone() }),
             facts: Arc::clone(&self.facts) as _,
             config: NodeConfig {

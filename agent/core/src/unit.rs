@@ -74,7 +74,7 @@ pub use event::{
     Verdict, Wanted,
 };
 pub use exits::EXITS_KEPT;
-pub use record::{Current, Ended, Ending, Over, StopRecord, StopWhy, Terms, UnitRecord};
+pub use record::{Current, Delayed, Ended, Ending, Over, StopRecord, StopWhy, Terms, UnitRecord};
 pub use view::Asking;
 
 /// How long a stop is waited for beyond its grace before it is asked for again: the request may have been lost with a

@@ -2,7 +2,10 @@
 //! everything that ever happened is written down for checkers.
 
 mod logs;
+mod program;
 mod runs;
+mod stops;
+mod story;
 mod voices;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +22,7 @@ use ostler_agent_core::probe::Question;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_bus::clock::ClockRef;
 use ostler_schemas::quantity::Signal;
-use ostler_schemas::time::{Mono, Timestamp};
+use ostler_schemas::time::Mono;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace, Uid};
 use tokio::sync::mpsc;
@@ -27,74 +30,18 @@ use tokio::sync::mpsc;
 use crate::context::lock;
 use crate::ports::{
     Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
-    HostUser, Listed, LogQuery, LogReader, Prepared, RunOutcome, Screen, SpawnError,
+    HostUser, Listed, LogName, LogQuery, LogReader, LogShipper, Prepared, RunOutcome, Screen, SpawnError,
 };
-
-/// How processes with a certain command behave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Program {
-    /// Ends by itself after so many milliseconds with this code.
-    pub exits: Option<(u64, i32)>,
-    /// How long it takes to end when asked; none = it must be killed.
-    pub stops_in_ms: Option<u64>,
-    /// When its probes begin to succeed, and when it says `READY=1` if it is listened to.
-    pub ready_after_ms: u64,
-    /// How long a start takes.
-    pub starts_in_ms: u64,
-    /// It cannot be started, for this reason.
-    pub broken: Option<String>,
-    /// How much memory it takes while it lives.
-    pub memory: u64,
-    /// For how long it says `WATCHDOG=1`, if it is listened to; none = for as long as it lives.
-    pub alive_for_ms: Option<u64>,
-}
-
-impl Default for Program {
-    fn default() -> Self {
-        Self {
-            exits: None,
-            stops_in_ms: Some(10),
-            ready_after_ms: 0,
-            starts_in_ms: 1,
-            broken: None,
-            memory: 0,
-            alive_for_ms: None,
-        }
-    }
-}
-
-/// What happened to an incarnation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SimEvent {
-    /// It started, with these words.
-    Started(Vec<String>),
-    /// It ended.
-    Ended(HowEnded),
-    /// It was sent a signal that asks for nothing but attention.
-    Signalled(Signal),
-    /// The host went down under it.
-    PowerLost,
-}
-
-/// One line of a host's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SimRecord {
-    /// When, by the host's clock.
-    pub at: Timestamp,
-    /// Which incarnation.
-    pub key: ProcKey,
-    /// Its process's name.
-    pub name: Name,
-    /// What.
-    pub event: SimEvent,
-}
 
 struct Living {
     spawn: HostSpawn,
     process: HostProcess,
     /// When it started, by a clock that nobody sets.
     since: Mono,
-    stopping: bool,
+    /// When it is killed, once somebody has asked it to end.
+    killed_at: Option<Mono>,
+    /// What its ports answered last, by name.
+    answered: BTreeMap<String, bool>,
 }
 
 struct Inner {
@@ -105,6 +52,7 @@ struct Inner {
     history: Vec<SimRecord>,
     ran: Vec<SimRun>,
     logs: logs::Logs,
+    shipped: logs::Marks,
     users: BTreeMap<String, Owner>,
     /// Folders of processes.
     folders: BTreeMap<Uid, Vec<Folder>>,
@@ -113,6 +61,9 @@ struct Inner {
     boot: u64,
     on: bool,
     holder: bool,
+    /// Incarnations whose main process has ended while something else of them has not.
+    leftovers: BTreeMap<ProcKey, Name>,
+    next_run: u64,
     unready_ports: BTreeMap<u16, ()>,
     /// What the watchdog is about to end.
     silent: BTreeSet<ProcKey>,
@@ -125,7 +76,9 @@ pub struct SimHost {
     inner: Mutex<Inner>,
 }
 
+pub use program::Program;
 pub use runs::SimRun;
+pub use story::{SimEvent, SimRecord};
 
 const SIGKILL: i32 = 9;
 const SIGABRT: i32 = 6;
@@ -145,6 +98,7 @@ impl SimHost {
                 history: Vec::new(),
                 ran: Vec::new(),
                 logs: logs::Logs::default(),
+                shipped: logs::Marks::default(),
                 folders: BTreeMap::new(),
                 users: BTreeMap::from([("root".to_owned(), Owner { uid: 0, gid: 0 })]),
                 seq: 0,
@@ -152,6 +106,8 @@ impl SimHost {
                 boot: 1,
                 on: true,
                 holder: true,
+                leftovers: BTreeMap::new(),
+                next_run: 0,
                 unready_ports: BTreeMap::new(),
                 silent: BTreeSet::new(),
             }),
@@ -169,12 +125,6 @@ impl SimHost {
         format!("boot-{}", lock(&self.inner).boot)
     }
 
-    /// Everything that ever happened to processes here.
-    #[must_use]
-    pub fn history(&self) -> Vec<SimRecord> {
-        lock(&self.inner).history.clone()
-    }
-
     /// What lives, with its words.
     #[must_use]
     pub fn living(&self) -> Vec<(ProcKey, Name, Vec<String>)> {
@@ -186,10 +136,7 @@ impl SimHost {
     #[must_use]
     pub fn memory(&self) -> Vec<(ProcKey, u64)> {
         let inner = lock(&self.inner);
-        let takes = |living: &Living| {
-            let program = living.spawn.argv.first().and_then(|command| inner.programs.get(command));
-            program.map_or(0, |p| p.memory)
-        };
+        let takes = |living: &Living| inner.program_of(living).memory;
         inner.living.iter().map(|(key, living)| (*key, takes(living))).collect()
     }
 
@@ -201,28 +148,45 @@ impl SimHost {
 
     /// Ends an incarnation as if by itself.
     pub fn end(&self, key: ProcKey, how: HowEnded) {
-        let wall = self.clock.wall();
         let mut inner = lock(&self.inner);
         let Some(living) = inner.living.remove(&key) else { return };
         inner.seq += 1;
         let watchdog = inner.silent.remove(&key);
+        let lingers_ms = inner.program_of(&living).lingers_ms;
+        let at = self.clock.now();
+        // What nobody's child is any more leaves no code behind.
+        let known = if inner.holder { how.clone() } else { HowEnded::Unknown("no holder ran".to_owned()) };
         let exit = HostExit {
             incarnation: key.incarnation,
             seq: inner.seq,
-            how: how.clone(),
+            how: known,
             oom: false,
             watchdog,
-            at: wall,
+            at: at.wall,
         };
         inner.exits.push((key, exit.clone()));
-        let event = SimEvent::Ended(how);
-        inner.history.push(SimRecord { at: wall, key, name: living.spawn.name, event });
+        inner.note(at, key, &living.spawn.name, SimEvent::Ended(how));
         inner.tell(&HostEvent::Exited(key.uid, exit));
-        inner.tell(&HostEvent::TreeEmpty(key));
+        if lingers_ms == 0 {
+            inner.tell(&HostEvent::TreeEmpty(key));
+            return;
+        }
+        inner.leftovers.insert(key, living.spawn.name);
+        drop(inner);
+        let (me, clock) = (self.me.clone(), self.clock.clone());
+        tokio::spawn(async move {
+            clock.sleep_ms(lingers_ms).await;
+            if let Some(host) = me.upgrade() {
+                host.clear(key);
+            }
+        });
     }
 
     /// Ends an incarnation because it was silent for too long.
     fn end_by_watchdog(&self, key: ProcKey) {
+        if !lock(&self.inner).living.contains_key(&key) {
+            return;
+        }
         lock(&self.inner).silent.insert(key);
         self.end(key, HowEnded::Signal(SIGABRT));
     }
@@ -239,12 +203,12 @@ impl SimHost {
 
     /// The power goes: nothing lives, nothing is remembered. The agent must be ended by the test.
     pub fn power_off(&self) {
-        let wall = self.clock.wall();
+        let at = self.clock.now();
         let mut inner = lock(&self.inner);
         for (key, living) in std::mem::take(&mut inner.living) {
-            let event = SimEvent::PowerLost;
-            inner.history.push(SimRecord { at: wall, key, name: living.spawn.name, event });
+            inner.note(at, key, &living.spawn.name, SimEvent::PowerLost);
         }
+        inner.leftovers.clear();
         inner.exits.clear();
         inner.listeners.clear();
         inner.on = false;
@@ -286,11 +250,10 @@ impl SimHost {
         if !inner.on || !inner.holder {
             return Err(SpawnError::Not(StartFailure::Refused("nobody listens".to_owned())));
         }
-        if inner.living.keys().any(|k| k.uid == spawn.key.uid) {
+        if inner.is_busy(spawn.key.uid) {
             return Err(SpawnError::Not(StartFailure::Busy));
         }
-        let program =
-            spawn.argv.first().and_then(|command| inner.programs.get(command)).cloned().unwrap_or_default();
+        let program = inner.program(&spawn.argv);
         match &program.broken {
             Some(why) => Err(SpawnError::Not(StartFailure::Failed(Reason::StartFailed, why.clone()))),
             None => Ok(program),
@@ -298,31 +261,30 @@ impl SimHost {
     }
 
     fn begin(&self, spawn: HostSpawn, program: &Program) -> Result<HostProcess, SpawnError> {
-        let wall = self.clock.wall();
+        let now = self.clock.now();
         let (key, listen) = (spawn.key, spawn.listen);
         let process = {
             let mut inner = lock(&self.inner);
             if !inner.on || !inner.holder {
                 return Err(SpawnError::Unknown("the connection ended".to_owned()));
             }
-            if inner.living.keys().any(|k| k.uid == key.uid) {
+            if inner.is_busy(key.uid) {
                 return Err(SpawnError::Not(StartFailure::Busy));
             }
             inner.next_pid += 1;
             let process = HostProcess {
                 incarnation: key.incarnation,
                 pid: inner.next_pid,
-                started_at: wall,
+                started_at: now.wall,
                 cgroup: None,
                 log_path: None,
                 said: Said::default(),
             };
-            let event = SimEvent::Started(spawn.argv.clone());
-            inner.history.push(SimRecord { at: wall, key, name: spawn.name.clone(), event });
-            inner.living.insert(
-                key,
-                Living { spawn, process: process.clone(), since: self.clock.mono(), stopping: false },
-            );
+            inner.note(now, key, &spawn.name, SimEvent::Started(spawn.argv.clone()));
+            let answered = BTreeMap::new();
+            let living =
+                Living { spawn, process: process.clone(), since: now.mono, killed_at: None, answered };
+            inner.living.insert(key, living);
             process
         };
         if let Some((ms, code)) = program.exits {
@@ -342,46 +304,6 @@ impl SimHost {
                 host.end(key, how);
             }
         });
-    }
-
-    fn begin_stop(&self, key: ProcKey, signal: Option<Signal>, grace_ms: u64) -> Result<(), HostError> {
-        self.up()?;
-        let stops_in = {
-            let mut inner = lock(&self.inner);
-            let programs = inner.programs.clone();
-            let Some(living) = inner.living.get_mut(&key) else {
-                return Err(HostError(format!("{key} is not here")));
-            };
-            if living.stopping {
-                return Ok(());
-            }
-            living.stopping = true;
-            let program =
-                living.spawn.argv.first().and_then(|c| programs.get(c)).cloned().unwrap_or_default();
-            program.stops_in_ms
-        };
-        match stops_in.filter(|ms| *ms <= grace_ms) {
-            Some(ms) => {
-                let how = signal.map_or(HowEnded::Code(0), |s| HowEnded::Signal(i32::from(s.number())));
-                self.end_after(key, ms, how);
-            }
-            None => self.end_after(key, grace_ms, HowEnded::Signal(SIGKILL)),
-        }
-        Ok(())
-    }
-
-    /// Whether a process listens on a port: it was given the port, and has run long enough.
-    fn answers(&self, port: u16) -> bool {
-        let now = self.clock.mono();
-        let text = port.to_string();
-        let inner = lock(&self.inner);
-        !inner.unready_ports.contains_key(&port)
-            && inner.living.values().any(|l| {
-                let program = l.spawn.argv.first().and_then(|c| inner.programs.get(c));
-                let ready_after = program.map_or(0, |p| p.ready_after_ms);
-                let given = l.spawn.env.iter().any(|(n, v)| n.starts_with("OSTLER_PORT_") && *v == text);
-                given && now.since_ms(l.since) >= ready_after
-            })
     }
 
     /// A process that is not here cannot be changed; what lives has from then on what was asked.
@@ -422,6 +344,20 @@ impl Inner {
     fn tell(&mut self, event: &HostEvent) {
         self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
     }
+
+    /// How what is started with these words behaves.
+    fn program(&self, argv: &[String]) -> Program {
+        argv.first().and_then(|command| self.programs.get(command)).cloned().unwrap_or_default()
+    }
+
+    fn program_of(&self, living: &Living) -> Program {
+        self.program(&living.spawn.argv)
+    }
+
+    /// Whether something of a process is still there.
+    fn is_busy(&self, uid: Uid) -> bool {
+        self.living.keys().chain(self.leftovers.keys()).any(|key| key.uid == uid)
+    }
 }
 
 impl Host for SimHost {
@@ -456,7 +392,8 @@ impl Host for SimHost {
                 process: l.process.clone(),
             });
             let exits = inner.exits.iter().map(|(key, exit)| (key.uid, exit.clone())).collect();
-            Ok(HostListing { processes: processes.collect(), leftovers: Vec::new(), exits })
+            let leftovers = inner.leftovers.keys().copied().collect();
+            Ok(HostListing { processes: processes.collect(), leftovers, exits })
         }
         .boxed()
     }
@@ -556,5 +493,16 @@ impl Host for SimHost {
         query: LogQuery,
     ) -> BoxFuture<'_, Result<Box<dyn LogReader>, String>> {
         std::future::ready(Ok(logs::open(&lock(&self.inner).logs, (namespace, name), &query))).boxed()
+    }
+
+    fn ship(&self, log: LogName, uid: Uid) -> BoxFuture<'_, Result<Box<dyn LogShipper>, String>> {
+        let inner = lock(&self.inner);
+        std::future::ready(Ok(logs::ship((&inner.logs, &inner.shipped), log, uid))).boxed()
+    }
+
+    fn unshipped(&self) -> BoxFuture<'_, Vec<(LogName, Uid)>> {
+        let marks = lock(&self.inner).shipped.clone();
+        let all = lock(&marks).iter().map(|(log, (uid, ..))| (log.clone(), *uid)).collect();
+        std::future::ready(all).boxed()
     }
 }

@@ -6,8 +6,8 @@ use ostler_schemas::time::age;
 use ostler_schemas::v1::report::{ExitReason, ExitReport};
 
 use super::{
-    Effect, Ended, Ending, Hook, HostExit, HowEnded, Mono, Over, ProcessPhase, Reason, Stage, State, StopWhy,
-    Stopping, Turn, Unit,
+    Delayed, Effect, Ended, Ending, Hook, HostExit, HowEnded, Mono, Over, ProcessPhase, Reason, Stage, State,
+    StopWhy, Stopping, Turn, Unit,
 };
 
 /// Exits of one process that are kept; older ones are only counted. A process that restarts at its slowest leaves
@@ -273,7 +273,11 @@ impl Unit {
         self.record.streak = self.record.streak.saturating_add(1);
         let shown = if self.record.streak > 1 { Reason::CrashLoop } else { reason };
         let at = ostler_schemas::time::Timestamp(now.0.saturating_add(ms));
-        self.delay(turn, ms, shown, format!("{message}; starts again in {} ({at})", age(ms)));
+        let text = format!("{message}; starts again in {} ({at})", age(ms));
+        let boot = self.boot.clone();
+        self.record.delayed = Some(Delayed { until: at, ms, boot, reason: shown, message: text.clone() });
+        self.delay(turn, ms, shown, text);
+        turn.persist();
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the host tells at each connection: what lives, what has ended, which boot it is.
 
-use super::{Current, Effect, HostExit, HostProcess, Over, Reason, Running, State, Turn, Unit};
+use super::{Current, Delayed, Effect, HostExit, HostProcess, Over, Reason, Running, State, Turn, Unit};
 use ostler_schemas::v1::report::{ExitReason, ExitReport};
 
 /// What the host told.
@@ -15,6 +15,7 @@ impl Unit {
     pub(super) fn listed(&mut self, listing: Listing, turn: &mut Turn) {
         let Listing { mut alive, leftovers, mut exits, boot } = listing;
         self.host = true;
+        self.boot.clone_from(&boot);
         if self.state == State::Unlisted && self.record.ending.is_some() {
             self.state = State::Clearing { again: turn.now.mono, hook: None, empty: false };
         }
@@ -46,7 +47,6 @@ impl Unit {
         {
             self.tree_empty(incarnation, turn);
         }
-        self.boot = boot;
     }
 
     /// It lives. An agent that lost its memory takes it over as it is.
@@ -133,7 +133,11 @@ impl Unit {
     fn not_found(&mut self, boot: &str, turn: &mut Turn) {
         let Some(current) = self.record.current.clone() else {
             if self.state == State::Unlisted {
-                self.state = if self.record.ended.is_some() { State::Ended } else { State::Idle };
+                self.state = match (&self.record.ended, self.rest_of_delay(boot, turn)) {
+                    (Some(_), _) => State::Ended,
+                    (None, Some(delayed)) => delayed,
+                    (None, None) => State::Idle,
+                };
             }
             return;
         };
@@ -173,5 +177,16 @@ impl Unit {
         let (reason, text) = (Reason::Exited, why.to_owned());
         self.conclude(Over::Ran { success: false, host, ran_ms, reason, text }, false, turn);
         turn.persist();
+    }
+
+    /// What is left of a delay that began under an agent before this one, in this boot.
+    fn rest_of_delay(&self, boot: &str, turn: &Turn) -> Option<State> {
+        let Delayed { until, ms, boot: began, reason, message } = self.record.delayed.clone()?;
+        let left = until.0.saturating_sub(turn.now.wall.0).min(ms);
+        (began == boot && left > 0).then(|| State::Delayed {
+            until: turn.now.mono.plus_ms(left),
+            reason,
+            message,
+        })
     }
 }

@@ -49,6 +49,24 @@ pub struct UnitRecord {
     pub tried: Option<Sha256>,
     /// Set when it will not be started again by itself.
     pub ended: Option<Ended>,
+    /// Set while it waits after a failure: an agent that dies meanwhile must not make a crash loop faster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delayed: Option<Delayed>,
+}
+
+/// A delay after a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delayed {
+    /// When it is over, by the wall clock.
+    pub until: Timestamp,
+    /// How long it is as a whole: no step of the wall clock makes it longer.
+    pub ms: u64,
+    /// The boot in which it began; another one ends it.
+    pub boot: String,
+    /// Why, for programs.
+    pub reason: Reason,
+    /// Why, for people.
+    pub message: String,
 }
 
 impl UnitRecord {
@@ -71,6 +89,7 @@ impl UnitRecord {
             exited_through: 0,
             tried: None,
             ended: None,
+            delayed: None,
         }
     }
 

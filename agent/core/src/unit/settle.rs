@@ -139,6 +139,7 @@ impl Unit {
     /// Another template, or somebody asked: what became of it before does not count.
     pub(super) fn begin_anew(&mut self, turn: &mut Turn) {
         self.record.ended = None;
+        self.record.delayed = None;
         self.record.streak = 0;
         self.record.failures.clear();
         self.state = State::Idle;

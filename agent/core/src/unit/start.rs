@@ -36,6 +36,7 @@ impl Unit {
         };
         // The next start looks again: what is not in use may be removed meanwhile.
         self.fetching = None;
+        self.record.delayed = None;
         self.record.incarnation += 1;
         self.record.current = Some(Current {
             incarnation: self.record.incarnation,

@@ -147,6 +147,39 @@ fn restarts_back_off_and_end_in_a_crash_loop() {
 }
 
 #[test]
+fn a_new_agent_waits_out_the_delay_of_the_one_before() {
+    let mut before = running(Restart::Always);
+    for n in 1..=3u64 {
+        let died = at(n * 10_000);
+        dies(&mut before, died, 100, exit(n, HowEnded::Code(1), died));
+        if n < 3 {
+            let due = at(before.wake_at().expect("a delay").0);
+            before.on(due, 0, Event::Tick);
+            before.on(due, 0, Event::Spawned(host_process(n + 1, due)));
+        }
+    }
+    let due = before.wake_at().expect("a delay");
+    let found = |now: Now, boot: &str| {
+        let mut after = Unit::new(before.record().clone());
+        after.on(now, 0, Event::Gate(true));
+        after.on(now, 0, Event::Needs(None));
+        let want = wanted(1, Goal::Run, template("/bin/a", Restart::Always));
+        after.on(now, 0, Event::Want(want));
+        let listed = Event::Listed { alive: vec![], leftovers: vec![], exits: vec![], boot: boot.to_owned() };
+        let started = starts(&after.on(now, 0, listed));
+        (started, after)
+    };
+    let (started, mut after) = found(at(31_000), "b1");
+    assert_eq!((started, after.wake_at()), (0, Some(due)));
+    assert_eq!(after.report().message, before.report().message, "and says the same");
+    assert_eq!(starts(&after.on(at(due.0), 0, Event::Tick)), 1);
+    let long_ago = Now { mono: Mono(31_000), wall: Timestamp(5) };
+    let waits_ms = found(long_ago, "b1").1.wake_at().expect("a delay").0 - 31_000;
+    assert!(waits_ms <= 4_400, "no clock that was set makes it longer: {waits_ms}");
+    assert_eq!(found(at(31_000), "b2").0, 1, "a reboot ends it");
+}
+
+#[test]
 fn a_long_run_forgives() {
     let mut unit = running(Restart::Always);
     for n in 1..=20u64 {

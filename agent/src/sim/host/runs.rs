@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use ostler_agent_core::holder::protocol::ProcKey;
 use ostler_agent_core::unit::HowEnded;
+use ostler_schemas::Name;
 use tokio::sync::mpsc;
 
-use super::{Program, SIGKILL, SimHost};
+use super::{Program, SIGKILL, SimEvent, SimHost};
 use crate::context::lock;
 use crate::ports::{HostError, HostRun, HostSession, RunOutcome, Screen, SessionInput, SessionOutput};
 
@@ -27,6 +28,34 @@ pub struct SimRun {
     pub how: HowEnded,
 }
 
+/// A run in the host's history, from its beginning to its end.
+struct Noted<'a> {
+    host: &'a SimHost,
+    key: ProcKey,
+    name: Name,
+    run: u64,
+    how: HowEnded,
+}
+
+impl<'a> Noted<'a> {
+    fn new(host: &'a SimHost, asked: &HostRun) -> Self {
+        let (key, name) = (asked.like.key, asked.like.name.clone());
+        let mut inner = lock(&host.inner);
+        inner.next_run += 1;
+        let run = inner.next_run;
+        inner.note(host.clock.now(), key, &name, SimEvent::RunBegan(run, asked.like.argv.clone()));
+        let how = HowEnded::Unknown("nobody waits for it any more".to_owned());
+        Self { host, key, name, run, how }
+    }
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        let ended = SimEvent::RunEnded(self.run, self.how.clone());
+        lock(&self.host.inner).note(self.host.clock.now(), self.key, &self.name, ended);
+    }
+}
+
 impl SimHost {
     /// Every command that was run to its end here.
     #[must_use]
@@ -44,8 +73,10 @@ impl SimHost {
         }
     }
 
+    /// Killed when nobody waits for it any more.
     pub(super) async fn run_to_its_end(&self, run: HostRun) -> Result<RunOutcome, HostError> {
         let program = self.program_of_run(&run)?;
+        let mut noted = Noted::new(self, &run);
         let (runs_ms, code) = match program {
             Some(Program { exits: Some((ms, code)), .. }) => (Some(ms), code),
             Some(Program { exits: None, .. }) => (None, 0),
@@ -77,6 +108,8 @@ impl SimHost {
                 break;
             }
         }
+        noted.how = outcome.how.clone();
+        drop(noted);
         self.note_run(&run, &outcome);
         Ok(outcome)
     }

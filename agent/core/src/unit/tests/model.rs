@@ -2,112 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ostler_schemas::quantity::Dur;
-use ostler_schemas::spec::{Exec, Probe, ProcessType, TcpSocket};
+use ostler_schemas::Sha256;
+use ostler_schemas::spec::ProcessType;
 use proptest::prelude::*;
 
 use super::*;
+use crate::artifacts::{Preparing, set_id};
+use crate::holds::Held;
 
-/// Forms of a template: what of it has a step of its own in the machine.
-const FORMS: u8 = 6;
+mod acts;
 
-pub(super) fn hook(command: &str) -> Exec {
-    Exec { command: vec![command.to_owned()], user: None, timeout: Dur::from_secs(30) }
-}
-
-pub(super) fn probe() -> Probe {
-    Probe {
-        http_get: None,
-        tcp_socket: Some(TcpSocket { port: ostler_schemas::spec::PortRef::Number(80), host: None }),
-        exec: None,
-        initial_delay: Dur::ZERO,
-        period: Dur::from_secs(10),
-        timeout: Dur::from_secs(1),
-        success_threshold: 1,
-        failure_threshold: 3,
-    }
-}
-
-fn form(number: u8) -> ProcessTemplate {
-    let mut t = template(&format!("/bin/{number}"), Restart::Always);
-    match number {
-        1 => {
-            t.exec_start_pre = vec![hook("/bin/pre1"), hook("/bin/pre2")];
-            t.exec_stop_post = Some(hook("/bin/post"));
-        }
-        2 => {
-            t.kind = ProcessType::Notify;
-            t.readiness_probe = Some(probe());
-            t.exec_stop = Some(hook("/bin/stop"));
-        }
-        3 => {
-            t.startup_probe = Some(probe());
-            t.liveness_probe = Some(probe());
-            t.pre_stop_delay = Dur::from_secs(5);
-            t.artifacts = fetching::artifacts(3);
-            t.exec_stop_post = Some(hook("/bin/post"));
-        }
-        4 => {
-            t.kind = ProcessType::Oneshot;
-            t.restart = Restart::OnFailure;
-        }
-        5 => {
-            t.artifacts = fetching::artifacts(5);
-            t.exec_start_pre = vec![hook("/bin/pre1")];
-            t.exec_stop = Some(hook("/bin/stop"));
-            t.exec_stop_post = Some(hook("/bin/post"));
-            t.pre_stop_delay = Dur::from_secs(1);
-            t.startup_probe = Some(probe());
-            t.kind = ProcessType::Notify;
-        }
-        _ => {}
-    }
-    t
-}
-
-/// What a run of the model may do next.
-#[derive(Debug, Clone, Copy)]
-enum Act {
-    Want { version: u8, goal: Goal, form: u8 },
-    Unwant,
-    Die { code: i32, leaves: bool },
-    TreeEmpties,
-    HostAnswers,
-    HostLost,
-    Relist,
-    AgentCrash,
-    Reboot,
-    Pass { ms: u64 },
-    LoseEffects,
-    RunEnds { how: u8 },
-    Say { stopping: bool },
-    Answer { kind: ProbeKind, good: u8 },
-    Ask(bool),
-    Repeat,
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    let goal = prop_oneof![8 => Just(Goal::Run), 1 => Just(Goal::Stop), 1 => Just(Goal::Gone)];
-    let kind = prop_oneof![Just(ProbeKind::Startup), Just(ProbeKind::Liveness), Just(ProbeKind::Readiness)];
-    prop_oneof![
-        4 => (0u8..4, goal, 0..FORMS).prop_map(|(version, goal, form)| Act::Want { version, goal, form }),
-        1 => Just(Act::Unwant),
-        4 => (0i32..3, any::<bool>()).prop_map(|(code, leaves)| Act::Die { code, leaves }),
-        4 => Just(Act::TreeEmpties),
-        12 => Just(Act::HostAnswers),
-        1 => Just(Act::HostLost),
-        3 => Just(Act::Relist),
-        2 => Just(Act::AgentCrash),
-        1 => Just(Act::Reboot),
-        6 => (1u64..90_000).prop_map(|ms| Act::Pass { ms }),
-        1 => Just(Act::LoseEffects),
-        8 => (0u8..8).prop_map(|how| Act::RunEnds { how }),
-        3 => any::<bool>().prop_map(|stopping| Act::Say { stopping }),
-        5 => (kind, 0u8..3).prop_map(|(kind, good)| Act::Answer { kind, good }),
-        1 => any::<bool>().prop_map(Act::Ask),
-        2 => Just(Act::Repeat),
-    ]
-}
+use acts::{Act, Mood, act, form};
+pub(super) use acts::{hook, probe};
 
 /// A host that does what it is told, loses what it is told to lose, and remembers everything that ever ran.
 struct Model {
@@ -134,6 +40,12 @@ struct Model {
     boot: u32,
     connected: bool,
     tightest: Goal,
+    mood: Mood,
+    held: Option<bool>,
+    /// The set that is being made ready, and whether it is.
+    asked: Option<(Sha256, bool)>,
+    /// Incarnations that were given out when their set was there.
+    fetched: BTreeSet<(u64, Sha256)>,
     last: Option<Event>,
 }
 
@@ -158,6 +70,10 @@ impl Model {
             boot: 1,
             connected: false,
             tightest: Goal::Run,
+            mood: Mood::Willing,
+            held: None,
+            asked: None,
+            fetched: BTreeSet::new(),
             last: None,
         };
         model.feed(Event::Gate(true));
@@ -167,10 +83,57 @@ impl Model {
 
     fn feed(&mut self, event: Event) {
         self.last = Some(event.clone());
+        let before = self.unit.clone();
         let effects = self.unit.on(at(self.now), 7, event);
         assert!(starts(&effects) == 0 || self.tightest == Goal::Run, "started against its goal");
-        self.queue.extend(effects);
+        if self.unit.record().incarnation > before.record().incarnation
+            && let Some((set, true)) = self.asked
+        {
+            self.fetched.insert((self.unit.record().incarnation, set));
+        }
+        self.check_hold(&before, &effects);
+        self.check_replacement(&before);
+        for effect in effects {
+            match effect {
+                // Local, and at once: an answer for another set is of no interest from here on.
+                Effect::Prepare(artifacts) => self.asked = Some((set_id(&artifacts), false)),
+                other => self.queue.push(other),
+            }
+        }
         self.check();
+    }
+
+    /// What a person holds is left alone, but for what was under way and for goal `gone`.
+    fn check_hold(&self, before: &Unit, effects: &[Effect]) {
+        let Some(stop) = self.held.filter(|_| before.held.is_some() && self.unit.held.is_some()) else {
+            return;
+        };
+        let (was, is) = (before.report().phase, self.unit.report().phase);
+        let goal = self.unit.record().goal;
+        assert!(starts(effects) == 0 || was == ProcessPhase::Starting, "started although it is held");
+        let adjusts = effects.iter().any(|e| matches!(e, Effect::Adjust { .. } | Effect::Signal { .. }));
+        assert!(!adjusts, "changed although it is held");
+        let ran = matches!(was, ProcessPhase::Running | ProcessPhase::Starting);
+        let began = ran && is == ProcessPhase::Stopping && self.alive.is_some();
+        assert!(!began || stop || goal == Goal::Gone, "stopped although it is held: {before:?}");
+    }
+
+    /// What runs is not stopped for a version whose files are not there.
+    fn check_replacement(&self, before: &Unit) {
+        let stopped_for = |unit: &Unit| {
+            let current = unit.record().current.as_ref()?;
+            current.stop.as_ref().map(|stop| (current.incarnation, stop.why))
+        };
+        let is = stopped_for(&self.unit).filter(|(_, why)| *why == StopWhy::Replace);
+        if is.is_none() || is == stopped_for(before) {
+            return;
+        }
+        let template =
+            self.unit.wanted().and_then(|w| w.template.clone()).expect("it is replaced by something");
+        if !template.artifacts.is_empty() {
+            let set = set_id(&template.artifacts);
+            assert_eq!(self.asked, Some((set, true)), "stopped before its successor's files were there");
+        }
     }
 
     /// What must hold at every moment.
@@ -221,15 +184,6 @@ impl Model {
             assert!(steps < 200, "the machine goes in circles: {:?}", self.unit);
             match effect {
                 Effect::Persist => self.disk = self.unit.record().clone(),
-                // A real host takes its time; what the machine makes of that is among the named rows.
-                Effect::Prepare(artifacts) => {
-                    let set = crate::artifacts::set_id(&artifacts);
-                    let state = match self.now % 3 {
-                        0 => crate::artifacts::Preparing::Failed("status 503".to_owned()),
-                        _ => crate::artifacts::Preparing::Ready("/set".to_owned()),
-                    };
-                    self.feed(Event::Artifacts { set, state });
-                }
                 Effect::Start(start) => self.start(&start),
                 Effect::Run(run) => self.begin_run(*run),
                 Effect::Cancel(run) => {
@@ -245,7 +199,7 @@ impl Model {
                         self.exits.retain(|e| e.seq != seq);
                     }
                 }
-                Effect::Signal { .. } | Effect::Adjust { .. } | Effect::Tell(..) => {}
+                Effect::Signal { .. } | Effect::Adjust { .. } | Effect::Tell(..) | Effect::Prepare(_) => {}
             }
         }
     }
@@ -253,6 +207,10 @@ impl Model {
     fn start(&mut self, start: &Start) {
         let incarnation = start.incarnation;
         assert!(self.disk.incarnation >= incarnation, "started before its number was durable");
+        if !start.template.artifacts.is_empty() {
+            let set = set_id(&start.template.artifacts);
+            assert!(self.fetched.contains(&(incarnation, set)), "started before its files were there");
+        }
         let prepared = self.prepared.get(&incarnation).copied().unwrap_or_default();
         assert!(prepared >= start.template.exec_start_pre.len(), "started before its hooks");
         if !self.connected {
@@ -264,12 +222,41 @@ impl Model {
             self.feed(Event::NotSpawned(incarnation, StartFailure::Busy));
             return;
         }
+        match self.mood {
+            Mood::Willing | Mood::Mute => {}
+            Mood::Vetoes => {
+                let failure = StartFailure::Failed(Reason::UserUnknown, "not allowed here".to_owned());
+                return self.feed(Event::NotSpawned(incarnation, failure));
+            }
+            Mood::Refuses => {
+                return self.feed(Event::NotSpawned(incarnation, StartFailure::Refused("short".to_owned())));
+            }
+        }
         assert_eq!(self.dirty, None, "started before it was cleaned up");
         assert!(self.ever_started.insert(incarnation), "an incarnation was used twice");
         self.made_of.insert(incarnation, Arc::clone(&start.template));
         let process = host_process(incarnation, at(self.now));
         self.alive = Some(process.clone());
-        self.feed(Event::Spawned(process));
+        match self.mood {
+            Mood::Mute => self.feed(Event::SpawnUnknown(incarnation)),
+            Mood::Willing | Mood::Vetoes | Mood::Refuses => self.feed(Event::Spawned(process)),
+        }
+    }
+
+    /// The host tells of a set: of the one that is asked for, or of one that nobody waits for any more.
+    fn fetch(&mut self, set: u8, how: u8) {
+        let of = set_id(&fetching::artifacts(set));
+        let state = match how {
+            0 => Preparing::Underway("1 of 2 MiB".to_owned()),
+            1 => Preparing::Failed("status 503".to_owned()),
+            _ => Preparing::Ready("/set".to_owned()),
+        };
+        match &mut self.asked {
+            Some((asked, ready)) if *asked == of && !*ready => *ready = how > 1,
+            // Each set is told of once it is asked for, and not again once it is there.
+            Some(_) | None => return,
+        }
+        self.feed(Event::Artifacts { set: of, state });
     }
 
     fn begin_run(&mut self, run: Run) {
@@ -363,16 +350,24 @@ impl Model {
         self.runs.clear();
         self.connected = false;
         self.last = None;
+        self.asked = None;
         // A goal that never reached the disk is told again by the document.
         self.tightest = self.disk.goal;
         self.unit = Unit::new(self.disk.clone());
         self.feed(Event::Gate(true));
         self.feed(Event::Needs(None));
+        // Holds outlive agents.
+        let held = self.held.map(|stop| Held { stop, message: "held".to_owned() });
+        self.feed(Event::Hold(held));
     }
 
     fn reboot(&mut self) {
+        // Of a start whose answer was lost the host, once rebooted, knows nothing any more.
         if let Some(process) = self.alive.take() {
             self.ended.insert(process.incarnation);
+        }
+        if let Some(current) = self.disk.current.as_ref().filter(|current| current.started_at.is_none()) {
+            self.ended.remove(&current.incarnation);
         }
         self.leftover = None;
         self.dirty = None;
@@ -432,6 +427,16 @@ impl Model {
             Act::RunEnds { how } => self.end_run(how),
             Act::Say { stopping } => self.say(stopping),
             Act::Answer { kind, good } => self.answer(kind, good),
+            Act::Hold { stop } => {
+                self.held = Some(stop);
+                self.feed(Event::Hold(Some(Held { stop, message: "held".to_owned() })));
+            }
+            Act::Release => {
+                self.held = None;
+                self.feed(Event::Hold(None));
+            }
+            Act::Host(mood) => self.mood = mood,
+            Act::Fetch { set, how } => self.fetch(set, how),
             Act::Ask(restart) => self.feed(Event::Ask(if restart { Ask::Restart } else { Ask::Reload })),
             Act::Repeat => self.repeat(),
         }
@@ -455,6 +460,8 @@ impl Model {
 
     /// Quiet returns: everything is carried out, every run ends well, and the host tells again.
     fn calm_down(&mut self) {
+        self.mood = Mood::Willing;
+        self.act(Act::Release);
         for _ in 0..12 {
             self.finish();
             self.pass(100_000);
@@ -468,10 +475,21 @@ impl Model {
         self.carry_out();
         self.tree_empties();
         self.carry_out();
+        if let Some((set, ready @ false)) = &mut self.asked {
+            *ready = true;
+            let set = *set;
+            self.feed(Event::Artifacts { set, state: Preparing::Ready("/set".to_owned()) });
+        }
+        self.carry_out();
         while !self.runs.is_empty() {
             self.end_run(7);
             self.carry_out();
         }
+        self.say(false);
+        for kind in [ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness] {
+            self.answer(kind, 0);
+        }
+        self.carry_out();
     }
 }
 
@@ -492,6 +510,10 @@ proptest! {
         if recorded.goal != Goal::Run {
             prop_assert!(model.alive.is_none(), "lives against its goal");
             prop_assert!(model.unit.report().phase.has_ended(), "has not ended: {:?}", model.unit);
+        } else if model.unit.wanted().is_some() {
+            let report = model.unit.report();
+            let up = report.phase == ProcessPhase::Running && model.alive.is_some();
+            prop_assert!(up || report.phase.has_ended(), "neither runs nor has it ended: {:?}", model.unit);
         }
     }
 }
