@@ -1,6 +1,7 @@
 //! The real host: processes through the holder, files through the kernel, facts from it, the ledger on disk.
 
 mod artifacts;
+mod beneath;
 mod env_files;
 mod exec;
 mod facts;

@@ -32,7 +32,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use paths::{Rules, parent, temp_path};
+pub use paths::{Rules, in_folder, parent, temp_path};
 pub use steps::{Content, Step, StepError, StepErrorKind};
 
 /// Repairs within [`CONTEST_WINDOW_MS`] that make a file contested (CONTRACT.md section 7).
@@ -182,6 +182,14 @@ pub struct Observed {
     pub temp: bool,
     /// How the content differs from what was written, where both are short texts.
     pub diff: Option<String>,
+}
+
+impl Observed {
+    /// The path in the folder that was looked at and judged, without links on the way: the one that steps may touch.
+    #[must_use]
+    pub fn reached(&self, path: &str) -> String {
+        in_folder(self.leads_to.as_deref().unwrap_or(parent(path)), path)
+    }
 }
 
 /// What happened.

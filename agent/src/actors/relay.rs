@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use futures::StreamExt;
 use ostler_bus::store::Headers;
+use ostler_bus::topic::Message;
 use ostler_schemas::TxnId;
 use ostler_schemas::codec;
 use ostler_schemas::headers as names;
 use ostler_schemas::subject::Verb;
-use ostler_schemas::v1::api::{Ask, AskOp, AsksReply, AsksRequest, RELAY_WINDOW};
+use ostler_schemas::v1::api::{ApiError, ApiErrorCode, Ask, AskOp, AsksReply, AsksRequest, RELAY_WINDOW};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::context::{Shared, Task};
@@ -27,6 +28,8 @@ const OTHERS_MS: u64 = 500;
 const FETCHES: usize = 4;
 /// How long a chunk may stay unanswered before the caller is taken for gone.
 const CHUNK_MS: u64 = 10_000;
+/// The bus's status of a request that nobody is there to hear.
+const NOBODY: u16 = 503;
 /// Bytes of one chunk.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Orders carried out at one time; more are answered with an error. A look at the logs of a selection is one for each
@@ -261,25 +264,92 @@ impl Chunks {
     }
 }
 
+/// What one answer to a message of a relay says. Every controller hears every message of a relay, and any of them may
+/// be unable to answer for the moment: only the one that holds the order knows that its caller is gone.
+enum Answer {
+    /// It was taken.
+    Taken,
+    /// It was heard of, and is taken later.
+    Later,
+    /// The order has no caller any more.
+    Gone,
+    /// Nothing is known, for this reason: another controller may answer yet, or the same one the next time.
+    NotNow(String),
+}
+
+fn answer_of(message: &Message) -> Answer {
+    if let Some(status) = message.status {
+        let nobody = status == NOBODY;
+        let why = if nobody { "no controller runs".to_owned() } else { format!("the bus says {status}") };
+        return Answer::NotNow(why);
+    }
+    match message.headers.get(names::END) {
+        Some("error") => match codec::decode::<ApiError>(&message.body) {
+            Ok(ApiError { code: ApiErrorCode::Conflict | ApiErrorCode::NotFound, .. }) => Answer::Gone,
+            Ok(error) => Answer::NotNow(error.message),
+            Err(_) => Answer::NotNow("a controller cannot answer".to_owned()),
+        },
+        Some(_) => Answer::Taken,
+        None => Answer::Later,
+    }
+}
+
 async fn request(context: &Shared, id: TxnId, headers: Headers, body: Bytes) -> Result<(), String> {
     let link = &context.deps.link;
     let mut answers =
         link.api(Verb::Relay, Some(id.to_string()), headers, body).await.map_err(|error| error.reason)?;
+    let mut why = "the caller does not answer".to_owned();
     loop {
         let answer = tokio::select! {
             biased;
             answer = answers.next() => answer,
             () = context.deps.clock.sleep_ms(CHUNK_MS) => None,
         };
-        match answer {
-            Some(message) if message.status == Some(503) => return Err("no controller runs".to_owned()),
-            Some(message) => match message.headers.get(names::END) {
-                Some("error") => return Err("the caller is gone".to_owned()),
-                Some(_) => return Ok(()),
-                // The caller is slow, and still there: the credit comes later.
-                None => {}
-            },
-            None => return Err("the caller does not answer".to_owned()),
+        match answer.as_ref().map(answer_of) {
+            Some(Answer::Taken) => return Ok(()),
+            Some(Answer::Gone) => return Err("the caller is gone".to_owned()),
+            Some(Answer::NotNow(reason)) => {
+                if answer.is_some_and(|message| message.status.is_some()) {
+                    return Err(reason);
+                }
+                why = reason;
+            }
+            // The caller is slow, and still there: the credit comes later.
+            Some(Answer::Later) => {}
+            None => return Err(why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(end: Option<&str>, body: Vec<u8>) -> Message {
+        let mut headers = Headers::new();
+        if let Some(end) = end {
+            headers.set(names::END, end);
+        }
+        let body = Bytes::from(body);
+        Message { subject: "_INBOX.1".to_owned(), reply: None, headers, body, status: None }
+    }
+
+    fn refusal(code: ApiErrorCode) -> Message {
+        let message = "why".to_owned();
+        let error = ApiError { code, message, hint: None, findings: Vec::new(), txn: None };
+        self::message(Some("error"), codec::encode(&error).expect("encodes"))
+    }
+
+    #[test]
+    fn only_who_holds_the_order_can_say_that_its_caller_is_gone() {
+        for code in [ApiErrorCode::Unavailable, ApiErrorCode::Forbidden, ApiErrorCode::Unknown] {
+            assert!(matches!(answer_of(&refusal(code)), Answer::NotNow(_)), "{code:?}");
+        }
+        assert!(matches!(answer_of(&refusal(ApiErrorCode::Conflict)), Answer::Gone));
+        assert!(matches!(answer_of(&message(Some("error"), vec![0xc1])), Answer::NotNow(_)));
+        assert!(matches!(answer_of(&message(Some("ok"), Vec::new())), Answer::Taken));
+        assert!(matches!(answer_of(&message(None, Vec::new())), Answer::Later));
+        let nobody = Message { status: Some(NOBODY), ..message(None, Vec::new()) };
+        assert!(matches!(answer_of(&nobody), Answer::NotNow(_)));
     }
 }

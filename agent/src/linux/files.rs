@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,12 +11,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use ostler_agent_core::file::{
-    Content, Found, Observed, Owner, Step, StepError, StepErrorKind, parent, temp_path,
+    Content, Found, Observed, Owner, Step, StepError, StepErrorKind, in_folder, parent, temp_path,
 };
 use ostler_schemas::Sha256;
 use ostler_schemas::quantity::Mode;
+use rustix::fs::FileType;
 use sha2::{Digest, Sha256 as Hasher};
 
+use super::beneath::{Place, make_folders, not_regular, sync_folder};
 use super::ledger::blocking;
 use super::watch::Watcher;
 use crate::ports::Files;
@@ -70,44 +72,21 @@ impl Files for LinuxFiles {
     }
 }
 
-fn not_regular(kind: fs::FileType) -> Option<&'static str> {
-    if kind.is_file() {
-        None
-    } else if kind.is_symlink() {
-        Some("a symbolic link")
-    } else if kind.is_dir() {
-        Some("a directory")
-    } else if kind.is_block_device() || kind.is_char_device() {
-        Some("a device")
-    } else if kind.is_fifo() {
-        Some("a named pipe")
-    } else {
-        Some("a socket")
-    }
-}
-
-/// Opens a regular file, never through a symbolic link at its end, and without waiting for a writer of a pipe.
-fn open_regular(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc_flags()).open(path)
-}
-
-fn libc_flags() -> i32 {
-    (nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC).bits()
-}
-
 fn observe(path: &str, wanted: Option<&[u8]>) -> io::Result<Observed> {
     let real_dir = match fs::canonicalize(parent(path)) {
         Ok(dir) => Some(dir.to_string_lossy().into_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let leads_to = match &real_dir {
-        Some(dir) => Some(dir.clone()),
-        None => leads_to(Path::new(parent(path)))?,
+    let Some(dir) = real_dir else {
+        let leads_to = leads_to(Path::new(parent(path)))?;
+        return Ok(Observed { found: Found::Missing, real_dir: None, leads_to, temp: false, diff: None });
     };
-    let temp = fs::symlink_metadata(temp_path(path)).is_ok();
-    let (found, diff) = look(Path::new(path), wanted)?;
-    Ok(Observed { found, real_dir, leads_to, temp, diff })
+    // The folder that will be judged is the one that is looked into, whatever its path leads to meanwhile.
+    let real = in_folder(&dir, path);
+    let temp = Place::at(Path::new(&temp_path(&real)))?.look()?.is_some();
+    let (found, diff) = look(&Place::at(Path::new(&real))?, wanted)?;
+    Ok(Observed { found, leads_to: Some(dir.clone()), real_dir: Some(dir), temp, diff })
 }
 
 /// Where a folder would be once it is made: the nearest one above it that is there, links resolved, and the rest.
@@ -125,23 +104,15 @@ fn leads_to(dir: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-fn look(path: &Path, wanted: Option<&[u8]>) -> io::Result<(Found, Option<String>)> {
-    let meta = match fs::symlink_metadata(path) {
-        Ok(meta) => meta,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Found::Missing, None)),
-        // A part of the way is a file.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Ok((Found::NotRegular("below something that is no directory"), None));
-        }
-        Err(error) => return Err(error),
-    };
-    if let Some(what) = not_regular(meta.file_type()) {
+fn look(place: &Place<'_>, wanted: Option<&[u8]>) -> io::Result<(Found, Option<String>)> {
+    let Some(stat) = place.look()? else { return Ok((Found::Missing, None)) };
+    if let Some(what) = not_regular(FileType::from_raw_mode(stat.st_mode)) {
         return Ok((Found::NotRegular(what), None));
     }
-    let mut file = open_regular(path)?;
+    let mut file = place.open()?;
     // What was opened counts, not what was there a moment ago.
     let meta = file.metadata()?;
-    if let Some(what) = not_regular(meta.file_type()) {
+    if let Some(what) = not_regular(FileType::from_raw_mode(meta.mode())) {
         return Ok((Found::NotRegular(what), None));
     }
     let mut hasher = Hasher::new();
@@ -198,57 +169,47 @@ fn step_error(what: &str, error: &io::Error) -> StepError {
     StepError { kind, message: format!("{what}: {error}") }
 }
 
+/// Steps name the folder that was looked at, with its links resolved (see [`super::beneath`]); only where originals are
+/// kept is the operator's own choice, links and all.
 fn apply(step: &Step, content: Option<&[u8]>) -> Result<(), StepError> {
+    let say = |what: String| move |error: io::Error| step_error(&what, &error);
     match step {
         // The ledger's business, not the file system's.
         Step::Record(_) => Ok(()),
-        Step::MakeDirs { dir } => {
-            make_dirs(Path::new(dir)).map_err(|e| step_error(&format!("make {dir}"), &e))
-        }
-        Step::Keep { from, to } => {
-            keep(Path::new(from), Path::new(to)).map_err(|e| step_error(&format!("keep {from}"), &e))
-        }
+        Step::MakeDirs { dir } => make_folders(Path::new(dir)).map_err(say(format!("make {dir}"))),
+        Step::Keep { from, to } => keep(Path::new(from), Path::new(to)).map_err(say(format!("keep {from}"))),
         Step::WriteTemp { temp, content: Content::Blob(_) } => {
             let bytes = content.unwrap_or_default();
-            write_new(Path::new(temp), bytes).map_err(|e| step_error(&format!("write {temp}"), &e))
+            write_new(Path::new(temp), bytes).map_err(say(format!("write {temp}")))
         }
         Step::WriteTemp { temp, content: Content::Kept(from) } => fs::read(from)
             .and_then(|bytes| write_new(Path::new(temp), &bytes))
-            .map_err(|e| step_error(&format!("write {temp}"), &e)),
+            .map_err(say(format!("write {temp}"))),
         Step::Own { path, owner } => own(path, *owner),
-        Step::SetMode { path, mode } => fs::set_permissions(path, Permissions::from_mode(mode.bits()))
-            .map_err(|e| step_error(&format!("chmod {path}"), &e)),
-        Step::Sync { path } => {
-            File::open(path).and_then(|f| f.sync_all()).map_err(|e| step_error(&format!("sync {path}"), &e))
-        }
+        Step::SetMode { path, mode } => Place::at(Path::new(path))
+            .and_then(|place| place.open_only()?.set_permissions(Permissions::from_mode(mode.bits())))
+            .map_err(say(format!("chmod {path}"))),
+        Step::Sync { path } => Place::at(Path::new(path))
+            .and_then(|place| place.open()?.sync_all())
+            .map_err(say(format!("sync {path}"))),
         Step::Rename { from, to } => rename(from, to),
-        Step::SyncDir { dir } => {
-            File::open(dir).and_then(|f| f.sync_all()).map_err(|e| step_error(&format!("sync {dir}"), &e))
-        }
+        Step::SyncDir { dir } => sync_folder(Path::new(dir)).map_err(say(format!("sync {dir}"))),
         Step::Remove { path } => {
-            remove(Path::new(path)).map_err(|e| step_error(&format!("remove {path}"), &e))
+            Place::at(Path::new(path)).and_then(|place| place.remove()).map_err(say(format!("remove {path}")))
         }
+        Step::Discard { kept } => discard(Path::new(kept)).map_err(say(format!("remove {kept}"))),
     }
-}
-
-fn make_dirs(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    // Each folder above may be new: its entry must survive too.
-    for made in dir.ancestors().take_while(|d| !d.as_os_str().is_empty()) {
-        File::open(made)?.sync_all()?;
-        if made.parent().is_none_or(|above| above == Path::new("/")) {
-            break;
-        }
-    }
-    Ok(())
 }
 
 fn keep(from: &Path, to: &Path) -> io::Result<()> {
     let dir = to.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let mut source = open_regular(from)?;
+    let mut source = Place::at(from)?.open()?;
+    if !source.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file any more"));
+    }
     let temp: PathBuf = to.with_extension("new");
-    remove(&temp)?;
+    discard(&temp)?;
     let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp)?;
     io::copy(&mut source, &mut copy)?;
     copy.sync_all()?;
@@ -258,17 +219,23 @@ fn keep(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Never follows what somebody may have put there: it is removed first and then made exclusively.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    remove(path)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
+    let place = Place::at(path)?;
+    place.remove()?;
+    place.make(0o600)?.write_all(bytes)
 }
 
 fn own(path: &str, owner: Owner) -> Result<(), StepError> {
-    let meta = fs::symlink_metadata(path).map_err(|e| step_error(&format!("chown {path}"), &e))?;
+    let say = |error: io::Error| step_error(&format!("chown {path}"), &error);
+    let file = Place::at(Path::new(path)).and_then(|place| place.open_only()).map_err(say)?;
+    let meta = file.metadata().map_err(say)?;
     if (meta.uid(), meta.gid()) == (owner.uid, owner.gid) {
         return Ok(());
     }
-    chown(path, Some(owner.uid), Some(owner.gid)).map_err(|error| {
+    if meta.uid() != rustix::process::geteuid().as_raw() {
+        // What is given away is what was written by us, and nothing that somebody has put in its place.
+        return Err(say(io::Error::other(format!("user {} has put something else there", meta.uid()))));
+    }
+    fchown(&file, Some(owner.uid), Some(owner.gid)).map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::PermissionDenied => StepErrorKind::OwnerRefused,
             _ => StepErrorKind::Failed,
@@ -278,17 +245,20 @@ fn own(path: &str, owner: Owner) -> Result<(), StepError> {
 }
 
 fn rename(from: &str, to: &str) -> Result<(), StepError> {
+    let say = |error: io::Error| step_error(&format!("rename {from}"), &error);
+    let place = Place::at(Path::new(to)).map_err(say)?;
     // Somebody may have put a link or folder there since it was looked at. What wins the race between this look and
     // the rename is replaced by a regular file, which is what a rename does; nothing is written through it.
-    if let Ok(meta) = fs::symlink_metadata(to)
-        && let Some(what) = not_regular(meta.file_type())
+    if let Ok(Some(stat)) = place.look()
+        && let Some(what) = not_regular(FileType::from_raw_mode(stat.st_mode))
     {
         return Err(StepError { kind: StepErrorKind::NotRegular, message: format!("{to} is {what}") });
     }
-    fs::rename(from, to).map_err(|e| step_error(&format!("rename {from}"), &e))
+    Place::at(Path::new(from)).and_then(|new| new.rename(&place)).map_err(say)
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes what only Ostler writes.
+fn discard(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -328,6 +298,60 @@ mod tests {
         let seen = observe(path.to_str().expect("text"), None).expect("looks");
         assert_eq!((seen.real_dir, seen.found), (None, Found::Missing));
         assert_eq!(seen.leads_to.as_deref(), real.join("secret/new/deeper").to_str());
+    }
+
+    /// A folder above belongs to somebody who puts a link in its place after the path was looked at.
+    #[test]
+    fn a_link_that_comes_after_the_look_is_not_followed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let real = fs::canonicalize(dir.path()).expect("is there");
+        let at = |name: &str| real.join(name).to_str().expect("text").to_owned();
+        for name in ["theirs", "elsewhere", "kept"] {
+            fs::create_dir(at(name)).expect("makes it");
+        }
+        fs::write(at("theirs/a.conf"), "one").expect("writes");
+        fs::write(at("elsewhere/a.conf"), "secret").expect("writes");
+        let seen = observe(&at("theirs/a.conf"), None).expect("looks");
+        fs::rename(at("theirs"), at("moved")).expect("moves");
+        std::os::unix::fs::symlink("elsewhere", at("theirs")).expect("links");
+        let path = seen.reached(&at("theirs/a.conf"));
+        let temp = temp_path(&path);
+        let steps = [
+            Step::MakeDirs { dir: at("theirs/new") },
+            Step::Keep { from: path.clone(), to: at("kept/1") },
+            Step::WriteTemp { temp: temp.clone(), content: Content::Blob(sha256(b"content")) },
+            Step::SetMode { path: path.clone(), mode: Mode::from_bits(0o666) },
+            Step::Own { path: path.clone(), owner: Owner { uid: 1, gid: 1 } },
+            Step::Rename { from: at("moved/a.conf"), to: path.clone() },
+            Step::SyncDir { dir: at("theirs") },
+            Step::Remove { path },
+        ];
+        for step in steps {
+            let Err(refused) = apply(&step, Some(b"content")) else { panic!("{step:?} was done") };
+            assert!(refused.message.contains("links are not followed"), "{step:?}: {refused}");
+        }
+        let names = fs::read_dir(at("elsewhere")).expect("reads").count();
+        assert_eq!((names, fs::read(at("elsewhere/a.conf")).expect("reads")), (1, b"secret".to_vec()));
+    }
+
+    /// The folder itself is somebody's who puts a link in the place of what was just written.
+    #[test]
+    fn mode_and_owner_are_those_of_what_was_written() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let real = fs::canonicalize(dir.path()).expect("is there");
+        let at = |name: &str| real.join(name).to_str().expect("text").to_owned();
+        fs::write(at("secret"), "secret").expect("writes");
+        fs::set_permissions(at("secret"), Permissions::from_mode(0o600)).expect("sets");
+        std::os::unix::fs::symlink("secret", at("soft")).expect("links");
+        fs::hard_link(at("secret"), at("hard")).expect("links");
+        for name in ["soft", "hard"] {
+            let path = at(name);
+            apply(&Step::SetMode { path: path.clone(), mode: Mode::from_bits(0o666) }, None)
+                .expect_err("refused");
+            apply(&Step::Own { path, owner: Owner { uid: 1, gid: 1 } }, None).expect_err("refused");
+        }
+        let meta = fs::metadata(at("secret")).expect("there");
+        assert_eq!((meta.mode() & 0o777, meta.uid()), (0o600, rustix::process::geteuid().as_raw()));
     }
 
     #[test]

@@ -307,7 +307,7 @@ async fn attempt(
         }
         Outcome::Conflict => {
             entry.outcome(shared, "failed", "overtaken by another write; decided anew").await;
-            Ok(Attempt::Overtaken(newest(shared, decision).await))
+            Ok(Attempt::Overtaken(newest(shared, decision).await?))
         }
         Outcome::Refused { reason, retryable } => {
             entry.outcome(shared, "failed", &reason).await;
@@ -363,14 +363,23 @@ fn witness(txn: &Txn) -> Key {
 }
 
 /// The newest write of the keys that were to be written, so that the next decision is made from a snapshot with it.
-async fn newest(shared: &Shared, decision: &Decision) -> Revision {
+///
+/// A store that cannot be asked is no store in which nothing is newer: a decision from the same snapshot would fail
+/// the same way, as often as it is tried.
+async fn newest(shared: &Shared, decision: &Decision) -> Result<Revision, ApiError> {
+    let written = decision.writes.iter().map(|write| &write.key);
+    let keys: Vec<&Key> = written.filter(|key| matches!(key, Key::Object(_) | Key::ProcessGoal(_))).collect();
     let mut newest = Revision(0);
-    for write in decision.writes.iter().filter(|w| matches!(w.key, Key::Object(_) | Key::ProcessGoal(_))) {
-        if let Ok(Some(entry)) = shared.deps.store.get(&write.key, Read::Leader).await {
-            newest = newest.max(entry.revision);
-        }
+    for some in keys.chunks(READS_AT_ONCE) {
+        let reads = some.iter().map(|key| shared.deps.store.get(key, Read::Leader));
+        let last = try_join_all(reads).await.map_err(|error| {
+            unavailable(format!(
+                "others changed it, and the store cannot be asked how: {error}; nothing was done; try again"
+            ))
+        })?;
+        newest = last.into_iter().flatten().map(|entry| entry.revision).fold(newest, Revision::max);
     }
-    newest
+    Ok(newest)
 }
 
 type Planned = ostler_controller_core::admission::Write;

@@ -137,14 +137,15 @@ impl ManagedFile {
         record.released = false;
         record.written = Some(target.clone());
         let mut steps = Vec::new();
+        let path = observed.reached(&record.path);
         if record.original == Original::Unseen {
             // It was as asked before Ostler came: that is its original, too.
             let at = self.rules.original(&record.uid);
-            steps.push(Step::Keep { from: record.path.clone(), to: at.clone() });
+            steps.push(Step::Keep { from: path.clone(), to: at.clone() });
             record.original = Original::Kept { at, mode: target.mode, owner: target.owner };
         }
         if observed.temp {
-            steps.push(Step::Remove { path: temp_path(&record.path) });
+            steps.push(Step::Remove { path: temp_path(&path) });
         }
         if record != self.record {
             steps.push(Step::Record(Box::new(record)));
@@ -179,7 +180,7 @@ impl ManagedFile {
         observed: &Observed,
         record: &mut super::FileRecord,
     ) -> Vec<Step> {
-        let path = record.path.clone();
+        let path = observed.reached(&record.path);
         let (dir, temp) = (parent(&path).to_owned(), temp_path(&path));
         let mut steps = Vec::new();
         if observed.real_dir.is_none() && self.makes_dirs() {
@@ -320,12 +321,12 @@ impl ManagedFile {
 
     fn settle_release(&mut self, now: Now, spec: &FileSpec, effects: &mut Vec<Effect>) {
         let Some(observed) = self.observed.clone() else { return };
-        let path = self.record.path.clone();
+        let looked_at = self.rules.on_host(&spec.path) == self.record.path;
+        let path = observed.reached(&self.record.path);
         let (dir, temp) = (parent(&path).to_owned(), temp_path(&path));
         let mut steps = Vec::new();
         // What the host forbids to write it forbids to remove, and what was looked at must be what was written: a
         // release is no way around the rules.
-        let looked_at = self.rules.on_host(&spec.path) == path;
         let refused = self.rules.refusal(&spec.path, observed.leads_to.as_deref()).is_some();
         let touchable = looked_at && !refused && !matches!(observed.found, Found::NotRegular(_));
         match (spec.on_remove, &self.record.original) {
@@ -339,7 +340,9 @@ impl ManagedFile {
                     Step::SyncDir { dir },
                 ]);
             }
-            (OnRemove::Delete, _) | (OnRemove::Restore, Original::Absent) if touchable => {
+            (OnRemove::Delete, _) | (OnRemove::Restore, Original::Absent)
+                if touchable && observed.found != Found::Missing =>
+            {
                 steps.extend([Step::Remove { path }, Step::SyncDir { dir }]);
             }
             (OnRemove::Keep | OnRemove::Unknown | OnRemove::Restore | OnRemove::Delete, _) => {}
@@ -352,7 +355,7 @@ impl ManagedFile {
         steps.push(Step::Record(Box::new(record)));
         if let Original::Kept { at, .. } = original {
             // After the record: a crash between the two leaves a copy that nobody needs, never a lost original.
-            steps.push(Step::Remove { path: at });
+            steps.push(Step::Discard { kept: at });
         }
         self.set(now, FileState::Applying, None, None);
         self.run(Work::Release, steps, effects);

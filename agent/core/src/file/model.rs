@@ -165,7 +165,7 @@ impl ModelFs {
                 self.sync_dir(dir);
                 Ok(())
             }
-            Step::Remove { path } => {
+            Step::Remove { path } | Step::Discard { kept: path } => {
                 self.names.remove(path);
                 Ok(())
             }

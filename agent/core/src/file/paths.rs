@@ -44,7 +44,7 @@ impl Rules {
             return Some(format!("paths below {tree} are not managed"));
         }
         let on_host = self.on_host(path);
-        let real = real_dir.map(|dir| format!("{}/{}", dir.trim_end_matches('/'), name(path)));
+        let real = real_dir.map(|dir| in_folder(dir, path));
         for candidate in [Some(&on_host), real.as_ref()].into_iter().flatten() {
             if let Some(tree) = KERNEL_TREES.iter().find(|tree| is_below(candidate, tree)) {
                 return Some(format!("its folder leads below {tree}"));
@@ -81,6 +81,12 @@ pub fn parent(path: &str) -> &str {
         Some(0) | None => "/",
         Some(at) => &path[..at],
     }
+}
+
+/// What a path is called when its folder is called `dir`.
+#[must_use]
+pub fn in_folder(dir: &str, path: &str) -> String {
+    format!("{}/{}", dir.trim_end_matches('/'), name(path))
 }
 
 fn name(path: &str) -> &str {

@@ -1,4 +1,7 @@
 //! The steps of which every change of a file consists. Each can be carried out again after a crash.
+//!
+//! Paths are those of the folder that was looked at and judged, with its links resolved: a link that is put in the way
+//! afterwards is not followed but ends the work. Where originals are kept is not judged, and may be reached by links.
 
 use ostler_schemas::Sha256;
 use ostler_schemas::quantity::Mode;
@@ -73,6 +76,11 @@ pub enum Step {
     Remove {
         /// Which.
         path: String,
+    },
+    /// Remove a kept original; nothing there is fine.
+    Discard {
+        /// Where it is kept.
+        kept: String,
     },
 }
 

@@ -23,6 +23,7 @@ use ostler_schemas::{Name, TxnId, Uid};
 use serde_bytes::ByteBuf;
 use tokio::sync::{mpsc, oneshot};
 
+use super::{Answer, answer_of};
 use crate::actors::registry;
 use crate::context::Shared;
 use crate::ports::{HostRun, HostSession, HostSpawn, RunOutcome, Screen, SessionInput, SessionOutput};
@@ -60,7 +61,7 @@ pub(super) async fn carry_out(context: &Shared, order: Order) {
                     tracing::debug!(%id, "a command lost its caller");
                 },
                 // Dropping the session ends the command.
-                () = take_input(context, id, input) => tracing::info!(%id, "a command lost its caller"),
+                why = take_input(context, id, input) => tracing::info!(%id, why, "a command is ended"),
             }
         }
         Err(refused) => {
@@ -143,17 +144,19 @@ fn ended(outcome: RunOutcome) -> ExecEnded {
     }
 }
 
-/// Gives the command what the caller sends. Ends when the caller is gone.
-async fn take_input(context: &Shared, id: TxnId, input: mpsc::Sender<SessionInput>) {
+/// Gives the command what the caller sends. Ends when the caller is gone, and says how that is known.
+async fn take_input(context: &Shared, id: TxnId, input: mpsc::Sender<SessionInput>) -> &'static str {
     let clock = &context.deps.clock;
     let mut have = 0;
     let mut heard = clock.mono();
     let head = Headers::new().with(names::CONTENT_TYPE, names::MSGPACK).with(names::KIND, RelayPoll::KIND);
     loop {
-        let Ok(body) = codec::encode(&RelayPoll { have }) else { return };
+        let Ok(body) = codec::encode(&RelayPoll { have }) else { return "its input cannot be asked for" };
         match ask(context, id, (head.clone(), body.into())).await {
-            Heard::Gone => return,
-            Heard::Nothing if clock.mono().since_ms(heard) >= GONE_MS => return,
+            Heard::Gone => return "its caller is gone",
+            Heard::Nothing if clock.mono().since_ms(heard) >= GONE_MS => {
+                return "no controller has answered for it in time";
+            }
             Heard::Nothing => clock.sleep_ms(AGAIN_MS).await,
             Heard::Answer(body) => {
                 heard = clock.mono();
@@ -202,6 +205,7 @@ enum Heard {
     Answer(Bytes),
     /// There is no such order any more.
     Gone,
+    /// Nothing that counts: it is asked again, and taken for gone when that lasts.
     Nothing,
 }
 
@@ -210,16 +214,25 @@ async fn ask(context: &Shared, id: TxnId, (head, body): (Headers, Bytes)) -> Hea
     let Ok(mut answers) = link.api(Verb::Relay, Some(id.to_string()), head, body).await else {
         return Heard::Nothing;
     };
-    let answer = tokio::select! {
-        biased;
-        answer = answers.next() => answer,
-        () = context.deps.clock.sleep_ms(ANSWER_MS) => None,
-    };
-    match answer {
-        Some(message) if message.status.is_some() => Heard::Nothing,
-        Some(message) if message.headers.get(names::END) == Some("error") => Heard::Gone,
-        Some(message) => Heard::Answer(message.body),
-        None => Heard::Nothing,
+    let until = context.deps.clock.mono().plus_ms(ANSWER_MS);
+    loop {
+        let answer = tokio::select! {
+            biased;
+            answer = answers.next() => answer,
+            () = context.deps.clock.sleep_until(until) => None,
+        };
+        let Some(message) = answer else { return Heard::Nothing };
+        match answer_of(&message) {
+            Answer::Taken | Answer::Later => return Heard::Answer(message.body),
+            Answer::Gone => return Heard::Gone,
+            Answer::NotNow(why) => {
+                tracing::debug!(%id, why, "a controller does not answer for a command");
+                if message.status.is_some() {
+                    return Heard::Nothing;
+                }
+                // Another one may.
+            }
+        }
     }
 }
 

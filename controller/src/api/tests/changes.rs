@@ -16,6 +16,8 @@ use ostler_schemas::v1::status::View;
 use ostler_schemas::{Key, Kind, Namespace, Version};
 use serde_bytes::ByteBuf;
 
+use ostler_bus::fault::{Act, Call};
+
 use super::rig::{Caller, Rig, apply_of, name, object};
 use ostler_bus::store::{Expect, Guard, Headers, Op, Read, Txn, Write};
 
@@ -108,6 +110,35 @@ async fn lost_answers_of_the_store_end_in_a_definite_outcome() {
         }
         rig.bus.faults().calm();
     }
+}
+
+/// A store that takes writes and cannot be asked for what is newest, as while its stream changes its leader.
+#[tokio::test(start_paused = true)]
+async fn who_is_overtaken_while_the_store_cannot_be_asked_is_not_told_that_others_are_faster() {
+    let rig = Rig::new(1).await;
+    let anna = rig.operator("anna");
+    anna.apply(&web("a")).await;
+    let key = |text: &str| Key::Object(object(Kind::Deployment, text));
+    let web = rig.store().get(&key("web"), Read::Leader).await.expect("reads").expect("there");
+    let mut theirs: Object = codec::decode(web.value().expect("a value")).expect("decodes");
+    theirs.metadata.name = name("web2");
+    // Another has made the second one, and the snapshot has not heard of it.
+    rig.bus.faults().hang_watches("c0");
+    let write = Write {
+        key: key("web2"),
+        op: Op::Put(codec::encode(&theirs).expect("encodes").into()),
+        guard: Guard::Own(Expect::Absent),
+        headers: Headers::new(),
+    };
+    let id = rig.replicas[0].deps.entropy.txn();
+    let stored = rig.store().commit(&Txn { id, writes: vec![write] }).await.expect("stores");
+    rig.plan.script(Call::Read, [Act::Fail; 10]);
+    let error = anna.try_apply(&pair("b").replace("web}", "web3}")).await.expect_err("nothing newer is seen");
+    assert_eq!(error.code, ApiErrorCode::Unavailable, "{error:?}");
+    rig.replicas[0].deps.snapshot.at_least(stored.last, 60_000).await.expect("catches up");
+    rig.plan.script(Call::Read, [Act::Fail; 2]);
+    anna.apply(&pair("c")).await;
+    assert_eq!(command(&anna, "web2").await, "c");
 }
 
 #[tokio::test(start_paused = true)]

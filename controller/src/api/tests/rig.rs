@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use ostler_bus::entropy::SeededEntropy;
+use ostler_bus::fault::{FaultyStore, Plan};
 use ostler_bus::informer::{self, InformerEvent};
 use ostler_bus::memory::{MemoryBus, Party};
 use ostler_bus::store::{Expect, Guard, Headers, Op, Txn, Write};
@@ -65,6 +66,8 @@ pub(super) struct Replica {
 pub(super) struct Rig {
     pub(super) bus: MemoryBus,
     pub(super) replicas: Vec<Replica>,
+    /// What happens to what the replicas' APIs ask of the store; their snapshots are filled beside it.
+    pub(super) plan: Plan,
 }
 
 pub(super) fn name(text: &str) -> Name {
@@ -114,12 +117,12 @@ fn feed(deps: &ApiDeps) -> Vec<Task> {
     vec![feed(Bucket::Objects), feed(Bucket::Observed)]
 }
 
-async fn replica(bus: &MemoryBus, party: &Party, limits: ApiLimits, seed: u64) -> Replica {
+async fn replica(bus: &MemoryBus, party: &Party, (limits, plan): (ApiLimits, &Plan), seed: u64) -> Replica {
     let (store, topic) = bus.cp(party);
     let known = OPERATORS.map(|n| (name(n), "OP".to_owned(), n.to_owned())).into_iter();
     let known = known.chain(NODES.map(|n| (name(n), "AG".to_owned(), n.to_owned())));
     let (signals, heard) = watch::channel(Arc::new(Signals::default()));
-    let deps = ApiDeps {
+    let mut deps = ApiDeps {
         store,
         topic: topic.clone(),
         clock: party.clock.clone(),
@@ -133,6 +136,7 @@ async fn replica(bus: &MemoryBus, party: &Party, limits: ApiLimits, seed: u64) -
         limits,
     };
     let tasks = feed(&deps);
+    deps.store = FaultyStore::shared(deps.store, plan.clone());
     let (top, _) = Actor::spawn(None, Top, ()).await.expect("starts");
     let actor = spawn(deps.clone(), &top).await.expect("starts");
     deps.snapshot.at_least(ostler_schemas::Revision(0), 5_000).await.expect("synced");
@@ -149,11 +153,12 @@ impl Rig {
         let bus = MemoryBus::new(Party::new("bus").clock);
         bus.provision();
         let mut replicas = Vec::new();
+        let plan = Plan::new(7, Party::new("plan").clock, 1_000);
         for i in 0..count {
             let party = Party::new(format!("c{i}"));
-            replicas.push(replica(&bus, &party, limits, 7 + i as u64).await);
+            replicas.push(replica(&bus, &party, (limits, &plan), 7 + i as u64).await);
         }
-        let rig = Self { bus, replicas };
+        let rig = Self { bus, replicas, plan };
         rig.chores().await;
         rig
     }
