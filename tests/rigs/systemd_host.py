@@ -72,11 +72,12 @@ class Layout:
 
 
 class Host:
-    """The box: `with Host(programs, nats_server, scratch) as host`."""
+    """The box: `with Host(programs, nats_server, scratch) as host`. Of our programs it has those named in `bound`."""
 
-    def __init__(self, programs, nats_server, scratch):
+    def __init__(self, programs, nats_server, scratch, bound=("ostler", "ostler-agent", "ostler-controller")):
         self.name = f"t{os.getpid()}-{NODE}"
         self.programs = programs
+        self.bound = bound
         self.scratch = scratch
         self.nats_server = nats_server
         # Kept outside, so that the shutdown can be read afterwards.
@@ -89,7 +90,7 @@ class Host:
 
     def __enter__(self):
         binds = [f"--bind={self.journal}:/var/log/journal", f"--bind={self.seen}:/seen"]
-        binds += [f"--bind-ro={self.programs / p}:/usr/bin/{p}" for p in ("ostler", "ostler-agent", "ostler-controller")]
+        binds += [f"--bind-ro={self.programs / p}:/usr/bin/{p}" for p in self.bound]
         binds += [f"--bind-ro={self.nats_server}:/usr/bin/nats-server"]
         self._box("up", *binds)
         # The box's own view of its files and of /proc, from outside.

@@ -136,6 +136,9 @@ impl Cgroups {
                 Err((file, error)) if setting.asked => {
                     return Err(say(&format!("set limit {file}"), &error));
                 }
+                Err(_) if setting.controller == "cpuset" => {
+                    lift_cores(path).map_err(|error| say("lift limit cpuset.cpus", &error))?;
+                }
                 // It had no limit to lift.
                 Err(_) => {}
             }
@@ -196,6 +199,18 @@ fn write_setting(path: &Path, setting: &Setting) -> Result<(), (&'static str, io
         Some(error) if !written => Err((file, error)),
         Some(_) | None => Ok(()),
     }
+}
+
+/// The kernel does not let a group with processes in it be without cores of its own again (`ENOSPC`). Naming all that
+/// the group above has comes to the same.
+fn lift_cores(path: &Path) -> io::Result<()> {
+    let file = path.join("cpuset.cpus");
+    if fs::read_to_string(&file)?.trim().is_empty() {
+        return Ok(());
+    }
+    let above = path.parent().unwrap_or(path);
+    let all = fs::read_to_string(above.join("cpuset.cpus.effective"))?;
+    OpenOptions::new().write(true).open(file)?.write_all(all.trim().as_bytes())
 }
 
 /// The numbers of whole disks, as the kernel names them to `io.max`. Those without a medium and those in memory are
