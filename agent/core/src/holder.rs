@@ -17,6 +17,7 @@ pub mod frame;
 mod golden;
 pub mod journal;
 pub mod lines;
+mod log_spec;
 pub mod machine;
 pub mod notify;
 pub mod protocol;

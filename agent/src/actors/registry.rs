@@ -366,6 +366,7 @@ impl State {
             }
         }
         self.fresh.insert(kind.as_str());
+        self.acknowledge_strays();
         self.assess(me);
         Ok(())
     }
@@ -483,19 +484,23 @@ impl State {
         Ok(())
     }
 
-    /// Exits of processes that were retired: their acknowledgement was lost.
+    /// Exits of processes that were retired: their acknowledgement was lost. Without a ledger it is the document that
+    /// knows whose they are, so it is waited for: an exit that was acknowledged is told nowhere else.
     fn acknowledge_strays(&mut self) {
-        let Some(listing) = &self.host else { return };
-        for (uid, exit) in &listing.exits {
-            if !self.processes.contains_key(uid) {
-                let key = ProcKey { uid: *uid, incarnation: exit.incarnation };
-                let (host, seq) = (self.context.deps.host.clone(), exit.seq);
-                self.timers.push(Task::spawn(async move {
-                    host.acknowledge(key, seq).await.unwrap_or_else(|error| {
-                        tracing::debug!(%key, %error, "an exit was not acknowledged");
-                    });
-                }));
-            }
+        if !self.fresh.contains(DocumentKind::Run.as_str()) {
+            return;
+        }
+        let Some(listing) = &mut self.host else { return };
+        let strays = listing.exits.extract_if(.., |(uid, _)| !self.processes.contains_key(uid));
+        for (uid, exit) in strays {
+            let key = ProcKey { uid, incarnation: exit.incarnation };
+            let (host, seq) = (self.context.deps.host.clone(), exit.seq);
+            self.timers.push(Task::spawn(async move {
+                // One that is not acknowledged now is in the next listing.
+                host.acknowledge(key, seq).await.unwrap_or_else(|error| {
+                    tracing::debug!(%key, %error, "an exit was not acknowledged");
+                });
+            }));
         }
     }
 

@@ -4,6 +4,7 @@
 //! not read what it asked for, is closed; the others do not notice. Nothing here waits.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::io::{self, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -68,13 +69,16 @@ pub(super) enum Care {
 #[derive(Debug)]
 pub(super) struct Clients {
     listener: UnixListener,
+    /// A descriptor that is given up where no other is left, to turn a connection away: one that nobody takes would
+    /// wake the loop for ever.
+    spare: Option<File>,
     clients: BTreeMap<u64, Client>,
     next: u64,
 }
 
 impl Clients {
     pub(super) fn new(listener: UnixListener) -> Self {
-        Self { listener, clients: BTreeMap::new(), next: 1 }
+        Self { listener, spare: spare(), clients: BTreeMap::new(), next: 1 }
     }
 
     pub(super) fn listener(&self) -> BorrowedFd<'_> {
@@ -91,6 +95,11 @@ impl Clients {
             let (stream, _) = match self.listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if is_short(&error) && self.spare.take().is_some() => {
+                    drop(self.listener.accept());
+                    self.spare = spare();
+                    continue;
+                }
                 Err(_) => return None,
             };
             let refused = !may_connect(&stream) || stream.set_nonblocking(true).is_err();
@@ -304,6 +313,16 @@ impl Client {
         self.outbox = Vec::new();
         self.sent = 0;
     }
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Whether there are no descriptors left, here or on the whole host.
+fn is_short(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
 }
 
 fn is_hello(call: &Call) -> bool {

@@ -6,6 +6,8 @@
 //!
 //! A process that asked for it waits instead (`logs.overflow: block`): nothing of it is dropped, its pipe is left alone
 //! while too much of it waits here ([`Room::Full`]), and [`LogWriter::room`] wakes the loop when there is room again.
+//! Only what such processes leave in their pipes when they end is dropped and counted once [`PENDING_HARD`] wait: on a
+//! disk that stays full, one that is started again and again must not fill the memory instead.
 //!
 //! Files are opened for each batch: thousands of quiet processes then cost no descriptors, and a file that was
 //! moved or deleted by hand is made anew.
@@ -35,6 +37,9 @@ const PENDING_EACH: usize = 1 << 20;
 
 /// Bytes of lines all processes together may have waiting, so that a hanging disk costs bounded memory.
 const PENDING_ALL: usize = 16 << 20;
+
+/// Bytes of lines that all processes together may have waiting, those included that wait rather than lose lines.
+const PENDING_HARD: usize = 4 * PENDING_ALL;
 
 /// How many logs with unconfessed losses are remembered: on a disk that stays full, ended processes add up.
 const OWED_MAX: usize = 4_096;
@@ -153,10 +158,11 @@ impl LogWriter {
     pub(super) fn append(&self, id: LogId, target: &Arc<LogTarget>, bytes: &[u8], lines: u64) -> Room {
         let mut queues = self.lock();
         let room = PENDING_ALL.saturating_sub(queues.bytes);
+        let may_wait = target.block && queues.bytes.saturating_add(bytes.len()) <= PENDING_HARD;
         let pending = queues.of(id, target);
         // After a dropped line later ones are dropped too, so that the gap is one and said in its place.
         let fits = bytes.len() <= room && pending.bytes.len() + bytes.len() <= PENDING_EACH;
-        let taken = target.block || (pending.dropped == 0 && fits);
+        let taken = pending.dropped == 0 && (may_wait || fits);
         if taken {
             pending.bytes.extend_from_slice(bytes);
             queues.bytes += bytes.len();

@@ -3,6 +3,9 @@
 //! With cgroups the host still says everything: each incarnation's cgroup bears its key. Without, the marks in the
 //! environments do. What only the state knew (how to stop, where the log is) takes its default, or what other
 //! processes of the holder have.
+//!
+//! An environment is memory of the process, which may have written anything there: a name in it is taken only if it
+//! can be one, because it becomes a part of paths.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +15,7 @@ use ostler_agent_core::holder::protocol::{
     KillMode, LogSpec, Phase, ProcKey, default_grace_ms, default_stop_signal,
 };
 use ostler_agent_core::holder::state::{HolderState, ProcessRecord};
-use ostler_schemas::Uid;
+use ostler_schemas::{Name, Namespace, Uid};
 
 use super::launch::{self, Ground};
 use super::proc_tree::{self, Stat};
@@ -52,12 +55,12 @@ fn record(
     let leaders = found.members.iter().filter(|stat| stat.session == stat.pid);
     let main = leaders.min_by_key(|stat| stat.start_time);
     let variables = found.members.first().map_or_else(BTreeMap::new, |stat| environment(stat.pid));
-    let variable = |name: &str| variables.get(name).cloned();
+    let (namespace, name) = names(&variables);
     let [stdout, stderr] = launch::fifo_paths(&ground.fifo_dir, key).map(|path| path.display().to_string());
     ProcessRecord {
         key,
-        name: variable("OSTLER_NAME").unwrap_or_else(|| key.uid.short()),
-        namespace: variable("OSTLER_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
+        name: name.unwrap_or_else(|| key.uid.short()),
+        namespace,
         pid: main.map_or(0, |stat| stat.pid),
         start_time: main.map_or(0, |stat| stat.start_time),
         started_at: 0,
@@ -75,6 +78,13 @@ fn record(
         said: ostler_agent_core::holder::notify::Said::default(),
         unwell: false,
     }
+}
+
+/// Namespace and name that an environment gives, as far as they can be such.
+fn names(variables: &BTreeMap<String, String>) -> (String, Option<String>) {
+    let namespace = variables.get("OSTLER_NAMESPACE").and_then(|text| text.parse::<Namespace>().ok());
+    let name = variables.get("OSTLER_NAME").and_then(|text| text.parse::<Name>().ok());
+    (namespace.unwrap_or_else(Namespace::default_namespace).to_string(), name.map(|name| name.to_string()))
 }
 
 fn in_cgroups(base: &Path) -> BTreeMap<ProcKey, Found> {
@@ -142,6 +152,18 @@ fn environment(pid: i32) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_environment_cannot_lead_a_log_elsewhere() {
+        let of = |namespace: &str, name: &str| {
+            let pairs = [("OSTLER_NAMESPACE", namespace), ("OSTLER_NAME", name)];
+            names(&pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        };
+        assert_eq!(of("shop", "web-0"), ("shop".to_owned(), Some("web-0".to_owned())));
+        for odd in ["../../etc/logrotate.d", "..", "a/b", "", "a\nb"] {
+            assert_eq!(of(odd, odd), ("default".to_owned(), None), "{odd:?}");
+        }
+    }
 
     #[test]
     fn names_of_cgroups_are_read_as_keys() {

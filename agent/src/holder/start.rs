@@ -132,11 +132,14 @@ pub(super) fn start(options: &Options) -> Result<Shell, StartError> {
 }
 
 /// What the former program left. Without it everything is found again by the state, with what that loses.
+///
+/// Whatever it left open is closed then, its lock above all: as long as that is open somewhere, nobody gets the lock.
 fn take_over(table: RawFd) -> Option<Taken> {
     match Handover::take(table) {
         Ok(taken) => Some(taken),
         Err(error) => {
             say(&format!("cannot read what the former program left ({error}): adopts by the state"));
+            sys::close_from(FIRST_INHERITED);
             None
         }
     }

@@ -74,6 +74,25 @@ pub(super) fn close_on_exec_from(first: u32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
+/// Closes every descriptor from `first` on. Only for a program that has opened none of them yet: whoever had one would
+/// go on to use a number that means nothing, or something else.
+pub(super) fn close_from(first: u32) {
+    // SAFETY: the caller owns none of them, so no owner is left with a number that is not its own.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    if closed == 0 {
+        return;
+    }
+    // Kernels before 5.9. The numbers are read first: the folder that is being read is one of them.
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    for number in
+        numbers.filter(|number| u32::try_from(*number).is_ok_and(|n| n >= first)).collect::<Vec<_>>()
+    {
+        // SAFETY: as above; that of the folder is closed already, which is an error without an effect.
+        unsafe { libc::close(number) };
+    }
+}
+
 /// Takes over a descriptor that was left open for this process by the program that ran in it before.
 ///
 /// # Errors

@@ -94,6 +94,23 @@ async fn a_program_that_cannot_go_on_is_refused_and_everything_goes_on() {
     assert_eq!(exit_of(&mut events, key(1)).await.exit, Exit::Signal(9));
 }
 
+/// The lock is held by a descriptor that the former program left open and that no table names.
+#[tokio::test]
+async fn a_table_that_cannot_be_read_leaves_nothing_locked() {
+    let mut rig = Rig::start(Mode::Plain).await;
+    let (client, _events) = rig.connect().await;
+    let pid = client.spawn(rig.program(key(1), &["sleep", "1000"])).await.unwrap().pid;
+    drop(client);
+    rig.kill();
+    let script = "exec 8>>\"$2/holder.lock\" 9</dev/null && flock 8 && \
+                  exec \"$1\" holder --dir \"$2\" --cgroup none --resume 9";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_ostler-agent")]).arg(rig.dir());
+    rig.holder = command.stdin(Stdio::null()).spawn().unwrap();
+    let (client, _events) = rig.connect().await;
+    assert_eq!(client.list().await.unwrap().processes[0].pid, pid);
+}
+
 #[tokio::test]
 async fn a_state_of_a_newer_format_is_not_accepted() {
     let mut rig = Rig::start(Mode::Plain).await;

@@ -55,6 +55,30 @@ fn of(stream: LogStream, text: &str) -> Vec<u8> {
     out
 }
 
+/// A disk that takes nothing, and processes that would rather wait than lose lines, again and again.
+#[test]
+fn what_those_leave_that_wait_is_bounded_and_counted() {
+    let rig = Rig::new(4_096, 3);
+    let key = ProcKey { uid: "1".repeat(32).parse().unwrap(), incarnation: 3 };
+    let target = LogTarget::new(&LogSpec { block: true, ..rig.spec.clone() }, ("default", "web"), key);
+    let logs = LogWriter::idle().unwrap();
+    let lines = line(&"x".repeat(1_000)).repeat(1_000);
+    let mut lost = 0;
+    for id in 1..=100 {
+        assert_eq!(
+            logs.append(id, &target, &lines, 1_000),
+            if id > 16 { Room::Full } else { Room::Free },
+            "{id}"
+        );
+        logs.finish(id, &target);
+        lost += logs.lost(id);
+    }
+    assert!(logs.lock().bytes <= PENDING_HARD);
+    let each = line(&"x".repeat(1_000)).len();
+    let kept: usize = logs.lock().pending.values().map(|pending| pending.bytes.len() / each).sum();
+    assert_eq!(kept as u64 + lost, 100_000);
+}
+
 #[test]
 fn no_file_and_no_number_of_files_is_ever_exceeded() {
     let rig = Rig::new(4_096, 3);

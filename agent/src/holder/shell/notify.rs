@@ -76,9 +76,30 @@ impl Shell {
     }
 }
 
-/// Whom a process runs as.
+/// Whom a process runs as. Not by the owner of its folder in `/proc`: that is root where nobody may look into it, as
+/// into a program that got capabilities or may not be read.
 fn owner_of(pid: i32) -> Option<RunAs> {
-    use std::os::unix::fs::MetadataExt as _;
-    let folder = std::fs::metadata(format!("/proc/{pid}")).ok()?;
-    Some(RunAs { uid: folder.uid(), gid: folder.gid(), groups: Vec::new() })
+    identity(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// The effective user and group.
+fn identity(status: &str) -> Option<RunAs> {
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    Some(RunAs { uid: number("Uid:")?, gid: number("Gid:")?, groups: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_is_the_effective_one() {
+        let status = "Name:\tUid:\nState:\tS (sleeping)\nUid:\t1000\t1001\t1002\t1003\nGid:\t7\t8\t9\t10\n";
+        let found = identity(status).unwrap();
+        assert_eq!((found.uid, found.gid), (1001, 8));
+        assert_eq!(identity("Uid:\t1"), None);
+    }
 }
