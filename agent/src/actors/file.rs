@@ -196,7 +196,8 @@ impl State {
 
     /// Fetches the content: from the ledger, else from the bus, until it is there.
     fn fetch(&mut self, me: &ActorRef<Msg>, spec: &FileSpec) {
-        let (context, me, content) = (self.context.clone(), me.clone(), spec.content);
+        let Some(content) = spec.content else { return };
+        let (context, me) = (self.context.clone(), me.clone());
         self.fetching = Some(Task::spawn(async move {
             let mut wait = FETCH_FIRST_MS;
             loop {

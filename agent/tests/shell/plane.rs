@@ -23,7 +23,7 @@ use ostler_schemas::key::DocumentKind;
 use ostler_schemas::quantity::{Cpu, Dur, Mode, Size};
 use ostler_schemas::spec::{
     ContentRef, Drift, OnExisting, OnRemove, Port, PortRef, Probe, ProcessTemplate, Protocol, Restart,
-    TcpSocket,
+    TcpSocket, Unlisted,
 };
 use ostler_schemas::subject::{ALL_BEATS, Verb};
 use ostler_schemas::time::Timestamp;
@@ -74,7 +74,10 @@ pub(crate) fn file_spec(content: &[u8], drift: Drift) -> FileSpec {
         owner: "root".to_owned(),
         group: None,
         mode: Mode::from_bits(0o644),
-        content: ContentRef { sha256: sha256(content), size: content.len() as u64 },
+        content: Some(ContentRef { sha256: sha256(content), size: content.len() as u64 }),
+        template: None,
+        files: Vec::new(),
+        unlisted: Unlisted::Keep,
         create_directories: true,
         drift,
         on_existing: OnExisting::Replace,
@@ -302,7 +305,7 @@ impl Plane {
     }
 
     pub(crate) async fn put_file_spec(&self, spec: &FileSpec, content: &[u8]) -> Sha256 {
-        self.put(Key::BlobChunk(spec.content.sha256, 0), content.to_vec()).await;
+        self.put(Key::BlobChunk(sha256(content), 0), content.to_vec()).await;
         self.put_immutable(codec::encode(spec).expect("encodes")).await
     }
 
@@ -323,7 +326,7 @@ impl Plane {
     }
 
     pub(crate) async fn put_files(&self, entries: Vec<FileEntry>) {
-        let document = FilesDocument { epoch: epoch(self.term), entries };
+        let document = FilesDocument { epoch: epoch(self.term), entries, node: None };
         let key = Key::NodeDocument(self.node.clone(), DocumentKind::Files);
         self.put(key, codec::encode(&document).expect("encodes")).await;
     }

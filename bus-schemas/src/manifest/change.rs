@@ -16,6 +16,14 @@ pub fn immutable_changes(is: &Spec, asked: &Spec) -> Vec<(&'static str, String)>
     match (is, asked) {
         (Spec::ConfigFile(is), Spec::ConfigFile(asked)) => {
             compare("spec.path", is.path.clone(), asked.path.clone());
+            let what = |spec: &crate::spec::ConfigFileSpec| match spec.is_folder() {
+                true => "a folder with files".to_owned(),
+                false => "one file".to_owned(),
+            };
+            // Nothing was written yet while there is no content: then it may still become either.
+            if is.has_content() {
+                compare("spec.files", what(is), what(asked));
+            }
         }
         (Spec::Process(is), Spec::Process(asked)) => {
             let name = |node: &Option<crate::ids::NodeName>| {

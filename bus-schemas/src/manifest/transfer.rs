@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::check::decode_base64;
 use super::schema::{Object, Type, spec_of};
 use super::tree::{Document, InvalidWire, Value, WireDocument};
-use crate::spec::Spec;
+use crate::spec::{ContentRef, Spec};
 
 /// Why bytes are no document.
 #[derive(Debug, thiserror::Error)]
@@ -76,24 +76,40 @@ pub fn detach_content(document: &mut Document, inline_max: usize) -> Option<Vec<
     Some(bytes)
 }
 
-/// A spec as a user would write it: a ConfigFile's content, if it is known here, as `content` when it is text that
-/// manifests can hold, else as `contentBase64`; if it is not known it is left out, which means kept.
+/// A spec as a user would write it: what is in a ConfigFile's files stands where its name stood, as text if it is text
+/// that manifests can hold, else as base64. What `content_of` does not know is left out, which means kept.
 ///
 /// # Errors
 /// Never for specs made by this crate: they have text keys only.
-pub fn written_spec(spec: &Spec, content: Option<&[u8]>) -> Result<Json, serde_json::Error> {
+pub fn written_spec(
+    spec: &Spec,
+    content_of: &dyn Fn(&ContentRef) -> Option<Vec<u8>>,
+) -> Result<Json, serde_json::Error> {
     let mut json = spec.to_json()?;
-    if let (Spec::ConfigFile(_), Json::Object(fields)) = (spec, &mut json) {
-        fields.shift_remove("content");
-        if let Some(bytes) = content {
-            let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
-            match text {
-                Some(text) => fields.insert("content".to_owned(), Json::from(text)),
-                None => fields.insert("contentBase64".to_owned(), Json::from(STANDARD.encode(bytes))),
-            };
+    if let (Spec::ConfigFile(spec), Json::Object(fields)) = (spec, &mut json) {
+        written_source(fields, (spec.content, spec.template), content_of);
+        let items = fields.get_mut("files").and_then(Json::as_array_mut).into_iter().flatten();
+        for (fields, item) in items.filter_map(Json::as_object_mut).zip(&spec.files) {
+            written_source(fields, (item.content, item.template), content_of);
         }
     }
     Ok(in_order(json, spec_of(spec.kind())))
+}
+
+fn written_source(
+    fields: &mut Map<String, Json>,
+    (content, template): (Option<ContentRef>, Option<ContentRef>),
+    content_of: &dyn Fn(&ContentRef) -> Option<Vec<u8>>,
+) {
+    fields.shift_remove("content");
+    fields.shift_remove("template");
+    let Some(bytes) = content.or(template).and_then(|reference| content_of(&reference)) else { return };
+    let text = std::str::from_utf8(&bytes).ok().filter(|text| !text.contains('\0'));
+    match (text, template.is_some()) {
+        (Some(text), true) => fields.insert("template".to_owned(), Json::from(text)),
+        (Some(text), false) => fields.insert("content".to_owned(), Json::from(text)),
+        (None, _) => fields.insert("contentBase64".to_owned(), Json::from(STANDARD.encode(bytes))),
+    };
 }
 
 /// The fields in the order of the contract, in which people look for them; what is stored has the order in which its

@@ -5,13 +5,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 use sha2::Digest;
 
-use super::check::{Options, Parts, artifact_path};
+use super::check::{Given, Options, Parts, artifact_path};
 use super::finding::{Finding, FindingCode, Place};
 use super::places::Places;
 use crate::ids::{Kind, Name, Namespace, Revision, Sha256};
 use crate::spec::{
     ConfigFileSpec, ContentRef, DeploymentSpec, Labels, NamespaceSpec, NodeSpec, ProcessSpec,
-    ProcessTemplate, Reserved, Rollout, Spec, Strategy, Taint, Template, TextMap,
+    ProcessTemplate, Reserved, Rollout, Source, Spec, Strategy, Taint, Template, TextMap, Vars,
 };
 
 /// One object as a user asked for it.
@@ -54,6 +54,8 @@ pub struct NodeBody {
     pub unschedulable: Option<bool>,
     /// Kept when left out.
     pub taints: Option<Vec<Taint>>,
+    /// Kept when left out.
+    pub vars: Option<Vars>,
     /// What is left to programs outside Ostler.
     pub reserved: Reserved,
 }
@@ -66,6 +68,8 @@ pub struct DeploymentBody {
     pub replicas: Option<u32>,
     /// How old processes are exchanged for new ones.
     pub strategy: Strategy,
+    /// Whether rollouts stand still; kept when left out.
+    pub paused: Option<bool>,
     /// How a new version is watched.
     pub rollout: Rollout,
     /// What each process is.
@@ -77,7 +81,13 @@ pub struct DeploymentBody {
 pub struct ConfigFileBody {
     /// What is in it; kept when left out.
     pub content: Option<Content>,
-    /// Everything else; its `content` is none.
+    /// Whether that is rendered for each node.
+    pub is_template: bool,
+    /// What is in its several files, in their order.
+    pub files: Vec<Vec<u8>>,
+    /// Whether rollouts stand still; kept when left out.
+    pub paused: Option<bool>,
+    /// Everything else; its `content` and `template` are none.
     pub spec: ConfigFileSpec,
 }
 
@@ -95,13 +105,15 @@ impl Content {
     #[must_use]
     pub fn reference(&self) -> ContentRef {
         match self {
-            Content::Inline(bytes) => ContentRef {
-                sha256: Sha256::from_bytes(sha2::Sha256::digest(bytes).into()),
-                size: bytes.len() as u64,
-            },
+            Content::Inline(bytes) => reference(bytes),
             Content::Stored(reference) => *reference,
         }
     }
+}
+
+/// The name of bytes in the blob store.
+fn reference(bytes: &[u8]) -> ContentRef {
+    ContentRef { sha256: Sha256::from_bytes(sha2::Sha256::digest(bytes).into()), size: bytes.len() as u64 }
 }
 
 /// Where a manifest was written; used to locate what is found wrong with it later.
@@ -156,24 +168,35 @@ impl Manifest {
                     unschedulable: body.unschedulable.unwrap_or(kept.unschedulable),
                     taints: body.taints.unwrap_or(kept.taints),
                     reserved: body.reserved,
+                    vars: body.vars.unwrap_or(kept.vars),
                 })
             }
             ManifestBody::Deployment(body) => {
                 let kept = match existing {
-                    Some(Spec::Deployment(kept)) => kept.replicas,
-                    Some(_) | None => 1,
+                    Some(Spec::Deployment(kept)) => (kept.replicas, kept.paused),
+                    Some(_) | None => (1, false),
                 };
-                let DeploymentBody { replicas, strategy, rollout, template } = *body;
-                let replicas = replicas.unwrap_or(kept);
-                Spec::Deployment(Box::new(DeploymentSpec { replicas, strategy, rollout, template }))
+                let DeploymentBody { replicas, strategy, paused, rollout, template } = *body;
+                let (replicas, paused) = (replicas.unwrap_or(kept.0), paused.unwrap_or(kept.1));
+                Spec::Deployment(Box::new(DeploymentSpec { replicas, strategy, paused, rollout, template }))
             }
             ManifestBody::ConfigFile(body) => {
-                let kept = match existing {
-                    Some(Spec::ConfigFile(kept)) => kept.content,
-                    Some(_) | None => None,
+                let mut spec = body.spec;
+                match (&body.content, existing) {
+                    (Some(content), _) if body.is_template => spec.template = Some(content.reference()),
+                    (Some(content), _) => spec.content = Some(content.reference()),
+                    (None, Some(Spec::ConfigFile(kept))) if !spec.is_folder() => {
+                        spec.content = kept.content;
+                        spec.template = kept.template;
+                    }
+                    (None, Some(_) | None) => {}
+                }
+                spec.paused = match (body.paused, existing) {
+                    (Some(paused), _) => paused,
+                    (None, Some(Spec::ConfigFile(kept))) => kept.paused,
+                    (None, Some(_) | None) => false,
                 };
-                let content = body.content.as_ref().map(Content::reference).or(kept);
-                Spec::ConfigFile(Box::new(ConfigFileSpec { content, ..body.spec }))
+                Spec::ConfigFile(Box::new(spec))
             }
         }
     }
@@ -182,7 +205,7 @@ impl Manifest {
 /// Makes the manifest of what a document was found to say.
 pub(super) fn build(
     parts: &Parts<'_>,
-    content: Option<Content>,
+    content: (Given, Option<Source>),
     options: &Options,
 ) -> Result<Manifest, String> {
     let metadata = parts.metadata;
@@ -209,7 +232,7 @@ pub(super) fn build(
     })
 }
 
-fn body(parts: &Parts<'_>, content: Option<Content>) -> Result<ManifestBody, String> {
+fn body(parts: &Parts<'_>, content: (Given, Option<Source>)) -> Result<ManifestBody, String> {
     let mut spec = parts.spec.clone();
     match parts.kind {
         Kind::Namespace => from(Some(&Json::Object(spec))).map(ManifestBody::Namespace),
@@ -222,12 +245,7 @@ fn body(parts: &Parts<'_>, content: Option<Content>) -> Result<ManifestBody, Str
             fill_deployment(&mut spec);
             from(Some(&Json::Object(spec))).map(|body| ManifestBody::Deployment(Box::new(body)))
         }
-        Kind::ConfigFile => {
-            spec.remove("content");
-            spec.remove("contentBase64");
-            let spec = from(Some(&Json::Object(spec)))?;
-            Ok(ManifestBody::ConfigFile(Box::new(ConfigFileBody { content, spec })))
-        }
+        Kind::ConfigFile => file_body(spec, content).map(|body| ManifestBody::ConfigFile(Box::new(body))),
         Kind::StatefulSet
         | Kind::DaemonSet
         | Kind::Job
@@ -239,6 +257,36 @@ fn body(parts: &Parts<'_>, content: Option<Content>) -> Result<ManifestBody, Str
         | Kind::RoleBinding
         | Kind::PriorityClass => Err(format!("kind {} is not served", parts.kind)),
     }
+}
+
+/// A ConfigFile, its contents by name.
+fn file_body(
+    mut spec: Map<String, Json>,
+    (given, stored): (Given, Option<Source>),
+) -> Result<ConfigFileBody, String> {
+    for field in ["content", "contentBase64", "template"] {
+        spec.remove(field);
+    }
+    let items = spec.get_mut("files").and_then(Json::as_array_mut).into_iter().flatten();
+    let mut files = Vec::new();
+    for (item, bytes) in items.filter_map(Json::as_object_mut).zip(given.files) {
+        for field in ["content", "contentBase64", "template"] {
+            item.remove(field);
+        }
+        let field = if bytes.is_template { "template" } else { "content" };
+        let reference = serde_json::to_value(reference(&bytes.bytes)).map_err(|e| e.to_string())?;
+        item.insert(field.to_owned(), reference);
+        files.push(bytes.bytes);
+    }
+    let paused = spec.remove("paused").and_then(|paused| paused.as_bool());
+    let spec = from(Some(&Json::Object(spec)))?;
+    let (is_template, content) = match (given.alone, stored) {
+        (Some(bytes), _) => (bytes.is_template, Some(Content::Inline(bytes.bytes))),
+        (None, Some(Source::Template(reference))) => (true, Some(Content::Stored(reference))),
+        (None, Some(Source::Content(reference))) => (false, Some(Content::Stored(reference))),
+        (None, None) => (false, None),
+    };
+    Ok(ConfigFileBody { content, is_template, files, paused, spec })
 }
 
 /// Defaults that depend on another field or on the kind.

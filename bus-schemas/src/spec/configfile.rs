@@ -1,9 +1,10 @@
-//! What a ConfigFile asks for: one file, the same on every selected node.
+//! What a ConfigFile asks for: one file, or several in one folder, on every selected node.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, Rollout};
-use crate::ids::Sha256;
+use super::vars::Vars;
+use super::{Labels, Rollout, selects};
+use crate::ids::{NodeName, Sha256};
 use crate::quantity::Mode;
 
 /// The spec of a ConfigFile.
@@ -17,6 +18,21 @@ pub struct ConfigFileSpec {
     /// What is in it; none until the first `content` or push, and until then nothing is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentRef>,
+    /// What is rendered into it for each node; at most one of `content`, `template` and `files` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<ContentRef>,
+    /// Several files below `path`, which is then a folder: one version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileItem>,
+    /// What is done with files in the folder that are not named.
+    #[serde(default, skip_serializing_if = "Unlisted::is_keep")]
+    pub unlisted: Unlisted,
+    /// Values for templates.
+    #[serde(default, skip_serializing_if = "Vars::is_empty")]
+    pub vars: Vars,
+    /// Other values for some nodes: merged over `vars` key by key, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
     /// Name or number of the user that owns it.
     pub owner: String,
     /// Name or number of the group; none means the owner's primary group.
@@ -32,6 +48,9 @@ pub struct ConfigFileSpec {
     pub on_existing: OnExisting,
     /// What stays on the host when the object goes or the node no longer matches.
     pub on_remove: OnRemove,
+    /// Whether rollouts stand still.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// How a new version spreads.
     pub rollout: Rollout,
 }
@@ -44,6 +63,107 @@ pub struct ContentRef {
     pub sha256: Sha256,
     /// How many they are.
     pub size: u64,
+}
+
+/// One of several files of a ConfigFile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileItem {
+    /// Where it is below the folder.
+    pub name: String,
+    /// What is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentRef>,
+    /// What is rendered into it; exactly one of the two is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<ContentRef>,
+    /// Permission bits; none means those of the ConfigFile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+}
+
+/// What is done with files in a managed folder that are not named.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unlisted {
+    /// They are left alone.
+    #[default]
+    Keep,
+    /// They are removed; a copy is kept on the host as the original of a replaced file is.
+    Delete,
+    /// A choice of a newer server: an older agent leaves them alone.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Unlisted {
+    fn is_keep(&self) -> bool {
+        *self == Unlisted::Keep
+    }
+}
+
+/// Other values for some nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Override {
+    /// Nodes by their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<Labels>,
+    /// Nodes by their names; exactly one of the two is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeName>,
+    /// The values.
+    pub vars: Vars,
+}
+
+impl Override {
+    /// Whether it is for a node with these labels.
+    #[must_use]
+    pub fn is_for(&self, node: &NodeName, labels: &Labels) -> bool {
+        self.nodes.contains(node) || self.node_selector.as_ref().is_some_and(|s| selects(s, labels))
+    }
+}
+
+/// What one file holds: bytes as they are, or a template to be rendered for each node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// As it is.
+    Content(ContentRef),
+    /// To be rendered.
+    Template(ContentRef),
+}
+
+impl Source {
+    /// The bytes by name.
+    #[must_use]
+    pub const fn reference(self) -> ContentRef {
+        match self {
+            Source::Content(reference) | Source::Template(reference) => reference,
+        }
+    }
+
+    fn of(content: Option<ContentRef>, template: Option<ContentRef>) -> Option<Source> {
+        template.map(Source::Template).or(content.map(Source::Content))
+    }
+}
+
+impl FileItem {
+    /// What it holds.
+    #[must_use]
+    pub fn source(&self) -> Option<Source> {
+        Source::of(self.content, self.template)
+    }
+}
+
+/// One file of a ConfigFile, be it the only one or one of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// Where it is below the folder; empty for the only one, whose path is the ConfigFile's own.
+    pub name: &'a str,
+    /// What it holds.
+    pub source: Source,
+    /// Permission bits.
+    pub mode: Mode,
 }
 
 /// What is done when a managed file is found changed.
@@ -90,13 +210,128 @@ pub enum OnRemove {
 }
 
 impl ConfigFileSpec {
-    /// Whether going from `self` to `next` is a new version of the file: content, owner, group or mode differ.
-    /// Changes of where it goes or how drift is met roll nothing out.
+    /// Its files, in the order of the manifest; none until there is anything to write.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let alone = Source::of(self.content, self.template);
+        let alone = alone.map(|source| Part { name: "", source, mode: self.mode });
+        let several = self.files.iter().filter_map(|item| {
+            let mode = item.mode.unwrap_or(self.mode);
+            item.source().map(|source| Part { name: &item.name, source, mode })
+        });
+        alone.into_iter().chain(several)
+    }
+
+    /// Whether there is anything to write.
+    #[must_use]
+    pub fn has_content(&self) -> bool {
+        self.parts().next().is_some()
+    }
+
+    /// Whether anything in it is rendered.
+    #[must_use]
+    pub fn has_template(&self) -> bool {
+        self.parts().any(|part| matches!(part.source, Source::Template(_)))
+    }
+
+    /// Whether `path` is a folder with several files.
+    #[must_use]
+    pub fn is_folder(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// Takes over what `of` holds and for which values, so that it is the same version again.
+    pub fn take_version(&mut self, of: &ConfigFileSpec) {
+        self.content = of.content;
+        self.template = of.template;
+        self.files.clone_from(&of.files);
+        self.unlisted = of.unlisted;
+        self.vars.clone_from(&of.vars);
+        self.overrides.clone_from(&of.overrides);
+        self.owner.clone_from(&of.owner);
+        self.group.clone_from(&of.group);
+        self.mode = of.mode;
+    }
+
+    /// The values for one node: `vars`, and over them each override that is for it, key by key; the last one wins.
+    #[must_use]
+    pub fn vars_for(&self, node: &NodeName, labels: &Labels) -> Vars {
+        let mut vars = self.vars.clone();
+        for other in self.overrides.iter().filter(|other| other.is_for(node, labels)) {
+            vars.extend(other.vars.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
+        vars
+    }
+
+    /// Whether two ConfigFiles want the same file of a host.
+    #[must_use]
+    pub fn collides_with(&self, other: &ConfigFileSpec) -> Option<String> {
+        self.claims().collides_with(&other.claims())
+    }
+
+    /// The paths that it is about.
+    #[must_use]
+    pub fn claims(&self) -> Claims {
+        Claims::new(&self.path, self.files.iter().map(|item| item.name.as_str()), self.unlisted)
+    }
+
+    /// Whether going from `self` to `next` is a new version of the file: what is in it, values, owner, group or mode
+    /// differ. Changes of where it goes or how drift is met roll nothing out.
     #[must_use]
     pub fn is_new_version(&self, next: &ConfigFileSpec) -> bool {
-        self.content != next.content
-            || self.owner != next.owner
-            || self.group != next.group
-            || self.mode != next.mode
+        let held = |spec: &ConfigFileSpec| {
+            let mut held = self.clone();
+            held.take_version(spec);
+            held
+        };
+        held(self) != held(next)
     }
+}
+
+/// The paths of a host that one ConfigFile is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// Files.
+    pub paths: Vec<String>,
+    /// A folder in which everything is its own.
+    pub whole: Option<String>,
+}
+
+impl Claims {
+    /// Of a file, or of files in a folder.
+    #[must_use]
+    pub fn new<'a>(path: &str, names: impl Iterator<Item = &'a str>, unlisted: Unlisted) -> Claims {
+        let mut paths: Vec<String> = names.map(|name| format!("{path}/{name}")).collect();
+        let whole = match unlisted {
+            Unlisted::Delete if !paths.is_empty() => Some(path.to_owned()),
+            Unlisted::Keep | Unlisted::Delete | Unlisted::Unknown => None,
+        };
+        if paths.is_empty() {
+            paths.push(path.to_owned());
+        }
+        Claims { paths, whole }
+    }
+
+    /// A path that both want, if there is one. A file where the other needs a folder is one, too.
+    #[must_use]
+    pub fn collides_with(&self, other: &Claims) -> Option<String> {
+        let meet = |a: &str, b: &str| a == b || is_below(a, b) || is_below(b, a);
+        let within = |paths: &[String], folder: &Option<String>| {
+            let folder = folder.as_deref()?;
+            paths.iter().find(|path| is_below(path, folder)).cloned()
+        };
+        self.paths
+            .iter()
+            .find(|mine| other.paths.iter().any(|theirs| meet(mine, theirs)))
+            .cloned()
+            .or_else(|| within(&self.paths, &other.whole))
+            .or_else(|| within(&other.paths, &self.whole))
+            .or_else(|| {
+                let (mine, theirs) = (self.whole.as_deref()?, other.whole.as_deref()?);
+                meet(mine, theirs).then(|| mine.to_owned())
+            })
+    }
+}
+
+fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -16,6 +16,8 @@ mod placement;
 mod probe;
 mod process;
 mod restarts;
+mod rollout;
+mod vars;
 
 use std::collections::BTreeMap;
 
@@ -23,8 +25,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Kind;
 
-pub use configfile::{ConfigFileSpec, ContentRef, Drift, OnExisting, OnRemove};
-pub use deployment::{DeploymentSpec, OnFailure, RollingUpdate, Rollout, Strategy, StrategyType};
+pub use configfile::{
+    Claims, ConfigFileSpec, ContentRef, Drift, FileItem, OnExisting, OnRemove, Override, Part, Source, Unlisted,
+};
+pub use vars::{InvalidVar, MAX_VAR_DEPTH, MAX_VARS, Var, Vars, vars_size};
+pub use deployment::{DeploymentSpec, RollingUpdate, Strategy, StrategyType};
 pub use env::{EnvSource, EnvVar, FieldPath, FieldRef};
 pub use expand::{GIVEN_VARIABLES, Piece, expand, is_variable_name, pieces, port_variable};
 pub use life::{
@@ -39,6 +44,7 @@ pub use process::{
     Amounts, LimitAction, Port, ProcessSpec, ProcessTemplate, Protocol, Requests, Resources, Restart,
     TASKS_MAX, Template, TemplateMeta, WEIGHT,
 };
+pub use rollout::{OnFailure, Rollout};
 
 /// Why a text or value is not what a spec needs; the message is fit for a user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

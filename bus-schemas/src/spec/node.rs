@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::vars::Vars;
 use crate::quantity::{Cpu, Size};
 
 /// The spec of a Node.
@@ -14,6 +15,9 @@ pub struct NodeSpec {
     pub taints: Vec<Taint>,
     /// What is left to programs outside Ostler.
     pub reserved: Reserved,
+    /// Values for the templates of ConfigFiles.
+    #[serde(default, skip_serializing_if = "Vars::is_empty")]
+    pub vars: Vars,
 }
 
 /// Resources that the scheduler does not hand out.

@@ -1,7 +1,7 @@
 //! Complete specs for tests of this crate.
 
 use super::*;
-use crate::quantity::{CountOrPercent, Dur, Mode};
+use crate::quantity::{CountOrPercent, Mode};
 
 /// A template with nothing but a command.
 pub(crate) fn template() -> ProcessTemplate {
@@ -13,7 +13,7 @@ pub(crate) fn template() -> ProcessTemplate {
 
 /// The default rollout.
 pub(crate) fn rollout() -> Rollout {
-    Rollout { waves: vec![CountOrPercent::ALL], bake: Dur::from_secs(10), on_failure: OnFailure::Rollback }
+    Rollout::default()
 }
 
 /// A small Deployment.
@@ -25,6 +25,7 @@ pub(crate) fn deployment() -> DeploymentSpec {
             kind: StrategyType::RollingUpdate,
             rolling_update: Some(RollingUpdate { max_surge: quarter, max_unavailable: quarter }),
         },
+        paused: false,
         rollout: rollout(),
         template: Template { metadata: TemplateMeta::default(), spec: template() },
     }
@@ -36,6 +37,11 @@ pub(crate) fn configfile() -> ConfigFileSpec {
         path: "/etc/app.conf".to_owned(),
         node_selector: Labels::new(),
         content: None,
+        template: None,
+        files: Vec::new(),
+        unlisted: Unlisted::Keep,
+        vars: Vars::new(),
+        overrides: Vec::new(),
         owner: "root".to_owned(),
         group: None,
         mode: Mode::from_bits(0o644),
@@ -43,6 +49,7 @@ pub(crate) fn configfile() -> ConfigFileSpec {
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,
+        paused: false,
         rollout: rollout(),
     }
 }

@@ -11,8 +11,8 @@ use super::object::OwnerReference;
 use super::process::Goal;
 use crate::codec::Wire;
 use crate::ids::{Name, Namespace, Sha256, Uid, Version};
-use crate::quantity::Mode;
-use crate::spec::{Drift, OnExisting, OnRemove};
+use crate::quantity::{Cpu, Mode, Size};
+use crate::spec::{Claims, Drift, FileItem, Labels, OnExisting, OnRemove, Part, Source, Unlisted, Vars};
 
 /// Most bytes of a document, checked at placement.
 pub const DOCUMENT_LIMIT: usize = 128 << 10;
@@ -105,11 +105,34 @@ pub struct FilesDocument {
     pub epoch: Epoch,
     /// One per file, ordered by uid.
     pub entries: Vec<FileEntry>,
+    /// What templates may say of this node; none while no entry has a template. It stands here so that what a node
+    /// renders follows from what is stored, and from nothing else.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<Box<NodeFacts>>,
 }
 
 impl Wire for FilesDocument {
     const KIND: &'static str = "FilesDocument";
     const LIMIT: usize = DOCUMENT_LIMIT;
+}
+
+/// What templates may say of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeFacts {
+    /// The host's full name.
+    pub hostname: String,
+    /// The API's labels, and those that its agent sets.
+    pub labels: Labels,
+    /// The node's own values.
+    #[serde(skip_serializing_if = "Vars::is_empty", default)]
+    pub vars: Vars,
+    /// Addresses by what they are for: `internal`.
+    pub addresses: BTreeMap<String, String>,
+    /// Processor capacity.
+    pub cpu: Cpu,
+    /// Main memory.
+    pub memory: Size,
 }
 
 /// What should become of a managed file on a node.
@@ -137,7 +160,7 @@ pub struct FileEntry {
     pub v: Version,
     /// Hash of the stored file spec (`t.<sha256>`).
     pub d: Sha256,
-    /// Hash of this node's merged variables; none while files have no templates.
+    /// Hash of the stored values (`t.<sha256>`) that this node renders it with; none without a template.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub w: Option<Sha256>,
     /// The goal.
@@ -161,8 +184,18 @@ pub struct FileSpec {
     pub group: Option<String>,
     /// Permission bits.
     pub mode: Mode,
-    /// The content.
-    pub content: ContentRef,
+    /// The content, where it is one file and the same on every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentRef>,
+    /// What is rendered into it, where it is one file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<ContentRef>,
+    /// Several files below `path`, which is then a folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileItem>,
+    /// What is done with files in the folder that are not named.
+    #[serde(default, skip_serializing_if = "is_kept")]
+    pub unlisted: Unlisted,
     /// Whether missing parent directories are made.
     pub create_directories: bool,
     /// What to do about drift.
@@ -171,6 +204,47 @@ pub struct FileSpec {
     pub on_existing: OnExisting,
     /// What stays when the file is released.
     pub on_remove: OnRemove,
+}
+
+fn is_kept(unlisted: &Unlisted) -> bool {
+    *unlisted == Unlisted::Keep
+}
+
+impl FileSpec {
+    /// Its files, in order.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let alone = self.template.map(Source::Template).or(self.content.map(Source::Content));
+        let alone = alone.map(|source| Part { name: "", source, mode: self.mode });
+        let several = self.files.iter().filter_map(|item| {
+            let mode = item.mode.unwrap_or(self.mode);
+            item.source().map(|source| Part { name: &item.name, source, mode })
+        });
+        alone.into_iter().chain(several)
+    }
+
+    /// Whether anything in it is rendered.
+    #[must_use]
+    pub fn has_template(&self) -> bool {
+        self.parts().any(|part| matches!(part.source, Source::Template(_)))
+    }
+
+    /// The paths that it is about.
+    #[must_use]
+    pub fn claims(&self) -> Claims {
+        Claims::new(&self.path, self.files.iter().map(|item| item.name.as_str()), self.unlisted)
+    }
+}
+
+/// Values for one file on one node or on many alike, stored as `t.<sha256>`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileVars {
+    /// The ConfigFile's own, with what its overrides say of the node.
+    pub vars: Vars,
+}
+
+impl Wire for FileVars {
+    const KIND: &'static str = "FileVars";
+    const LIMIT: usize = DOCUMENT_LIMIT;
 }
 
 impl Wire for FileSpec {

@@ -8,7 +8,9 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use super::beat::{Beat, BeatReply, HeldDocument, Usage};
-use super::document::{DocumentOwner, FileEntry, FileGoal, FileSpec, FilesDocument, RunDocument, RunEntry};
+use super::document::{
+    DocumentOwner, FileEntry, FileGoal, FileSpec, FileVars, FilesDocument, NodeFacts, RunDocument, RunEntry,
+};
 use super::epoch::{Beacon, Epoch, Fence, Incarnation, Lease, Term, Token};
 use super::event::{AuditRecord, Event};
 use super::object::{Applied, Metadata, Object, OwnerReference, SpecRevision};
@@ -21,7 +23,7 @@ use crate::ids::{
     Actor, ControllerName, Generation, Kind, Name, Namespace, NodeName, Revision, Sha256, TxnId, Uid, Version,
 };
 use crate::key::ObjectRef;
-use crate::spec::{ContentRef, Drift, OnExisting, OnRemove, Spec, samples};
+use crate::spec::{ContentRef, Drift, FileItem, Labels, OnExisting, OnRemove, Spec, Unlisted, Var, Vars, samples};
 use crate::time::Timestamp;
 
 const AT: Timestamp = Timestamp(1_794_000_000_000);
@@ -79,6 +81,7 @@ fn object(spec: Spec) -> Object {
         owner_references: Vec::new(),
         applied: applied(),
         touched: BTreeMap::new(),
+        order: None,
     };
     Object { metadata, spec }
 }
@@ -145,7 +148,20 @@ fn documents() {
     golden("run-document", &run);
     let file = |g| FileEntry { u: uid(), v: Version(8), d: hash(), w: None, g };
     let entries = vec![file(FileGoal::Hold), file(FileGoal::Release)];
-    golden("files-document", &FilesDocument { epoch: epoch(), entries });
+    golden("files-document", &FilesDocument { epoch: epoch(), entries, node: None });
+    let vars = Vars::from([("port".to_owned(), Var::Int(8080))]);
+    let rendered = FileEntry { w: Some(hash()), ..file(FileGoal::Hold) };
+    let node = NodeFacts {
+        hostname: "web-017.ams.example.net".into(),
+        labels: Labels::from([("rack".to_owned(), "r7".to_owned())]),
+        vars: vars.clone(),
+        addresses: BTreeMap::from([("internal".to_owned(), "10.0.0.17".to_owned())]),
+        cpu: crate::quantity::Cpu::from_millis(4_000),
+        memory: crate::quantity::Size::from_mib(1_024),
+    };
+    let node = Some(Box::new(node));
+    golden("files-document-rendered", &FilesDocument { epoch: epoch(), entries: vec![rendered], node });
+    golden("file-vars", &FileVars { vars });
     let spec = FileSpec {
         name: name("app-conf"),
         namespace: Namespace::default_namespace(),
@@ -153,13 +169,24 @@ fn documents() {
         owner: "root".into(),
         group: Some("app".into()),
         mode: crate::quantity::Mode::from_bits(0o640),
-        content: ContentRef { sha256: hash(), size: 4096 },
+        content: Some(ContentRef { sha256: hash(), size: 4096 }),
+        template: None,
+        files: Vec::new(),
+        unlisted: Unlisted::Keep,
         create_directories: true,
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,
     };
     golden("file-spec", &spec);
+    let item = FileItem {
+        name: "conf.d/a.conf".into(),
+        content: None,
+        template: Some(ContentRef { sha256: hash(), size: 4096 }),
+        mode: Some(crate::quantity::Mode::from_bits(0o600)),
+    };
+    let folder = FileSpec { content: None, files: vec![item], unlisted: Unlisted::Delete, ..spec };
+    golden("file-spec-folder", &folder);
 }
 
 #[test]
@@ -259,6 +286,7 @@ fn report(held: HeldDocument) -> Report {
         exits: 1,
         cgroup: None,
         log_path: None,
+        measure: None,
     };
     let exit = ExitReport {
         u: uid(),
@@ -281,6 +309,7 @@ fn report(held: HeldDocument) -> Report {
         message: None,
         at: AT,
         last_drift: None,
+        effect: None,
     };
     Report {
         machine: "m".into(),

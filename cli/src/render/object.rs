@@ -24,7 +24,7 @@ pub fn view(view: &View, content: Option<&[u8]>) -> Value {
 #[must_use]
 pub fn asked(object: &Object, content: Option<&[u8]>) -> Value {
     let kind = object.spec.kind();
-    let spec = to_value(&written_spec(&object.spec, content).unwrap_or_default());
+    let spec = to_value(&written_spec(&object.spec, &|_| content.map(<[u8]>::to_vec)).unwrap_or_default());
     let full = metadata(&object.metadata, None);
     let mut short = Map::new();
     for field in ["name", "namespace", "labels", "annotations"] {

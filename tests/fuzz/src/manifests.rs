@@ -49,7 +49,7 @@ fn good(manifest: Manifest) {
     let back = json.and_then(|json| Spec::from_json(kind, json).ok().flatten());
     assert_eq!(back.as_ref(), Some(&spec), "a spec survives its JSON form");
     let object = serde_json::json!({
-        "apiVersion": "ostler/v1", "kind": kind, "metadata": { "name": name }, "spec": written_spec(&spec, None).ok(),
+        "apiVersion": "ostler/v1", "kind": kind, "metadata": { "name": name }, "spec": written_spec(&spec, &|_| None).ok(),
     });
     let again = check(read_documents(None, to_yaml(&object).as_bytes()), &Options::default());
     let again: Option<Vec<Manifest>> = again.ok();

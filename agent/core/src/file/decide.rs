@@ -89,7 +89,11 @@ impl ManagedFile {
             }
         };
         let Some(observed) = self.observed.clone() else { return };
-        let target = Written { version: wanted.version, sha256: spec.content.sha256, mode: spec.mode, owner };
+        let Some(held) = spec.content else {
+            self.set(now, FileState::Pending, None, Some("it is not rendered yet".to_owned()));
+            return;
+        };
+        let target = Written { version: wanted.version, sha256: held.sha256, mode: spec.mode, owner };
         let content = wanted.content;
         if let Found::NotRegular(what) = observed.found {
             self.refuse(now, (Reason::NotRegular, format!("{} is {what}", spec.path)), effects);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ostler_schemas::hash::sha256;
-use ostler_schemas::spec::{ContentRef, Drift, OnExisting, OnRemove};
+use ostler_schemas::spec::{ContentRef, Drift, OnExisting, OnRemove, Unlisted};
 
 use super::model::{ModelFs, Node};
 use super::*;
@@ -50,7 +50,10 @@ fn spec(content: &[u8]) -> FileSpec {
         owner: "root".to_owned(),
         group: None,
         mode: Mode::from_bits(0o644),
-        content: ContentRef { sha256: sha256(content), size: content.len() as u64 },
+        content: Some(ContentRef { sha256: sha256(content), size: content.len() as u64 }),
+        template: None,
+        files: Vec::new(),
+        unlisted: Unlisted::Keep,
         create_directories: true,
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,

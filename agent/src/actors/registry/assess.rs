@@ -150,7 +150,7 @@ impl State {
     /// Removes templates, specs and contents that nothing uses any more, from memory and from beside the ledger.
     pub(super) fn sweep(&mut self) {
         let contents: BTreeSet<_> =
-            self.entries.values().filter_map(|e| self.specs.get(&e.d)).map(|s| s.content.sha256).collect();
+            self.entries.values().filter_map(|e| self.specs.get(&e.d)).flat_map(|s| s.parts().map(|part| part.source.reference().sha256).collect::<Vec<_>>()).collect();
         let complete = self.entries.values().all(|e| self.specs.contains_key(&e.d));
         if !complete {
             // A spec that is still being fetched may name a content that is here already.

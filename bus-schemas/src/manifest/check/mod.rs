@@ -30,6 +30,7 @@ use super::typed::{self, Manifest};
 use crate::ids::{Kind, Namespace};
 
 pub(super) use artifacts::path_of as artifact_path;
+pub(in crate::manifest) use file::Given;
 pub use file::{MAX_CONTENT, decode_base64};
 use report::Report;
 use walk::Walk;
@@ -148,9 +149,8 @@ fn check_one(document: Document, options: &Options) -> Result<Manifest, Vec<Find
     let metadata = head.get("metadata").and_then(Json::as_object).cloned().unwrap_or_default();
     let parts = Parts { kind, metadata: &metadata, spec: &spec };
     metadata::check(&parts, &mut report);
-    let bytes = rules(&parts, options, &mut report);
-    let stored = content;
-    if bytes.is_some() && stored.is_some() {
+    let given = rules(&parts, options, &mut report);
+    if (given.alone.is_some() || !given.files.is_empty()) && content.is_some() {
         report.add(
             "spec.content",
             FindingCode::Conflicting,
@@ -161,8 +161,7 @@ fn check_one(document: Document, options: &Options) -> Result<Manifest, Vec<Find
     if size > MAX_OBJECT {
         report.too_large("", size, MAX_OBJECT);
     }
-    let content = bytes.map(typed::Content::Inline).or(stored.map(typed::Content::Stored));
-    match typed::build(&parts, content, options) {
+    match typed::build(&parts, (given, content), options) {
         _ if report.has_findings() => Err(report.into_findings()),
         Ok(manifest) => Ok(Manifest { origin: report.into_origin(), ..manifest }),
         Err(error) => {
@@ -175,8 +174,13 @@ fn check_one(document: Document, options: &Options) -> Result<Manifest, Vec<Find
 
 /// How much text an object is, file contents apart.
 fn size_of(fields: &Map<String, Json>) -> usize {
-    let counted = fields.iter().filter(|(name, _)| !matches!(name.as_str(), "content" | "contentBase64"));
-    counted.map(|(name, value)| name.len() + value.to_string().len()).sum()
+    let is_content = |name: &str| matches!(name, "content" | "contentBase64" | "template");
+    let counted = fields.iter().filter(|(name, value)| !(is_content(name) && value.is_string()));
+    let size = |(name, value): (&String, &Json)| match (name.as_str(), value) {
+        ("files", Json::Array(items)) => items.iter().filter_map(Json::as_object).map(size_of).sum(),
+        (_, value) => value.to_string().len(),
+    };
+    counted.map(|field| field.0.len() + size(field)).sum()
 }
 
 /// What was found in a document, defaults filled in where they are the same for all kinds.
@@ -224,7 +228,7 @@ fn check_spec(root: &Node, kind: Kind, report: &mut Report) -> Map<String, Json>
 }
 
 /// The rules of each kind. What is in a ConfigFile comes out as bytes.
-fn rules(parts: &Parts<'_>, options: &Options, report: &mut Report) -> Option<Vec<u8>> {
+fn rules(parts: &Parts<'_>, options: &Options, report: &mut Report) -> Given {
     match parts.kind {
         Kind::Process => process::check(parts, parts.spec, "spec", report),
         Kind::Deployment => workload::check(parts, options, report),
@@ -245,7 +249,7 @@ fn rules(parts: &Parts<'_>, options: &Options, report: &mut Report) -> Option<Ve
         | Kind::RoleBinding
         | Kind::PriorityClass => {}
     }
-    None
+    Given::default()
 }
 
 fn kind_of(root: &Node) -> Option<Kind> {

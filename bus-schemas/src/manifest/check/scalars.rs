@@ -7,13 +7,14 @@ use serde_json::Value as Json;
 
 use super::file;
 use super::labels::{check_label_key, check_label_value};
+use super::report::Report;
 use super::values;
 use super::walk::{Walk, found, not_supported};
 use crate::ids::{InvalidId, Kind, Name};
 use crate::manifest::finding::{FindingCode, Place};
 use crate::manifest::schema::{Type, suggest};
 use crate::manifest::tree::{Node, Scalar, ScalarType, Value};
-use crate::quantity::{CountOrPercent, Cpu, Dur, InvalidQuantity, Mode, Rlimit, Signal, Size};
+use crate::quantity::{CountOrPercent, Cpu, Dur, Increase, InvalidQuantity, Mode, Rlimit, Signal, Size, Window};
 use crate::spec::{Capability, CpuList, FieldPath, InvalidSpec, Need, is_variable_name};
 
 /// Why a scalar is not of its type.
@@ -26,6 +27,14 @@ pub(super) struct Bad {
 impl Bad {
     pub(super) fn new(code: FindingCode, message: impl Into<String>) -> Bad {
         Bad { code, message: message.into(), hint: None }
+    }
+
+    /// Tells it of a field that was read already.
+    pub(super) fn tell(self, field: &str, report: &mut Report) {
+        match self.hint {
+            Some(hint) => report.hint(field, self.code, self.message, hint),
+            None => report.add(field, self.code, self.message),
+        }
     }
 
     pub(super) fn value(message: impl Into<String>) -> Bad {
@@ -91,6 +100,8 @@ fn read(scalar: &Scalar, ty: &Type) -> Read {
         Type::Size => canonical::<Size, _>(text),
         Type::Rate => values::rate(text),
         Type::Share => read_share(text),
+        Type::Increase => canonical::<Increase, _>(text),
+        Type::Window => canonical::<Window, _>(read_text(scalar)?),
         Type::Mode => read_mode(scalar),
         Type::Signal => canonical::<Signal, _>(text),
         Type::Rlimit => canonical::<Rlimit, _>(text),
@@ -120,6 +131,7 @@ fn read(scalar: &Scalar, ty: &Type) -> Read {
         Type::Labels { .. }
         | Type::Annotations
         | Type::Command
+        | Type::Vars
         | Type::Object(_)
         | Type::List { .. }
         | Type::Anything => Err(Bad::new(FindingCode::BadType, format!("is {}, found {text:?}", what(ty)))),
@@ -135,12 +147,14 @@ fn what(ty: &Type) -> &'static str {
         Type::Rate => "a size per second such as 10M",
         Type::Cpu => "an amount of cpu such as 250m",
         Type::Share => "a count or percentage such as 25%",
+        Type::Increase => "a percentage such as 40%",
+        Type::Window => "a window such as Mon..Fri 09:00-16:00 Europe/Amsterdam",
         Type::Mode => "a mode such as \"0644\"",
         Type::Signal => "a signal such as SIGTERM",
         Type::Rlimit => "a whole number, soft:hard, or infinity",
         Type::ExitStatus => "a code or signal such as 143 or SIGTERM",
         Type::CpuList => "a list of cores such as 0-3,8, as text",
-        Type::Labels { .. } | Type::Annotations | Type::Object(_) => "a map",
+        Type::Labels { .. } | Type::Annotations | Type::Vars | Type::Object(_) => "a map",
         Type::Command | Type::List { .. } => "a list",
         Type::Text
         | Type::Choice { .. }

@@ -13,7 +13,8 @@ use crate::manifest::{
     Content, ManifestBody, decode_tree, detach_content, encode_tree, immutable_changes, read_documents,
     read_manifests, to_yaml, written_spec,
 };
-use crate::spec::Spec;
+use crate::ids::Sha256;
+use crate::spec::{Source, Spec};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/manifests").join(name)
@@ -72,16 +73,16 @@ fn good_manifests_become_complete_specs() {
         for manifest in manifests {
             let (kind, name, namespace) = (manifest.kind, manifest.name.clone(), manifest.namespace.clone());
             let (labels, annotations) = (manifest.labels.clone(), manifest.annotations.clone());
-            let content = match &manifest.body {
-                ManifestBody::ConfigFile(body) => match &body.content {
-                    Some(Content::Inline(bytes)) => Some(bytes.clone()),
+            let mut contents: std::collections::BTreeMap<Sha256, Vec<u8>> = std::collections::BTreeMap::new();
+            if let ManifestBody::ConfigFile(body) = &manifest.body {
+                let alone = match &body.content {
+                    Some(Content::Inline(bytes)) => Some(bytes),
                     Some(Content::Stored(_)) | None => None,
-                },
-                ManifestBody::Node(_)
-                | ManifestBody::Namespace(_)
-                | ManifestBody::Process(_)
-                | ManifestBody::Deployment(_) => None,
-            };
+                };
+                for bytes in alone.into_iter().chain(&body.files) {
+                    contents.insert(Content::Inline(bytes.clone()).reference().sha256, bytes.clone());
+                }
+            }
             let spec = manifest.complete(None);
             let mut metadata = json!({ "name": name });
             if let Some(namespace) = namespace {
@@ -89,7 +90,7 @@ fn good_manifests_become_complete_specs() {
             }
             metadata["labels"] = json!(labels);
             metadata["annotations"] = json!(annotations);
-            let written = written_spec(&spec, content.as_deref()).expect("has a JSON form");
+            let written = written_spec(&spec, &|content| contents.get(&content.sha256).cloned()).expect("has a JSON form");
             let object =
                 json!({ "apiVersion": "ostler/v1", "kind": kind, "metadata": metadata, "spec": written });
             let yaml = to_yaml(&object);
@@ -149,13 +150,13 @@ fn large_content_is_sent_ahead() {
     assert_eq!(detach_content(&mut documents[0], 5), None);
     assert_eq!(detach_content(&mut documents[0], 4), Some(b"hello".to_vec()));
     let reference = Content::Inline(b"hello".to_vec()).reference();
-    documents[0].content = Some(reference);
+    documents[0].content = Some(Source::Content(reference));
     let manifest = check(documents, &Options::default()).expect("is good").remove(0);
     let Spec::ConfigFile(spec) = manifest.complete(None) else { panic!("is a ConfigFile") };
     assert_eq!(spec.content, Some(reference));
 
     let mut both = read_documents(None, format!("{FILE}, content: x}}}}").as_bytes());
-    both[0].content = Some(reference);
+    both[0].content = Some(Source::Content(reference));
     let refusal = check(both, &Options::default()).expect_err("both are given");
     assert_eq!(refusal.findings[0].code, FindingCode::Conflicting);
 }

@@ -9,6 +9,7 @@ use super::report::Report;
 use crate::manifest::finding::FindingCode;
 use crate::manifest::schema::{Field, Object, Presence, Type, suggest, translate};
 use crate::manifest::tree::{Entry, Node, Value, join, read_documents};
+use crate::spec::{MAX_VARS, Var, Vars, vars_size};
 
 /// The version that is named where something is not supported yet.
 const SERVER: &str = env!("CARGO_PKG_VERSION");
@@ -104,6 +105,7 @@ impl<'r> Walk<'r> {
             Type::Command => self.command(node, path),
             Type::Labels { own } => self.labels(node, *own, path),
             Type::Annotations => self.annotations(node, path),
+            Type::Vars => self.vars(node, path),
             Type::Anything => None,
             Type::Text
             | Type::Bool
@@ -113,6 +115,8 @@ impl<'r> Walk<'r> {
             | Type::Rate
             | Type::Cpu
             | Type::Share
+            | Type::Increase
+            | Type::Window
             | Type::Mode
             | Type::Signal
             | Type::Rlimit
@@ -139,6 +143,34 @@ impl<'r> Walk<'r> {
             | Type::Exactly(_)
             | Type::Kind => self.scalar(node, ty, path),
         }
+    }
+
+    /// Values for templates, each as YAML reads it.
+    fn vars(&mut self, node: &Node, path: &str) -> Option<Json> {
+        let Value::Map(entries) = &node.value else {
+            let message = format!("is a map of values, found {}", found(node));
+            self.report.at(node.place, path, FindingCode::BadType, message);
+            return None;
+        };
+        let mut vars = Vars::new();
+        for entry in entries {
+            match Var::from_json(&entry.value.to_json()) {
+                Ok(None) => {}
+                Ok(Some(var)) => {
+                    vars.insert(entry.key.clone(), var);
+                }
+                Err(why) => {
+                    let at = join(path, &entry.key);
+                    self.report.at(entry.value.place, &at, FindingCode::BadValue, why.to_string());
+                }
+            }
+        }
+        let size = vars_size(&vars);
+        if size > MAX_VARS {
+            self.report.too_large(path, size, MAX_VARS);
+            return None;
+        }
+        serde_json::to_value(vars).ok()
     }
 
     fn list(&mut self, node: &Node, of: &Type, max: usize, path: &str) -> Option<Json> {

@@ -109,6 +109,8 @@ fn ty(ty: &Type) -> Json {
         Type::Relative | Type::Directory => json!({ "type": "string", "pattern": "^[^/]" }),
         Type::Cpu => json!({ "type": ["string", "number"], "pattern": "^[0-9]+(\\.[0-9]+)?m?$" }),
         Type::Share => json!({ "type": ["string", "integer"], "pattern": "^[0-9]+%?$", "minimum": 0 }),
+        Type::Increase => json!({ "type": "string", "pattern": "^[0-9]+%$" }),
+        Type::Window => json!({ "type": "string", "pattern": "^\\S+( \\S+){0,2}$" }),
         Type::Mode => json!({ "type": "string", "pattern": "^[0-7]{3,4}$" }),
         Type::Signal => json!({ "type": "string", "pattern": "^SIG[A-Z0-9+]+$" }),
         Type::Rlimit => {
@@ -124,6 +126,7 @@ fn ty(ty: &Type) -> Json {
         Type::Account => json!({ "type": ["string", "integer"] }),
         Type::PortRef => json!({ "type": ["string", "integer"], "minimum": 1, "maximum": 65_535 }),
         Type::Base64 => json!({ "type": "string", "contentEncoding": "base64" }),
+        Type::Vars => json!({ "type": "object" }),
         Type::Exactly(word) => json!({ "const": word }),
         Type::Kind => {
             let kinds: Vec<&str> =

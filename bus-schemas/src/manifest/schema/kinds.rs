@@ -61,22 +61,82 @@ const WORKLOAD_TEMPLATE: Object = Object {
     ],
 };
 
+const WAVES: Field = Field::new(
+    "waves",
+    Type::List { of: &Type::Share, max: 100 },
+    "Rising and cumulative, last 100%; of replicas, or of nodes that beat.",
+);
+const BAKE: Field =
+    Field::new("bake", Type::Duration { positive: false }, "How long a wave must stay healthy.").or("10s");
+const MAX_FAILURES: Field =
+    Field::new("maxFailures", Type::Share, "So many failures in a wave are borne; a share is of the wave.").or("0");
+const ON_FAILURE: Field =
+    Field::new("onFailure", choice(&["rollback", "pause"]), "What is done when a version fails.")
+        .or("rollback");
+const PAUSE_AFTER: Field = Field::new(
+    "pauseAfter",
+    Type::List { of: &Type::Int { min: 1, max: 99 }, max: 99 },
+    "Waves after which a person goes on by rollout resume.",
+)
+.or("[]");
+const PROGRESS_DEADLINE: Field =
+    Field::new("progressDeadline", Type::Duration { positive: true }, "How long a wave may be waited for.")
+        .or("10m");
+const MAX_UNAVAILABLE: Field = Field::new(
+    "maxUnavailable",
+    Type::Share,
+    "Nodes in action or unhealthy at one time, of the wave; the whole wave if left out. ConfigFile only.",
+);
+const GROUP_BY: Field =
+    Field::new("groupBy", Type::LabelKey, "A node label whose values a wave never mixes. ConfigFile only.");
+const WINDOWS: Field = Field::new(
+    "windows",
+    Type::List { of: &Type::Window, max: 50 },
+    "When a wave may start; always if left out.",
+)
+.or("[]");
+const MAX_MEMORY: Field = Field::new(
+    "maxMemoryIncrease",
+    Type::Increase,
+    "More memory than the version before, while baking, is a failure.",
+);
+const MAX_ERROR_LINES: Field = Field::new(
+    "maxErrorLineIncrease",
+    Type::Increase,
+    "More error lines than the version before, while baking, are a failure.",
+);
+
+/// Of workloads, whose strategy paces them already.
 const ROLLOUT: Object = Object {
     fields: &[
-        Field::new("waves", Type::List { of: &Type::Share, max: 100 }, "Rising and cumulative, last 100%.")
-            .or("[100%]"),
-        Field::new("bake", Type::Duration { positive: false }, "How long a wave must stay healthy.")
-            .or("10s"),
-        Field::reserved("maxFailures", "So many failures in a wave are borne."),
-        Field::new("onFailure", choice(&["rollback", "pause"]), "What is done when a version fails.")
-            .or("rollback"),
-        Field::reserved("pauseAfter", "Waves after which a person goes on."),
-        Field::reserved("progressDeadline", "How long a wave may take."),
-        Field::reserved("maxUnavailable", "Nodes in action at one time."),
-        Field::reserved("groupBy", "A label that a wave never mixes."),
-        Field::reserved("windows", "When a wave may start."),
-        Field::reserved("maxMemoryIncrease", "More is a failure."),
-        Field::reserved("maxErrorLineIncrease", "More is a failure."),
+        WAVES.or("[100%]"),
+        BAKE,
+        MAX_FAILURES,
+        ON_FAILURE,
+        PAUSE_AFTER,
+        PROGRESS_DEADLINE,
+        MAX_UNAVAILABLE,
+        GROUP_BY,
+        WINDOWS,
+        MAX_MEMORY,
+        MAX_ERROR_LINES,
+    ],
+};
+
+/// Of files, which reach every host: one node goes before the others.
+const FILE_ROLLOUT: Object = Object {
+    fields: &[
+        WAVES.or("[1, 10%, 100%]"),
+        BAKE,
+        MAX_FAILURES,
+        ON_FAILURE,
+        PAUSE_AFTER,
+        PROGRESS_DEADLINE,
+        MAX_UNAVAILABLE,
+        GROUP_BY,
+        WINDOWS,
+        MAX_MEMORY,
+        MAX_ERROR_LINES,
     ],
 };
 
@@ -102,11 +162,37 @@ const DEPLOYMENT: Object = Object {
             .or("{}"),
         Field::reserved("singleton", "Never two live copies."),
         Field::reserved("fence", "What proves that a lost copy is gone."),
-        Field::reserved("paused", "Whether rollouts stand still."),
+        Field::new("paused", Type::Bool, "Whether rollouts stand still; false at first.").kept(),
         Field::reserved("versionHistoryLimit", "How many versions are kept."),
         Field::new("rollout", Type::Object(&ROLLOUT), "How a new version spreads and is judged.").or("{}"),
         Field::new("template", Type::Object(&WORKLOAD_TEMPLATE), "What every process is.")
             .required("for example {spec: {command: [/usr/bin/app]}}"),
+    ],
+};
+
+/// Most files of one ConfigFile: with all they refer to they must fit one file spec.
+const MOST_FILES: usize = 200;
+/// Most overrides of one ConfigFile: each is looked at for every node.
+const MOST_OVERRIDES: usize = 200;
+/// Most nodes that one override names.
+const MOST_NODES: usize = 1_000;
+
+const FILE_ITEM: Object = Object {
+    fields: &[
+        Field::new("name", Type::Relative, "Where it is below path.").required("for example main.conf"),
+        Field::new("content", Type::Content, "What is in it, as text."),
+        Field::new("contentBase64", Type::Base64, "What is in it, as base64."),
+        Field::new("template", Type::Content, "What is in it, rendered for each node."),
+        Field::new("mode", Type::Mode, "Permission bits, as text; those of the ConfigFile if left out."),
+    ],
+};
+
+const OVERRIDE: Object = Object {
+    fields: &[
+        Field::new("nodeSelector", Type::Labels { own: true }, "For nodes with these labels."),
+        Field::new("nodes", Type::List { of: &Type::Name, max: MOST_NODES }, "For nodes of these names."),
+        Field::new("vars", Type::Vars, "Values, merged over those before, key by key.")
+            .required("for example {debug: true}"),
     ],
 };
 
@@ -119,11 +205,22 @@ const CONFIG_FILE: Object = Object {
             .required("write {} for every node"),
         Field::new("content", Type::Content, "What is in it, as text.").kept(),
         Field::new("contentBase64", Type::Base64, "What is in it, as base64.").kept(),
-        Field::reserved("template", "What is in it, rendered for each node."),
-        Field::reserved("files", "Several files in one folder."),
-        Field::reserved("unlisted", "What is done with files that are not named."),
-        Field::reserved("vars", "Values for the template."),
-        Field::reserved("overrides", "Other values for some nodes."),
+        Field::new("template", Type::Content, "What is in it, rendered for each node.").kept(),
+        Field::new(
+            "files",
+            Type::List { of: &Type::Object(&FILE_ITEM), max: MOST_FILES },
+            "Several files; path is then a folder.",
+        )
+        .or("[]"),
+        Field::new("unlisted", choice(&["keep", "delete"]), "What is done with files that are not named.")
+            .or("keep"),
+        Field::new("vars", Type::Vars, "Values for templates.").or("{}"),
+        Field::new(
+            "overrides",
+            Type::List { of: &Type::Object(&OVERRIDE), max: MOST_OVERRIDES },
+            "Other values for some nodes; the last that matches wins.",
+        )
+        .or("[]"),
         Field::new("owner", Type::Account, "Name or number.").or("root"),
         Field::new("group", Type::Account, "Name or number; the owner's group if left out."),
         Field::new("mode", Type::Mode, "Permission bits, as text.").or("\"0644\""),
@@ -145,7 +242,8 @@ const CONFIG_FILE: Object = Object {
         .or("replace"),
         Field::new("onRemove", choice(&["keep", "restore", "delete"]), "What stays when the object goes.")
             .or("keep"),
-        Field::new("rollout", Type::Object(&ROLLOUT), "How a new version spreads and is judged.").or("{}"),
+        Field::new("paused", Type::Bool, "Whether rollouts stand still; false at first.").kept(),
+        Field::new("rollout", Type::Object(&FILE_ROLLOUT), "How a new version spreads and is judged.").or("{}"),
     ],
 };
 
@@ -174,7 +272,7 @@ const NODE: Object = Object {
             "What processes must tolerate.",
         )
         .kept(),
-        Field::reserved("vars", "Values for templates."),
+        Field::new("vars", Type::Vars, "Values for the templates of ConfigFiles.").kept(),
         Field::new("reserved", Type::Object(&RESERVED), "What is left to programs outside Ostler.").or("{}"),
     ],
 };

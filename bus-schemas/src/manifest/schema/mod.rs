@@ -44,6 +44,10 @@ pub enum Type {
     Cpu,
     /// A count or a percentage.
     Share,
+    /// A percentage of what was before.
+    Increase,
+    /// A span of time that comes again each week.
+    Window,
     /// Permission bits as text.
     Mode,
     /// A signal's name.
@@ -104,6 +108,8 @@ pub enum Type {
     Content,
     /// What is in a file, as base64.
     Base64,
+    /// Values for templates: a map of anything.
+    Vars,
     /// A value of a fixed text.
     Exactly(&'static str),
     /// A kind.

@@ -10,7 +10,7 @@ mod wire;
 use serde_json::{Map, Value as Json};
 
 use super::finding::{FindingCode, Place};
-use crate::spec::ContentRef;
+use crate::spec::Source;
 
 pub use read::{MAX_ALIASES, MAX_TEXT, read_documents};
 pub use scalar::{Scalar, ScalarType};
@@ -74,8 +74,8 @@ pub struct Document {
     pub problems: Vec<Problem>,
     /// Whether the whole document was read; else what is missing from the tree may well be in the text.
     pub is_whole: bool,
-    /// Content that was sent ahead and stands for `content` of a ConfigFile.
-    pub content: Option<ContentRef>,
+    /// Content that was sent ahead and stands for `content` or `template` of a ConfigFile.
+    pub content: Option<Source>,
 }
 
 impl Document {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ostler_schemas::manifest::{Document, FindingCode, MAX_CONTENT, Node as Tree, Options, check};
-use ostler_schemas::spec::{ConfigFileSpec, ContentRef, Spec};
+use ostler_schemas::spec::{ConfigFileSpec, ContentRef, Source, Spec};
 use ostler_schemas::v1::api::{ApiError, ConfigPush, ConfigReply, ConfigVersion};
 use ostler_schemas::v1::object::{Object, SpecRevision};
 use ostler_schemas::v1::reason::Reason;
@@ -163,7 +163,7 @@ fn create(
         "spec": { "path": path, "nodeSelector": selector },
     });
     let tree = Tree::from_json(&whole).ok_or_else(|| invalid("nested too deep"))?;
-    let document = Document { content: Some(push.content), ..Document::new(None, tree) };
+    let document = Document { content: Some(Source::Content(push.content)), ..Document::new(None, tree) };
     let manifests = check(vec![document], &Options::default()).map_err(|r| refused(&r))?;
     let options = ApplyOptions { reason: push.reason.clone(), ..ApplyOptions::default() };
     let mut applied = apply(world, manifests, &options, ids).map_err(|r| refused(&r))?;

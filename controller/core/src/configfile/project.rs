@@ -185,7 +185,8 @@ impl Draft<'_> {
             self.plan.tell.clear();
             return self.plan;
         }
-        let document = FilesDocument { epoch: ostler_schemas::v1::epoch::Epoch::default(), entries };
+        let document =
+            FilesDocument { epoch: ostler_schemas::v1::epoch::Epoch::default(), entries, node: None };
         self.plan.put(fleet, key, Body::Files(Box::new(document)));
         self.plan
     }
@@ -224,6 +225,6 @@ impl Draft<'_> {
             nonce: u32::MAX,
         };
         let entries = self.entries.values().cloned().collect();
-        codec::encode(&FilesDocument { epoch, entries }).map(|bytes| bytes.len())
+        codec::encode(&FilesDocument { epoch, entries, node: None }).map(|bytes| bytes.len())
     }
 }

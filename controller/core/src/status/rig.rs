@@ -7,7 +7,7 @@ use ostler_schemas::quantity::{CountOrPercent, Cpu, Mode, Size};
 use ostler_schemas::spec::{
     Amounts, ConfigFileSpec, ContentRef, DeploymentSpec, Drift, NamespaceSpec, NodeSpec, OnExisting,
     OnFailure, OnRemove, ProcessTemplate, Resources, RollingUpdate, Rollout, Spec, Strategy, StrategyType,
-    Template, TemplateMeta,
+    Template, TemplateMeta, Unlisted, Vars,
 };
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::beat::Beat;
@@ -73,8 +73,7 @@ pub(crate) fn template(word: &str) -> ProcessTemplate {
 }
 
 pub(crate) fn rollout() -> Rollout {
-    let waves = vec!["100%".parse::<CountOrPercent>().expect("a share")];
-    Rollout { waves, bake: "10s".parse().expect("a duration"), on_failure: OnFailure::Rollback }
+    Rollout::default()
 }
 
 pub(crate) fn deployment_spec(replicas: u32, word: &str) -> DeploymentSpec {
@@ -86,6 +85,7 @@ pub(crate) fn deployment_spec(replicas: u32, word: &str) -> DeploymentSpec {
             kind: StrategyType::RollingUpdate,
             rolling_update: Some(RollingUpdate { max_surge: quarter, max_unavailable: quarter }),
         },
+        paused: false,
         rollout: rollout(),
         template: Template {
             metadata: TemplateMeta { labels, annotations: BTreeMap::new() },
@@ -99,6 +99,11 @@ pub(crate) fn file_spec(path: &str, content: Option<ContentRef>) -> ConfigFileSp
         path: path.to_owned(),
         node_selector: BTreeMap::new(),
         content,
+        template: None,
+        files: Vec::new(),
+        unlisted: Unlisted::Keep,
+        vars: Vars::new(),
+        overrides: Vec::new(),
         owner: "root".to_owned(),
         group: None,
         mode: Mode::from_bits(0o644),
@@ -106,6 +111,7 @@ pub(crate) fn file_spec(path: &str, content: Option<ContentRef>) -> ConfigFileSp
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,
+        paused: false,
         rollout: rollout(),
     }
 }
@@ -122,6 +128,7 @@ pub(crate) fn process_report(u: Uid, phase: ProcessPhase, ready: bool) -> Proces
         started_at: Some(Timestamp(NOW.0 - 20_000)),
         ready_at: ready.then_some(Timestamp(NOW.0 - 19_000)),
         restarts: 3,
+        measure: None,
         reason: None,
         message: None,
         exits: 0,
@@ -169,6 +176,7 @@ impl Rig {
                 owner_references: Vec::new(),
                 applied: applied("apply"),
                 touched: BTreeMap::new(),
+                order: None,
             },
             spec,
         };

@@ -384,7 +384,7 @@ fn file_fleet() -> Rig {
     for text in ["n1", "n2", "n3", "n4"] {
         let d = ostler_schemas::hash::sha256(b"d");
         let entry = FileEntry { u: uid(5), v: Version(2), d, w: None, g: FileGoal::Hold };
-        let document = FilesDocument { epoch: Epoch::default(), entries: vec![entry] };
+        let document = FilesDocument { epoch: Epoch::default(), entries: vec![entry], node: None };
         rig.put(&Key::NodeDocument(node_name(text), DocumentKind::Files), &document);
     }
     for (text, state, wanted) in

@@ -105,7 +105,7 @@ impl Agent {
         for entry in &document.entries {
             let Some(StoredTemplate::File(file)) = fleet.templates.get(&entry.d) else { continue };
             let known = self.file_states.get(&entry.u).map_or(Version(0), |f| f.v);
-            let bad = file.content.size >= BAD_SIZE;
+            let bad = file.content.is_some_and(|content| content.size >= BAD_SIZE);
             let (v, state) = match entry.g {
                 FileGoal::Release => (known, FileState::Released),
                 FileGoal::Hold if bad => (known, FileState::Failed),
@@ -122,6 +122,7 @@ impl Agent {
                 message: None,
                 at,
                 last_drift: None,
+                effect: None,
             };
             self.file_states.insert(entry.u, report);
         }

@@ -2,6 +2,7 @@
 
 use ostler_controller_core::admission::{self, ApplyOptions, By, Verdict, World, invalid, refused};
 use ostler_schemas::manifest::{self, Document, Manifest, Options};
+use ostler_schemas::spec::Source;
 use ostler_schemas::v1::api::{
     ApiError, ApiErrorCode, ApplyReply, ApplyRequest, ApplyResult, BlobReply, BlobRequest, ChangeReply,
     DeleteReply, DeleteRequest, ManifestDocument, ManifestDocuments, NodeRequest, PutRequest, ScaleRequest,
@@ -46,7 +47,7 @@ fn manifests(shared: &Shared, sent: Vec<ManifestDocument>) -> Result<Vec<Manifes
         if sent.file.is_some() {
             document.file = sent.file;
         }
-        document.content = sent.content;
+        document.content = sent.content.map(Source::Content);
         documents.push(document);
     }
     manifest::check(documents, &options(shared)).map_err(|refusal| refused(&refusal))

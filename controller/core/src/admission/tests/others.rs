@@ -76,7 +76,7 @@ fn a_file_goes_when_every_node_has_let_it_go() {
     let document = Key::NodeDocument(node_name("n1"), DocumentKind::Files);
     let d = ostler_schemas::hash::sha256(b"d");
     let entry = FileEntry { u: uid(5), v: Version(1), d, w: None, g: FileGoal::Release };
-    rig.put(&document, &FilesDocument { epoch: Epoch::default(), entries: vec![entry] });
+    rig.put(&document, &FilesDocument { epoch: Epoch::default(), entries: vec![entry], node: None });
     deleted(&mut rig, app);
     assert!(reap(&rig.fleet).is_empty(), "a tombstone is still there");
     rig.put(&document, &FilesDocument::default());

@@ -19,7 +19,7 @@ fn every_field() -> String {
 /// As `get -o yaml` writes it, less the status.
 fn shown(rig: &Rig, name: &str) -> String {
     let stored = rig.fleet.objects.get(&object(Kind::Process, name)).expect("is stored");
-    let spec = written_spec(&stored.spec, None).expect("has a JSON form");
+    let spec = written_spec(&stored.spec, &|_| None).expect("has a JSON form");
     to_yaml(&serde_json::json!({
         "apiVersion": "ostler/v1",
         "kind": "Process",
