@@ -11,10 +11,12 @@ mod folders;
 mod host;
 mod ledger;
 mod log;
+mod old_logs;
 mod probe;
 mod usage;
 mod users;
 mod watch;
+mod weight;
 
 pub use artifacts::{ArtifactCache, CacheLimits};
 pub use facts::{FactsConfig, LinuxFacts};

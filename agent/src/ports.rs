@@ -19,6 +19,7 @@ use ostler_agent_core::holder::notify::{Listen, Said};
 use ostler_agent_core::holder::protocol::{Isolation, Limits, LogSpec, PrivateTmp, ProcKey, Rlimit, RunAs};
 use ostler_agent_core::pressure::Readings;
 use ostler_agent_core::probe::Question;
+use ostler_agent_core::reclaim::Spare;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_agent_core::usage::{HostLook, Watched};
 use ostler_schemas::quantity::Signal;
@@ -292,6 +293,17 @@ pub trait LogReader: Send {
     fn next(&mut self) -> BoxFuture<'_, Result<LogPiece, String>>;
 }
 
+/// What lies on a disk for one process and goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The process.
+    pub uid: Uid,
+    /// The file system.
+    pub device: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
 /// The processes of a host.
 pub trait Host: Send + Sync + 'static {
     /// Connects to the holder, and again after the events of a connection ended.
@@ -328,6 +340,12 @@ pub trait Host: Send + Sync + 'static {
     /// Those of the ones in `gone`, and those that are neither `known` nor were prepared meanwhile; best effort, and
     /// again at the next chance. Also logs of processes that are not `known`, once they are older than was asked for.
     fn tidy(&self, known: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()>;
+    /// Logs of processes that are not `known`: what can be removed when a disk is full.
+    fn old_logs(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, Vec<Spare>>;
+    /// Removes some of them, unless they are of a process that is `known` by now; returns what was removed.
+    fn remove_logs(&self, known: BTreeSet<Uid>, logs: Vec<Spare>) -> BoxFuture<'_, Vec<Spare>>;
+    /// What the end of each of these processes would give back on disk: its log and its own `/tmp`.
+    fn held(&self, of: Vec<(Uid, Namespace, Name)>) -> BoxFuture<'_, Vec<Held>>;
     /// Runs a command to its end, without input. An error means that it did not start, with the reason in words. It
     /// is killed when the future is dropped.
     fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>>;
@@ -387,6 +405,10 @@ pub trait Artifacts: Send + Sync + 'static {
     fn folder(&self, artifacts: &[Artifact]) -> String;
     /// The ids of the sets in use: of what else is there, some may be removed.
     fn retain(&self, in_use: BTreeSet<Sha256>);
+    /// What nothing here is started from, or waits for: what can be removed when a disk is full.
+    fn spare(&self) -> BoxFuture<'_, Vec<Spare>>;
+    /// Removes some of it, unless it is in use by now; returns what was removed.
+    fn remove(&self, spares: Vec<Spare>) -> BoxFuture<'_, Vec<Spare>>;
 }
 
 /// What a host is, and how busy.

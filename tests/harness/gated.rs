@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use ostler_agent::ports::{
-    Files, Host, HostConnection, HostError, HostListing, HostRun, HostSession, HostSpawn, HostUser,
+    Files, Held, Host, HostConnection, HostError, HostListing, HostRun, HostSession, HostSpawn, HostUser,
     LedgerStore, LogQuery, LogReader, Prepared, RunOutcome, Screen, SpawnError,
 };
 use ostler_agent::sim::{SimFiles, SimHost, SimLedger};
@@ -17,6 +17,7 @@ use ostler_agent_core::confine::Preparation;
 use ostler_agent_core::file::{Observed, Step, StepError};
 use ostler_agent_core::holder::protocol::{Limits, LogSpec, ProcKey, Rlimit};
 use ostler_agent_core::probe::Question;
+use ostler_agent_core::reclaim::Spare;
 use ostler_agent_core::unit::HostProcess;
 use ostler_bus::sim_clock::Gate;
 use ostler_schemas::quantity::Signal;
@@ -103,6 +104,18 @@ impl Host for GatedHost {
 
     fn tidy(&self, known: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
         through(&self.gate, async move { self.inner.tidy(known, gone).await }).boxed()
+    }
+
+    fn old_logs(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, Vec<Spare>> {
+        through(&self.gate, self.inner.old_logs(known)).boxed()
+    }
+
+    fn remove_logs(&self, known: BTreeSet<Uid>, logs: Vec<Spare>) -> BoxFuture<'_, Vec<Spare>> {
+        through(&self.gate, self.inner.remove_logs(known, logs)).boxed()
+    }
+
+    fn held(&self, of: Vec<(Uid, Namespace, Name)>) -> BoxFuture<'_, Vec<Held>> {
+        through(&self.gate, self.inner.held(of)).boxed()
     }
 
     fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>> {

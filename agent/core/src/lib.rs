@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod needs;
 pub mod pressure;
 pub mod probe;
+pub mod reclaim;
 pub mod report;
 pub mod unit;
 pub mod usage;

@@ -102,6 +102,8 @@ impl Amount {
 pub struct Disk {
     /// What Ostler keeps on it, for people: `state`, `logs`.
     pub what: String,
+    /// Its device number: what tells one file system from another.
+    pub device: u64,
     /// Bytes.
     pub space: Amount,
     /// Files that can be made; none where the file system does not count them.
@@ -171,6 +173,44 @@ struct Gauge {
     past_since: Option<Mono>,
     /// Since when it has been inside without a break.
     inside_since: Option<Mono>,
+}
+
+/// A file system that has less than it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lack {
+    /// Its device number.
+    pub device: u64,
+    /// Bytes missing until it is well.
+    pub bytes: u64,
+    /// Files that cannot be made until it is well.
+    pub files: u64,
+    /// How much of it is in use, in thousandths: of bytes or of files, whichever is more.
+    pub used: u32,
+    /// Its size in bytes.
+    pub total: u64,
+}
+
+impl Thresholds {
+    /// File systems that are not well inside their limit, each once: what must be freed for [`Resource::Disk`] to end.
+    #[must_use]
+    pub fn lacks(&self, disks: &[Disk]) -> Vec<Lack> {
+        let mut found: BTreeMap<u64, Lack> = BTreeMap::new();
+        let share = Floor { amount: None, ..self.disk };
+        for disk in disks {
+            let files = disk.files.filter(|files| files.total > 0);
+            let lack = Lack {
+                device: disk.device,
+                bytes: inside(disk.space.total, self.disk).saturating_sub(disk.space.free),
+                files: files.map_or(0, |f| inside(f.total, share).saturating_sub(f.free)),
+                used: disk.space.used_permille().max(files.map_or(0, Amount::used_permille)),
+                total: disk.space.total,
+            };
+            if lack.bytes > 0 || lack.files > 0 {
+                found.insert(disk.device, lack);
+            }
+        }
+        found.into_values().collect()
+    }
 }
 
 /// Watches one host.
@@ -244,12 +284,16 @@ impl Gauge {
     }
 }
 
+/// From how much on a whole of `total` is well.
+fn inside(total: u64, floor: Floor) -> u64 {
+    let inside = u128::from(floor.of(total)) * u128::from(LEAVE_NUMERATOR) / u128::from(LEAVE_DENOMINATOR);
+    u64::try_from(inside).unwrap_or(u64::MAX)
+}
+
 fn level(amount: Amount, floor: Floor) -> Level {
-    let limit = floor.of(amount.total);
-    let inside = u128::from(limit) * u128::from(LEAVE_NUMERATOR) / u128::from(LEAVE_DENOMINATOR);
-    if amount.free < limit {
+    if amount.free < floor.of(amount.total) {
         Level::Past
-    } else if u128::from(amount.free) >= inside {
+    } else if amount.free >= inside(amount.total, floor) {
         Level::Inside
     } else {
         Level::Between

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use ostler_schemas::Uid;
 use ostler_schemas::quantity::{Cpu, Size};
 use ostler_schemas::time::Mono;
-use ostler_schemas::v1::usage::{Others, ProcessUsage, STRAIN_TOP, UsageEntry};
+use ostler_schemas::v1::usage::{Others, ProcessUsage, UsageEntry};
 
 pub use trees::{ProcLine, Trees};
 
@@ -163,15 +163,24 @@ impl Meter {
         self.samples.is_empty()
     }
 
-    /// The processes with the most memory, the biggest first.
-    #[must_use]
-    pub fn biggest(&self) -> Vec<(Uid, Size)> {
-        let mut all: Vec<(Uid, Size)> =
-            self.samples.iter().filter_map(|(u, s)| Some((*u, s.usage.memory?))).collect();
-        all.sort_by_key(|(uid, size)| (std::cmp::Reverse(*size), *uid));
-        all.truncate(STRAIN_TOP);
-        all
+    /// Bytes of memory of each process.
+    pub fn memory(&self) -> impl Iterator<Item = (Uid, u64)> {
+        self.samples.iter().filter_map(|(u, s)| Some((*u, s.usage.memory?.as_bytes())))
     }
+
+    /// Threads of each process.
+    pub fn tasks(&self) -> impl Iterator<Item = (Uid, u64)> {
+        self.samples.iter().filter_map(|(u, s)| Some((*u, u64::from(s.usage.tasks?))))
+    }
+}
+
+/// Those with the most, the biggest first, at most so many.
+#[must_use]
+pub fn biggest(all: impl IntoIterator<Item = (Uid, u64)>, most: usize) -> Vec<(Uid, u64)> {
+    let mut all: Vec<(Uid, u64)> = all.into_iter().collect();
+    all.sort_by_key(|(uid, amount)| (std::cmp::Reverse(*amount), *uid));
+    all.truncate(most);
+    all
 }
 
 fn millicores(us: u64, ms: u64) -> u64 {

@@ -1,26 +1,33 @@
 //! Looks at the host: how short of things it is, what its processes take, and what else runs there.
 //!
 //! The cheap look (a few files) is taken once a second. The dear one, at every process, is taken at the rate at which
-//! somebody needs it: seldom for the work outside Ostler, more often while memory is short, and at once when somebody
-//! asks. What comes of it stays here and in beats; a report is written only when a condition or the work outside
-//! Ostler has really changed.
+//! somebody needs it: seldom for the work outside Ostler, more often while memory or process numbers are short, and at
+//! once when somebody asks. What comes of it stays here and in beats; a report is written only when a condition or the
+//! work outside Ostler has really changed.
+//!
+//! A disk that is short is first cleaned of what is Ostler's own ([`clean`]). Beats tell of it only after that.
 
-use ostler_agent_core::pressure::{Amount, Monitor, Resource};
-use ostler_agent_core::usage::{HostLook, Meter, Outside, Watched};
+mod clean;
+
+use ostler_agent_core::pressure::{Amount, Monitor, Readings, Resource};
+use ostler_agent_core::usage::{HostLook, Meter, Outside, Watched, biggest};
 use ostler_schemas::time::Mono;
-use ostler_schemas::v1::usage::{Others, Strain, UsageEntry};
+use ostler_schemas::v1::usage::{Others, STRAIN_TOP, Strain, UsageEntry};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
-use crate::context::{Shared, Task};
+use self::clean::{Cleaned, clean};
+use crate::context::{Shared, Strains, Task};
 
 /// How often the host as a whole is looked at.
 const TICK_MS: u64 = 1_000;
 /// How often all processes are looked at when nobody asks: a thousand of them cost some 50 ms, and what is made of it
 /// is smoothed over half a minute.
 const LOOK_MS: u64 = 15_000;
-/// The same while memory is short: who is to go is decided by these figures.
+/// The same while memory or process numbers are short: who is to go is decided by these figures.
 const STRAINED_LOOK_MS: u64 = 2_000;
+/// A disk that is short is cleaned again after this: what fills it has gone on meanwhile.
+const CLEAN_AGAIN_MS: u64 = 10_000;
 /// Figures are told as they are up to this age, one beat.
 const FRESH_MS: u64 = 1_000;
 /// Rates over a longer time than this are no answer to who asks now: a second look is taken.
@@ -38,6 +45,8 @@ pub(crate) enum Msg {
     Tick,
     /// All processes were looked at.
     Looked(HostLook),
+    /// A disk was cleaned as far as that goes.
+    Cleaned(Cleaned),
     /// It is time for the second look of an answer.
     Again,
     /// Somebody wants to know what each process takes now.
@@ -49,7 +58,11 @@ pub(crate) struct State {
     monitor: Monitor,
     meter: Meter,
     outside: Outside,
-    memory: Option<Amount>,
+    readings: Readings,
+    /// What the last cleaning came to, while a disk is short.
+    cleaned: Option<Cleaned>,
+    cleaning: Option<Task>,
+    next_clean: Mono,
     looking: Option<Task>,
     again: Option<Task>,
     next_look: Mono,
@@ -75,7 +88,10 @@ impl Actor for PressureActor {
             monitor,
             meter: Meter::default(),
             outside: Outside::default(),
-            memory: None,
+            readings: Readings::default(),
+            cleaned: None,
+            cleaning: None,
+            next_clean: now,
             looking: None,
             again: None,
             next_look: now,
@@ -94,6 +110,11 @@ impl Actor for PressureActor {
         match message {
             Msg::Tick => state.tick(&me),
             Msg::Looked(look) => state.looked(&me, &look),
+            Msg::Cleaned(cleaned) => {
+                state.cleaning = None;
+                state.cleaned = Some(cleaned);
+                state.strain(state.now());
+            }
             Msg::Again => {
                 state.again = None;
                 state.look(&me);
@@ -122,13 +143,13 @@ impl State {
 
     fn tick(&mut self, me: &ActorRef<Msg>) {
         let now = self.now();
-        let readings = self.context.deps.facts.readings();
-        self.memory = readings.memory;
-        for change in self.monitor.look(now, &readings) {
+        self.readings = self.context.deps.facts.readings();
+        for change in self.monitor.look(now, &self.readings) {
             self.context.condition(change.resource.condition(), change.message);
         }
+        self.tidy(me, now);
         self.strain(now);
-        let strained = self.monitor.strained_ms(Resource::Memory, now).is_some();
+        let strained = [Resource::Memory, Resource::Pids].into_iter().any(|r| self.strained_ms(r, now).is_some());
         let due = if strained { self.next_look.min(now.plus_ms(STRAINED_LOOK_MS)) } else { self.next_look };
         self.next_look = due;
         if now >= due {
@@ -136,16 +157,60 @@ impl State {
         }
     }
 
-    /// What beats tell while memory is short.
+    fn strained_ms(&self, resource: Resource, now: Mono) -> Option<u64> {
+        self.monitor.strained_ms(resource, now)
+    }
+
+    /// Cleans a disk that is short, again and again while it lasts.
+    fn tidy(&mut self, me: &ActorRef<Msg>, now: Mono) {
+        if self.strained_ms(Resource::Disk, now).is_none() {
+            self.cleaned = None;
+            return;
+        }
+        if now < self.next_clean || self.cleaning.as_ref().is_some_and(Task::is_running) {
+            return;
+        }
+        self.next_clean = now.plus_ms(CLEAN_AGAIN_MS);
+        let (context, me) = (self.context.clone(), me.clone());
+        self.cleaning = Some(Task::spawn(async move {
+            let cleaned = clean(&context).await;
+            // An actor that has ended is replaced by one that cleans for itself.
+            drop(me.cast(Msg::Cleaned(cleaned)));
+        }));
+    }
+
+    /// What beats tell while something is short.
     fn strain(&self, now: Mono) {
-        let strain = self.monitor.strained_ms(Resource::Memory, now).map(|since_ms| Strain {
+        let memory = self.strained_ms(Resource::Memory, now).zip(self.readings.memory);
+        let pids = self.strained_ms(Resource::Pids, now).zip(self.readings.pids);
+        let disk = self.strained_ms(Resource::Disk, now).zip(self.cleaned.as_ref());
+        let disk = disk.filter(|(_, cleaned)| !cleaned.lacks.is_empty());
+        let told = [memory.is_some(), pids.is_some(), disk.is_some()].into_iter().filter(|told| *told).count();
+        let most = STRAIN_TOP / told.max(1);
+        let of = u32::try_from(self.meter.len()).unwrap_or(u32::MAX);
+        let strain = |since_ms, amount: Amount, processes| Strain {
             since_ms,
-            used: self.memory.map_or(1000, Amount::used_permille),
-            processes: self.meter.biggest().into_iter().map(|(uid, size)| (uid, size.as_bytes())).collect(),
-            of: u32::try_from(self.meter.len()).unwrap_or(u32::MAX),
-            total: self.memory.map_or(0, |memory| memory.total),
+            used: amount.used_permille(),
+            processes,
+            of,
+            total: amount.total,
+        };
+        let disk = disk.map(|(since_ms, cleaned)| {
+            let worst = cleaned.lacks.iter().max_by_key(|lack| lack.used);
+            let held = cleaned.held.iter().map(|(uid, bytes)| (*uid, *bytes));
+            Strain {
+                since_ms,
+                used: worst.map_or(1000, |lack| lack.used),
+                processes: biggest(held, most),
+                of,
+                total: worst.map_or(0, |lack| lack.total),
+            }
         });
-        self.context.board().strains.memory = strain;
+        self.context.board().strains = Strains {
+            memory: memory.map(|(ms, amount)| strain(ms, amount, biggest(self.meter.memory(), most))),
+            pids: pids.map(|(ms, amount)| strain(ms, amount, biggest(self.meter.tasks(), most))),
+            disk,
+        };
     }
 
     fn look(&mut self, me: &ActorRef<Msg>) {

@@ -119,6 +119,7 @@ async fn start(settings: &Settings) -> anyhow::Result<Handle> {
         ports: settings.ports,
         state_dir: settings.state_dir.clone(),
         log_dir: settings.log_dir.clone(),
+        artifact_dir: settings.artifact_dir.clone(),
         identity,
     });
     let ledger = FileLedger::open(&settings.state_dir)?;

@@ -16,11 +16,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use ostler_agent_core::artifacts::{
     BLOBS, BUILDING, Cached, PARTIAL, Preparing, SETS, inner_parts, progress, set_id, to_remove,
 };
+use ostler_agent_core::reclaim::Spare;
 use ostler_schemas::Sha256;
 use ostler_schemas::spec::{Artifact, Unpack};
 use tokio::sync::{Semaphore, mpsc};
@@ -31,6 +33,7 @@ use crate::context::{Task, lock};
 use crate::ports::Artifacts;
 
 mod fetch;
+mod spare;
 mod unpack;
 
 /// Fetches that run at one time: enough to fill a link, few enough not to starve what the host is for.
@@ -188,6 +191,21 @@ impl Artifacts for ArtifactCache {
             blocking(move || sweeping.sweep(limit)).await;
         });
     }
+
+    fn spare(&self) -> BoxFuture<'_, Vec<Spare>> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.spares()).boxed()
+    }
+
+    fn remove(&self, spares: Vec<Spare>) -> BoxFuture<'_, Vec<Spare>> {
+        let inner = Arc::clone(&self.0);
+        async move {
+            let removing = Arc::clone(&inner);
+            let _alone = inner.building.lock().await;
+            blocking(move || removing.remove_spares(spares)).await
+        }
+        .boxed()
+    }
 }
 
 /// Runs what blocks; a panic there ends the agent's task that asked.
@@ -343,14 +361,7 @@ impl Inner {
     /// Removes what has to go for the cache to keep to a limit.
     fn sweep(&self, limit: u64) {
         let in_use = lock(&self.in_use).clone();
-        let wanted: BTreeSet<Sha256> = {
-            let mut all = lock(&self.wanted);
-            all.retain(|set| set.strong_count() > 0);
-            all.iter()
-                .filter_map(Weak::upgrade)
-                .flat_map(|set| set.iter().copied().collect::<Vec<_>>())
-                .collect()
-        };
+        let wanted = self.awaited();
         let mut cached = self.cached(SETS, true);
         cached.extend(self.cached(BLOBS, false));
         cached.retain(|one| !wanted.contains(&one.hash));
@@ -359,12 +370,8 @@ impl Inner {
             let path = self.dir.join(folder).join(gone.hash.to_string());
             tracing::info!(path = %path.display(), bytes = gone.bytes, "removed from the artifact cache");
             if gone.is_set {
-                // First its name: a set that is there is whole.
-                let building = self.dir.join(BUILDING).join(gone.hash.to_string());
-                remove_tree(&building);
-                if fs::rename(&path, &building).is_ok() {
-                    remove_tree(&building);
-                }
+                // One that cannot be removed is tried again with the next sweep.
+                self.remove_set(gone.hash, &path);
             } else {
                 fs::remove_file(&path).ok();
             }

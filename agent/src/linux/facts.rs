@@ -28,6 +28,8 @@ pub struct FactsConfig {
     pub state_dir: PathBuf,
     /// The folder of processes' logs, whose filesystem is watched too.
     pub log_dir: PathBuf,
+    /// The folder of the files that processes are started from, which may be on another one.
+    pub artifact_dir: PathBuf,
     /// Machine id and boot id.
     pub identity: Identity,
 }
@@ -117,8 +119,8 @@ impl FactsSource for LinuxFacts {
     }
 
     fn readings(&self) -> Readings {
-        let FactsConfig { state_dir, log_dir, .. } = &self.config;
-        usage::readings(&[("state", state_dir), ("logs", log_dir)])
+        let FactsConfig { state_dir, log_dir, artifact_dir, .. } = &self.config;
+        usage::readings(&[("state", state_dir), ("logs", log_dir), ("artifacts", artifact_dir)])
     }
 
     fn look(&self, of: Vec<Watched>) -> BoxFuture<'_, HostLook> {

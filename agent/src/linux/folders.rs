@@ -79,7 +79,8 @@ impl OwnFolders {
         Ok(Prepared { groups: Vec::new(), variables, private_tmp, read_only_paths })
     }
 
-    fn folder_of(&self, uid: Uid) -> PathBuf {
+    /// The folder that holds a process's own `/tmp`, if it has one.
+    pub(super) fn folder_of(&self, uid: Uid) -> PathBuf {
         self.own.join(&self.boot).join(uid.to_string())
     }
 

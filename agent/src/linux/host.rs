@@ -15,6 +15,7 @@ use ostler_agent_core::holder::protocol::{
     SaidBy, SetLimits, Spawn, Spawned,
 };
 use ostler_agent_core::probe::Question;
+use ostler_agent_core::reclaim::Spare;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_schemas::quantity::Signal;
 use ostler_schemas::spec;
@@ -26,11 +27,12 @@ use super::features;
 use super::folders::OwnFolders;
 use super::ledger::blocking;
 use super::log::ProcessLog;
+use super::weight::weigh;
 use super::{exec, probe, users};
 use crate::context::lock;
 use crate::holder_client::{Events, HolderClient, HolderError};
 use crate::ports::{
-    Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
+    Held, Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
     HostUser, Listed, LogQuery, LogReader, Prepared, RunOutcome, Screen, SpawnError,
 };
 
@@ -375,6 +377,28 @@ impl Host for LinuxHost {
             }
         }
         .boxed()
+    }
+
+    fn old_logs(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, Vec<Spare>> {
+        let log_dir = self.log_dir.clone();
+        blocking(move || Ok(super::old_logs::find(&log_dir, &known))).map(Result::unwrap_or_default).boxed()
+    }
+
+    fn remove_logs(&self, known: BTreeSet<Uid>, logs: Vec<Spare>) -> BoxFuture<'_, Vec<Spare>> {
+        let log_dir = self.log_dir.clone();
+        let work = move || Ok(super::old_logs::remove(&log_dir, &known, logs));
+        blocking(work).map(Result::unwrap_or_default).boxed()
+    }
+
+    fn held(&self, of: Vec<(Uid, Namespace, Name)>) -> BoxFuture<'_, Vec<Held>> {
+        let (log_dir, folders) = (self.log_dir.clone(), self.folders.clone());
+        let one = move |(uid, namespace, name): (Uid, Namespace, Name)| {
+            let log = log_dir.join(namespace.as_str()).join(name.as_str());
+            let places = [log, folders.folder_of(uid)];
+            let weights = places.into_iter().filter_map(|path| weigh(&path));
+            weights.map(move |w| Held { uid, device: w.device, bytes: w.bytes }).collect::<Vec<_>>()
+        };
+        blocking(move || Ok(of.into_iter().flat_map(one).collect())).map(Result::unwrap_or_default).boxed()
     }
 
     fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>> {

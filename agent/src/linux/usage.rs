@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use ostler_agent_core::pressure::{Amount, Disk, Readings};
@@ -35,7 +36,9 @@ fn disk(what: &str, path: &Path) -> Option<Disk> {
         free: stat.blocks_available().saturating_mul(unit),
     };
     let files = Amount { total: stat.files(), free: stat.files_available() };
-    Some(Disk { what: what.to_owned(), space, files: (files.total > 0).then_some(files) })
+    // Its number on Linux: what `stat` tells of any file of it.
+    let device = path.ancestors().find_map(|path| fs::metadata(path).ok())?.dev();
+    Some(Disk { what: what.to_owned(), device, space, files: (files.total > 0).then_some(files) })
 }
 
 /// Threads count against both limits; the lower one ends first.

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use futures::stream::{self, BoxStream};
 use ostler_agent_core::artifacts::{Preparing, set_id};
+use ostler_agent_core::reclaim::Spare;
 use ostler_bus::clock::ClockRef;
 use ostler_schemas::Sha256;
 use ostler_schemas::spec::Artifact;
@@ -131,5 +133,13 @@ impl Artifacts for SimArtifacts {
         let mut inner = lock(&self.inner);
         inner.ready.retain(|set| in_use.contains(set));
         inner.used = in_use;
+    }
+
+    fn spare(&self) -> BoxFuture<'_, Vec<Spare>> {
+        std::future::ready(Vec::new()).boxed()
+    }
+
+    fn remove(&self, _: Vec<Spare>) -> BoxFuture<'_, Vec<Spare>> {
+        std::future::ready(Vec::new()).boxed()
     }
 }

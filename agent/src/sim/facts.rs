@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use ostler_agent_core::holder::protocol::ProcKey;
-use ostler_agent_core::pressure::{Amount, Readings};
+use ostler_agent_core::pressure::{Amount, Disk, Readings};
 use ostler_agent_core::usage::{Counters, HostLook, Look, Watched};
 use ostler_schemas::quantity::{Cpu, Size};
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::report::Facts;
 
 use super::SimHost;
+use super::host::DEVICE;
 use crate::context::lock;
 use crate::ports::{FactsSource, Identity};
 
@@ -21,8 +22,19 @@ pub struct SimFacts {
     machine: String,
     facts: Mutex<Facts>,
     usage: Mutex<Usage>,
-    outside: Mutex<u64>,
+    outside: Mutex<Outside>,
 }
+
+/// What is taken by what runs outside Ostler.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outside {
+    memory: u64,
+    disk: u64,
+    tasks: u64,
+}
+
+/// Process numbers of a simulated host.
+const PIDS: u64 = 32_768;
 
 impl SimFacts {
     /// Of a host with this machine id, name and capacity.
@@ -59,12 +71,22 @@ impl SimFacts {
 
     /// How much memory is taken by what runs outside Ostler.
     pub fn set_outside(&self, bytes: u64) {
-        *lock(&self.outside) = bytes;
+        lock(&self.outside).memory = bytes;
+    }
+
+    /// How much of the disk is taken by others.
+    pub fn set_outside_disk(&self, bytes: u64) {
+        lock(&self.outside).disk = bytes;
+    }
+
+    /// How many process numbers are taken by others.
+    pub fn set_outside_tasks(&self, tasks: u64) {
+        lock(&self.outside).tasks = tasks;
     }
 
     fn memory_used(&self) -> u64 {
         let ours = self.host.memory().into_iter().map(|(_, bytes)| bytes).fold(0, u64::saturating_add);
-        ours.saturating_add(*lock(&self.outside))
+        ours.saturating_add(lock(&self.outside).memory)
     }
 }
 
@@ -78,18 +100,29 @@ impl FactsSource for SimFacts {
     }
 
     fn readings(&self) -> Readings {
-        let total = lock(&self.facts).memory.as_bytes();
-        let memory = Amount { total, free: total.saturating_sub(self.memory_used()) };
-        Readings { memory: Some(memory), ..Readings::default() }
+        let (total, disk) = {
+            let facts = lock(&self.facts);
+            (facts.memory.as_bytes(), facts.disk.as_bytes())
+        };
+        let outside = *lock(&self.outside);
+        let left = |total: u64, used: u64| Amount { total, free: total.saturating_sub(used) };
+        let tasks: u64 = self.host.tasks().into_values().map(u64::from).sum();
+        let space = left(disk, self.host.disk_used().saturating_add(outside.disk));
+        Readings {
+            memory: Some(left(total, self.memory_used())),
+            stall: None,
+            disks: vec![Disk { what: "state".to_owned(), device: DEVICE, space, files: None }],
+            pids: Some(left(PIDS, tasks.saturating_add(outside.tasks))),
+        }
     }
 
     fn look(&self, of: Vec<Watched>) -> BoxFuture<'_, HostLook> {
-        let memory = self.host.memory();
+        let (memory, tasks) = (self.host.memory(), self.host.tasks());
         let one = |watched: Watched| {
             let is_it = |key: &ProcKey| key.uid == watched.uid && key.incarnation == watched.incarnation;
             let (_, bytes) = memory.iter().find(|(key, _)| is_it(key))?;
             let counters =
-                Counters { cpu_us: Some(0), memory: Some(*bytes), tasks: Some(1), ..Counters::default() };
+                Counters { cpu_us: Some(0), memory: Some(*bytes), tasks: tasks.get(&watched.uid).copied(), ..Counters::default() };
             Some(Look { uid: watched.uid, incarnation: watched.incarnation, counters })
         };
         let processes = of.into_iter().filter_map(one).collect();

@@ -1,6 +1,7 @@
 //! Simulated processes under a simulated holder: they live on when the agent dies, end as their program says, and
 //! everything that ever happened is written down for checkers.
 
+mod disk;
 mod logs;
 mod program;
 mod runs;
@@ -19,6 +20,7 @@ use ostler_agent_core::file::Owner;
 use ostler_agent_core::holder::notify::Said;
 use ostler_agent_core::holder::protocol::{Limits, LogSpec, ProcKey, Rlimit};
 use ostler_agent_core::probe::Question;
+use ostler_agent_core::reclaim::Spare;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_bus::clock::ClockRef;
 use ostler_schemas::quantity::Signal;
@@ -29,7 +31,7 @@ use tokio::sync::mpsc;
 
 use crate::context::lock;
 use crate::ports::{
-    Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
+    Held, Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
     HostUser, Listed, LogName, LogQuery, LogReader, LogShipper, Prepared, RunOutcome, Screen, SpawnError,
 };
 
@@ -67,6 +69,8 @@ struct Inner {
     unready_ports: BTreeMap<u16, ()>,
     /// What the watchdog is about to end.
     silent: BTreeSet<ProcKey>,
+    /// What lies on its disk for processes, gone ones included.
+    disk: disk::Disk,
 }
 
 /// A host's processes. Outlives agents.
@@ -76,6 +80,7 @@ pub struct SimHost {
     inner: Mutex<Inner>,
 }
 
+pub(super) use disk::DEVICE;
 pub use program::Program;
 pub use runs::SimRun;
 pub use story::{SimEvent, SimRecord};
@@ -110,6 +115,7 @@ impl SimHost {
                 next_run: 0,
                 unready_ports: BTreeMap::new(),
                 silent: BTreeSet::new(),
+                disk: disk::Disk::default(),
             }),
         })
     }
@@ -442,6 +448,18 @@ impl Host for SimHost {
     fn tidy(&self, _: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
         lock(&self.inner).folders.retain(|uid, _| !gone.contains(uid));
         std::future::ready(()).boxed()
+    }
+
+    fn old_logs(&self, known: BTreeSet<Uid>) -> BoxFuture<'_, Vec<Spare>> {
+        std::future::ready(self.logs_left(&known)).boxed()
+    }
+
+    fn remove_logs(&self, known: BTreeSet<Uid>, logs: Vec<Spare>) -> BoxFuture<'_, Vec<Spare>> {
+        std::future::ready(self.logs_removed(&known, logs)).boxed()
+    }
+
+    fn held(&self, of: Vec<(Uid, Namespace, Name)>) -> BoxFuture<'_, Vec<Held>> {
+        std::future::ready(self.disk_held(&of)).boxed()
     }
 
     fn run(&self, run: HostRun) -> BoxFuture<'_, Result<RunOutcome, HostError>> {

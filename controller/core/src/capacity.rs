@@ -13,16 +13,25 @@ use ostler_schemas::v1::status::NodeAmounts;
 
 use crate::fleet::Fleet;
 
-/// Condition of a host that is short of memory.
-pub const MEMORY_PRESSURE: &str = "MemoryPressure";
+/// A condition of a host that is short of something, and the taint that its node has while it holds, without anybody
+/// setting it. Work that must run there all the same tolerates the taint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pressure {
+    /// The condition.
+    pub condition: &'static str,
+    /// Key of the taint.
+    pub taint: &'static str,
+}
 
-/// Conditions of pressure, each with the taint that a node has while it holds, without anybody setting it. Work that
-/// must run there all the same tolerates the taint.
-pub const PRESSURES: [(&str, &str); 3] = [
-    (MEMORY_PRESSURE, "ostler/memory-pressure"),
-    ("DiskPressure", "ostler/disk-pressure"),
-    ("PidPressure", "ostler/pid-pressure"),
-];
+/// Short of memory.
+pub const MEMORY_PRESSURE: Pressure =
+    Pressure { condition: "MemoryPressure", taint: "ostler/memory-pressure" };
+/// Short of disk.
+pub const DISK_PRESSURE: Pressure = Pressure { condition: "DiskPressure", taint: "ostler/disk-pressure" };
+/// Short of process numbers.
+pub const PID_PRESSURE: Pressure = Pressure { condition: "PidPressure", taint: "ostler/pid-pressure" };
+
+const PRESSURES: [Pressure; 3] = [MEMORY_PRESSURE, DISK_PRESSURE, PID_PRESSURE];
 
 /// What may be handed out to processes. Nothing while the node has not reported.
 #[must_use]
@@ -40,15 +49,15 @@ pub fn allocatable(report: Option<&Report>, spec: &NodeSpec) -> NodeAmounts {
 
 /// Whether a node says that it is under this pressure.
 #[must_use]
-pub fn is_pressed(fleet: &Fleet, node: &NodeName, condition: &str) -> bool {
+pub fn is_pressed(fleet: &Fleet, node: &NodeName, pressure: Pressure) -> bool {
     let report = fleet.reports.get(node);
     report.is_some_and(|r| {
-        r.conditions.iter().any(|c| c.kind == condition && c.status == ConditionStatus::True)
+        r.conditions.iter().any(|c| c.kind == pressure.condition && c.status == ConditionStatus::True)
     })
 }
 
 /// The taints that a node has while it is under pressure.
 pub fn pressure_taints(fleet: &Fleet, node: &NodeName) -> impl Iterator<Item = Taint> {
-    let held = PRESSURES.into_iter().filter(|(condition, _)| is_pressed(fleet, node, condition));
-    held.map(|(_, key)| Taint { key: key.to_owned(), value: String::new(), effect: TaintEffect::NoSchedule })
+    let held = PRESSURES.into_iter().filter(|pressure| is_pressed(fleet, node, *pressure));
+    held.map(|pressure| Taint { key: pressure.taint.to_owned(), value: String::new(), effect: TaintEffect::NoSchedule })
 }

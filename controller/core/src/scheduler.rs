@@ -8,6 +8,7 @@
 //! * [`room`]: what a node has and what is left of it.
 //! * [`place`]: filters with reasons, least-loaded score, total order.
 
+mod limits;
 pub mod place;
 pub mod project;
 pub mod room;

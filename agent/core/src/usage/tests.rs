@@ -135,9 +135,9 @@ fn the_biggest_come_first_and_not_too_many() {
         Look { counters: Counters { memory: Some(u64::from(n) * MIB), ..one.counters }, ..one }
     };
     meter.look(Mono(0), &host(0, (0..200).map(sized).collect()));
-    let biggest = meter.biggest();
-    assert_eq!(biggest.len(), STRAIN_TOP);
-    assert_eq!(biggest[0], (uid(199), Size::from_mib(199)));
+    let most = biggest(meter.memory(), 64);
+    assert_eq!(most.len(), 64);
+    assert_eq!(most[0], (uid(199), 199 * MIB));
 }
 
 fn others(cpu: u64, memory: u64) -> Others {

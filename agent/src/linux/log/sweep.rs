@@ -48,7 +48,7 @@ fn is_due(log: &ProcessLog, known: &BTreeSet<Uid>, now: SystemTime) -> io::Resul
 }
 
 /// Folders that may be those of logs.
-fn names(dir: &Path) -> Vec<(String, String)> {
+pub(in crate::linux) fn names(dir: &Path) -> Vec<(String, String)> {
     let entries = |path: &Path| {
         let all = fs::read_dir(path).into_iter().flatten().flatten();
         let folders = all.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));

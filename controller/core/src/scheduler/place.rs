@@ -11,7 +11,7 @@ use ostler_schemas::{Name, NodeName, Uid};
 
 use crate::fleet::{Fleet, ProcessRecords};
 
-use super::project;
+use super::{limits, project};
 use super::room::{Room, Rooms};
 
 /// A process that wants a node.
@@ -155,6 +155,9 @@ fn filter(
         return reject("taint", 0, format!("{} on {node}", show_taint(taint)));
     }
     can_host(node, room, wanted)?;
+    if let Some((distance, detail)) = limits::beyond(node, &room.bounds, template) {
+        return reject("limits", distance, detail);
+    }
     let cpu_left = room.cpu.saturating_sub(room.cpu_taken);
     let cpu = wanted.requests.cpu.as_millis();
     if cpu > cpu_left {

@@ -37,6 +37,8 @@ pub struct Room {
     pub taints: Vec<Taint>,
     /// What its host can do beyond what every host can.
     pub features: BTreeSet<&'static str>,
+    /// The most that one process can be given, by the name of the limit; what is not named has no bound.
+    pub bounds: BTreeMap<String, u64>,
     /// Millicores to give.
     pub cpu: u64,
     /// Bytes to give.
@@ -118,6 +120,7 @@ fn empty(fleet: &Fleet, signals: &Signals, name: &NodeName, spec: &NodeSpec) -> 
         labels: fleet.node_labels(name),
         taints,
         features: report.map(|r| features_of(&r.value)).unwrap_or_default(),
+        bounds: report.map(|r| r.bounds.clone()).unwrap_or_default(),
         cpu: allocatable.cpu.as_millis(),
         memory: allocatable.memory.as_bytes(),
         cpu_taken: 0,

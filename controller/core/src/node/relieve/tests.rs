@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use ostler_schemas::spec::Spec;
+use ostler_schemas::Version;
+use ostler_schemas::spec::{Spec, Toleration, TolerationOperator};
 use ostler_schemas::time::{Mono, Timestamp};
-use ostler_schemas::v1::beat::Beat;
+use ostler_schemas::v1::process::ProcessTemplateRecord;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::{Condition, ConditionStatus, ProcessPhase, Report};
 use ostler_schemas::{Key, Kind};
@@ -33,16 +34,20 @@ fn world() -> Rig {
 }
 
 fn report(rig: &mut Rig, node: &str, pressed: bool) {
-    let condition = Condition {
-        kind: MEMORY_PRESSURE.to_owned(),
+    report_of(rig, node, pressed.then_some(MEMORY_PRESSURE));
+}
+
+fn report_of(rig: &mut Rig, node: &str, pressure: Option<Pressure>) {
+    let condition = |pressure: Pressure| Condition {
+        kind: pressure.condition.to_owned(),
         status: ConditionStatus::True,
-        reason: MEMORY_PRESSURE.to_owned(),
+        reason: pressure.condition.to_owned(),
         message: String::new(),
         last_transition_time: NOW,
         observed_generation: None,
     };
     let mut report = Report {
-        conditions: if pressed { vec![condition] } else { Vec::new() },
+        conditions: pressure.map(condition).into_iter().collect(),
         processes: (11..=13).map(|n| process_report(uid(n), ProcessPhase::Running, true)).collect(),
         ..Report::default()
     };
@@ -162,6 +167,112 @@ fn a_node_that_is_not_heard_evicts_nobody() {
         signal.phase = NodePhase::Suspect;
     }
     assert!(victims(&look(&rig, 0)).is_empty());
+}
+
+#[test]
+fn what_hangs_in_the_kernel_does_not_keep_the_host_short() {
+    let mut rig = world();
+    strained(&mut rig, 12_000, &[(11, 3_000), (12, 812)]);
+    let plan = look(&rig, 0);
+    carry_out(&mut rig, &plan);
+    let records = &rig.fleet.processes[&uid(11)];
+    let last = stop_ms(rig.fleet.process_template(records).expect("a template")) + SLACK_MS;
+    assert!(victims(&look(&rig, last - 1)).is_empty(), "it may yet end");
+    assert_eq!(victims(&look(&rig, last)), [uid(12)], "it will not end: the next one");
+}
+
+/// `n1` beats, short of something else.
+fn strained_of(rig: &mut Rig, shortage: Shortage, total: u64, processes: &[(u8, u64)]) {
+    report_of(rig, "n1", Some(shortage.pressure()));
+    let processes = processes.iter().map(|(n, used)| (uid(*n), *used)).collect();
+    let strain = Some(Strain { since_ms: 12_000, used: 970, processes, of: 3, total });
+    let beat = match shortage {
+        Shortage::Memory => Beat { strain, ..Beat::default() },
+        Shortage::Disk => Beat { disk_strain: strain, ..Beat::default() },
+        Shortage::Pids => Beat { pid_strain: strain, ..Beat::default() },
+    };
+    if let Some(signal) = rig.signals.nodes.get_mut(&node_name("n1")) {
+        signal.beat = Some(Arc::new(Beat { holder: true, ..beat }));
+    }
+}
+
+#[test]
+fn disk_goes_by_what_an_end_gives_back() {
+    let mut rig = world();
+    let total = 512 << 30;
+    strained_of(&mut rig, Shortage::Disk, total, &[(11, 1 << 30), (12, 3 << 30), (13, 0)]);
+    let plan = look(&rig, 0);
+    assert_eq!(victims(&plan), [uid(12)]);
+    let message = "evicted: node disk pressure 97 %, 3Gi in its log and its own /tmp (1st of 3)";
+    assert_eq!(plan.tell.first().map(|t| t.message.as_str()), Some(message));
+    strained_of(&mut rig, Shortage::Disk, total, &[(11, (1 << 30) - 1), (12, 0)]);
+    assert!(victims(&look(&rig, 0)).is_empty(), "their end would give nothing back");
+    report_of(&mut rig, "n1", Some(DISK_PRESSURE));
+    if let Some(signal) = rig.signals.nodes.get_mut(&node_name("n1")) {
+        signal.beat = Some(Arc::new(Beat { holder: true, ..Beat::default() }));
+    }
+    let plan = look(&rig, 0);
+    assert!(victims(&plan).is_empty() && plan.why.iter().any(|w| w.contains("agent removes")), "{:?}", plan.why);
+}
+
+#[test]
+fn process_numbers_go_by_threads() {
+    let mut rig = world();
+    strained_of(&mut rig, Shortage::Pids, 32_768, &[(11, 63), (12, 30_000)]);
+    let plan = look(&rig, 0);
+    assert_eq!(victims(&plan), [uid(12)]);
+    let message = "evicted: node pid pressure 97 %, has 30000 threads (1st of 3)";
+    assert_eq!(plan.tell.first().map(|t| t.message.as_str()), Some(message));
+    strained_of(&mut rig, Shortage::Pids, 32_768, &[(11, 63), (12, 8)]);
+    assert!(victims(&look(&rig, 0)).is_empty(), "their end would not help");
+}
+
+#[test]
+fn two_shortages_evict_one_process() {
+    let mut rig = world();
+    strained(&mut rig, 12_000, &[(11, 3_000)]);
+    let key = Key::Report(node_name("n1"));
+    let mut report = rig.fleet.reports[&node_name("n1")].value.as_ref().clone();
+    let disk = Condition { kind: DISK_PRESSURE.condition.to_owned(), ..report.conditions[0].clone() };
+    report.conditions.push(disk);
+    rig.put(&key, &report);
+    if let Some(signal) = rig.signals.nodes.get_mut(&node_name("n1"))
+        && let Some(beat) = &signal.beat
+    {
+        let strain = Strain { processes: vec![(uid(12), 3 << 30)], ..beat.strain.clone().unwrap_or_default() };
+        signal.beat = Some(Arc::new(Beat { disk_strain: Some(strain), ..(**beat).clone() }));
+    }
+    assert_eq!(victims(&look(&rig, 0)), [uid(11)]);
+}
+
+/// Gives a process another template.
+fn change(rig: &mut Rig, n: u8, change: impl FnOnce(&mut ProcessTemplate)) {
+    let records = &rig.fleet.processes[&uid(n)];
+    let mut template = (**rig.fleet.process_template(records).expect("a template")).clone();
+    change(&mut template);
+    let hash = ostler_schemas::hash::sha256(&ostler_schemas::codec::encode(&template).expect("encodes"));
+    rig.put(&Key::Template(hash), &template);
+    rig.put(&Key::ProcessTemplate(uid(n)), &ProcessTemplateRecord { template: hash, version: Version(1) });
+}
+
+#[test]
+fn what_would_come_back_stays_and_what_was_bound_by_hand_goes_last() {
+    let everything = Toleration {
+        key: None,
+        operator: TolerationOperator::Exists,
+        value: String::new(),
+        effect: None,
+        toleration_time: None,
+    };
+    let mut rig = world();
+    change(&mut rig, 11, |template| template.tolerations = vec![everything]);
+    change(&mut rig, 12, |template| template.node_name = Some(node_name("n1")));
+    strained(&mut rig, 12_000, &[(11, 3_000), (12, 2_000), (13, 300)]);
+    assert_eq!(victims(&look(&rig, 0)), [uid(13)]);
+    strained(&mut rig, 12_000, &[(11, 3_000), (12, 2_000)]);
+    assert_eq!(victims(&look(&rig, 0)), [uid(12)]);
+    strained(&mut rig, 12_000, &[(11, 3_000)]);
+    assert!(victims(&look(&rig, 0)).is_empty(), "it would be placed here again");
 }
 
 #[test]
