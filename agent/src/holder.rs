@@ -32,11 +32,16 @@ mod start;
 mod state_file;
 mod sys;
 
+pub(crate) use abilities::{CANNOT_HOLD, can_hold};
+
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use options::{Options, OptionsError};
+
+/// The exit status where no holder can ever run (`EX_CONFIG`): its unit does not try again.
+const NOT_HERE: u8 = 78;
 
 /// Runs the holder with the words after `ostler-agent holder`. Returns when it was told to end.
 ///
@@ -57,6 +62,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     if let Some(code) = not_to_hold(&options) {
         return code;
+    }
+    if !can_hold() {
+        say::say(CANNOT_HOLD);
+        return ExitCode::from(NOT_HERE);
     }
     let mut shell = match start::start(&options) {
         Ok(shell) => shell,

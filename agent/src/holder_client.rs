@@ -25,6 +25,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::holder::{CANNOT_HOLD, can_hold};
+
 /// The socket's name in the holder's folder.
 pub const SOCKET: &str = "holder.sock";
 
@@ -124,7 +126,10 @@ impl HolderClient {
     /// # Errors
     /// When nobody listens there, or who listens is no holder.
     pub async fn connect(dir: &Path, name: &str) -> Result<(Self, Events), HolderError> {
-        let failed = |source| HolderError::Connect { path: dir.join(SOCKET), source };
+        let failed = |source| {
+            let why = if can_hold() { source } else { io::Error::other(CANNOT_HOLD) };
+            HolderError::Connect { path: dir.join(SOCKET), source: why }
+        };
         let folder = File::open(dir).map_err(failed)?;
         let stream = UnixStream::connect(short_path(&folder)).await.map_err(failed)?;
         let (read, write) = stream.into_split();

@@ -5,14 +5,17 @@
 #   tools.sh apt                      Debian packages of the rigs (root)
 #   tools.sh fetch_nats_server DIR    nats-server into DIR, unless OSTLER_NATS_SERVER or PATH has a new enough one
 #   tools.sh fetch_nats_cli DIR       the stock `nats` command into DIR (needs go)
+#   tools.sh old_agent DIR            an older ostler-agent, built from this repository's history into DIR
 #
-# The two fetchers print the program's path on stdout and talk on stderr. The file may also be
+# The last three print the program's path on stdout and talk on stderr. The file may also be
 # sourced for its functions.
 
 # Ostler refuses an older server (it lacks guarded batches that behave).
 NATS_SERVER_MIN=2.15
 NATS_SERVER_PIN=2.15.1
 NATS_CLI_PIN=v0.4.0
+# The last agent before the process runtime: its holder cannot be upgraded in place and writes the first format of its state.
+OLD_AGENT_PIN=8f9d1060708762613e56a465b281b95bb1ab8172
 RIG_PACKAGES=(systemd systemd-sysv dbus systemd-container iproute2 nftables util-linux procps)
 # The virtual machine of vm-test.
 RIG_PACKAGES+=(qemu-system-x86 busybox-static cpio mmdebstrap e2fsprogs kmod)
@@ -79,11 +82,34 @@ fetch_nats_cli() {
     echo "$dir/nats"
 }
 
+# Built once for each commit (OSTLER_OLD_AGENT_COMMIT chooses another). A clone without its history cannot have one.
+old_agent() {
+    local dir=$1 pin=${OSTLER_OLD_AGENT_COMMIT:-$OLD_AGENT_PIN} repository
+    repository=$(cd "$(dirname "${BASH_SOURCE[0]}")" && git rev-parse --show-toplevel 2>/dev/null) &&
+        git -C "$repository" cat-file -e "$pin^{commit}" 2>/dev/null ||
+        { fail "no older agent: commit $pin is not in the history here"; return 1; }
+    mkdir -p "$dir"
+    dir=$(cd "$dir" && pwd)
+    if [ "$(cat "$dir/commit" 2>/dev/null)" = "$pin" ] && "$dir/ostler-agent" --version >/dev/null 2>&1; then
+        say "the ostler-agent of $pin is in $dir"; echo "$dir/ostler-agent"; return 0
+    fi
+    say "building the ostler-agent of $pin into $dir (minutes, once)"
+    rm -rf "$dir/source"
+    mkdir "$dir/source"
+    git -C "$repository" archive "$pin" | tar -x -C "$dir/source"
+    (cd "$dir/source" && "${CARGO:-cargo}" build --quiet --locked -p ostler-agent --bins --target-dir "$dir/target") >&2 ||
+        { fail "the ostler-agent of $pin could not be built"; return 1; }
+    install -m 0755 "$dir/target/debug/ostler-agent" "$dir/ostler-agent"
+    echo "$pin" > "$dir/commit"
+    rm -rf "$dir/source" "$dir/target"
+    echo "$dir/ostler-agent"
+}
+
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
     set -euo pipefail
     case ${1:-} in
     apt) apt ;;
-    fetch_nats_server | fetch_nats_cli) "$1" "${2:?usage: tools.sh $1 DIR}" ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    fetch_nats_server | fetch_nats_cli | old_agent) "$1" "${2:?usage: tools.sh $1 DIR}" ;;
+    *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 fi

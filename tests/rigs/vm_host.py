@@ -13,12 +13,10 @@ Everything that was started ends with the blocks, in whichever way these are lef
 import base64
 import json
 import os
-import pathlib
 import shutil
 import socket
 import subprocess
 import tarfile
-import time
 
 from systemd_host import NODE, RIGS, Miss, until
 
@@ -32,6 +30,12 @@ OUTSIDE = "10.0.2.2"
 BOOT_S = 240
 # One answer of the machine: a service that starts or stops under load.
 ANSWER_S = 120
+# How a holder ends where none can run.
+NOT_HERE = 78
+# What the machine says when it has started.
+UP = b"@up"
+# Logs of work have a small file system of their own, which can be filled.
+LOGS = "tmpfs /var/log/ostler tmpfs size=16m,mode=0755 0 0"
 
 # The agent speaks to the server's own address, so that its certificate holds.
 FORWARD_SOCKET = """\
@@ -95,9 +99,11 @@ def _identity(folder):
 
 
 class Plane:
-    """Server, controller and a second host, in a folder of their own."""
+    """Server, controller and a second host, in a folder of their own. `wrap` are words before the commands of that host,
+    `cgroup` is where its work gets groups."""
 
-    def __init__(self, programs, nats_server, scratch):
+    def __init__(self, programs, nats_server, scratch, wrap=(), cgroup="none"):
+        self.wrap, self.cgroup = wrap, cgroup
         self.programs, self.nats_server, self.scratch = programs, nats_server, scratch
         self.out = scratch / "setup"
         self.port, self.cluster = free_ports(2)
@@ -130,11 +136,12 @@ class Plane:
         with open(self.scratch / f"{name}.log", "ab") as log:
             self.children.append(subprocess.Popen(
                 [str(w) for w in words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd or self.scratch))
+        return self.children[-1]
 
     def all_live(self):
         """True, or a miss that names what has ended."""
         for child in self.children:
-            if child.poll() is not None:
+            if child.poll() not in (None, NOT_HERE):
                 logs = "\n".join(self.log_of(path.stem, 3) for path in sorted(self.scratch.glob("*.log")))
                 raise Miss(f"{' '.join(child.args)} ended with {child.returncode}: {logs}")
         return True
@@ -155,12 +162,23 @@ class Plane:
         (host / "run/holder").mkdir(parents=True)
         (host / "root/etc").mkdir(parents=True)
         _identity(host / "root/etc")
-        agent = self.programs / "ostler-agent"
-        self._child(f"{OTHER}-holder", agent, "holder", "--dir", host / "run/holder", "--cgroup", "none")
-        until("the second host's holder listens", (host / "run/holder/holder.sock").exists)
-        self._child(OTHER, agent, "--config", self.out / "nodes" / OTHER / "agent.toml", "--root", host / "root",
+        self._holder()
+        until("the second host's holder listens", lambda: (
+            (host / "run/holder/holder.sock").exists() or self.holder.poll() is not None))
+        self._child(OTHER, *self.wrap, self.programs / "ostler-agent", "--config", self.out / "nodes" / OTHER / "agent.toml", "--root", host / "root",
                     "--state-dir", host / "state", "--run-dir", host / "run", "--log-dir", host / "log")
         until("the API answers", lambda: self.all_live() and self.cli("get", "nodes").returncode == 0)
+
+    def _holder(self):
+        self.holder = self._child(f"{OTHER}-holder", *self.wrap, self.programs / "ostler-agent", "holder", "--dir",
+                                  self.scratch / OTHER / "run/holder", "--cgroup", self.cgroup)
+
+    def restart_holder(self):
+        """The second host's holder is killed, and another one started."""
+        self.holder.kill()
+        self.holder.wait()
+        self.children.remove(self.holder)
+        self._holder()
 
     # What the control plane says.
 
@@ -199,7 +217,7 @@ class Guest:
         self.plane, self.image, self.settings = plane, image, agent_settings
         self.folder = plane.scratch / "vm"
         self.folder.mkdir()
-        self.qemu = self.line = None
+        self.qemu = self.talk = self.line = None
         self.asked = 0
 
     def __enter__(self):
@@ -255,7 +273,7 @@ class Guest:
     def _boot(self):
         line = self.folder / "line"
         command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "max", "-m", "640",
-                   "-nodefaults", "-nographic", "-no-reboot",
+                   "-nodefaults", "-nographic",
                    "-kernel", self.image / "kernel", "-initrd", self.image / "initrd",
                    "-append", "console=ttyS0 quiet panic=-1 mitigations=off psi=1 systemd.unit=multi-user.target",
                    "-drive", f"file={self.image}/root.ext4,format=raw,if=virtio,snapshot=on",
@@ -269,15 +287,23 @@ class Guest:
         until("qemu listens", lambda: line.exists() or self._gone())
         talk = socket.socket(socket.AF_UNIX)
         talk.connect(str(line))
-        self.line = talk.makefile("rwb", buffering=0)
-        talk.settimeout(BOOT_S)
+        self.talk, self.line = talk, talk.makefile("rwb", buffering=0)
+        self._up()
+
+    def _up(self):
+        self.talk.settimeout(BOOT_S)
         try:
-            while b"@up" not in (read := self.line.readline()):
+            while UP not in (read := self.line.readline()):
                 if not read:
                     self._gone(True)
         except TimeoutError:
             raise Miss(f"the machine did not start in {BOOT_S} s: {self.console()}") from None
-        talk.settimeout(ANSWER_S)
+        self.talk.settimeout(ANSWER_S)
+
+    def reboot(self):
+        """At once, as by a power cut: nothing is asked to end. What was written to its disk is there afterwards."""
+        self.line.write(b" ".join(base64.b64encode(w) for w in (b"0", b"run", b"sh", b"-c", b"echo b > /proc/sysrq-trigger")) + b"\n")
+        self._up()
 
     def _gone(self, surely=False):
         if surely or self.qemu.poll() is not None:
@@ -302,6 +328,8 @@ class Guest:
                 raise Miss(f"no answer in {ANSWER_S} s to {words[1:]}: {self.console()}") from None
             if not answer:
                 self._gone(True)
+            if UP in answer:
+                raise Miss(f"the machine restarted by itself: {self.console()}")
             found = answer.split(b" ")
             if found[0] == b"@" + words[0].encode():
                 return int(found[1]), found[2], found[3].strip()
@@ -344,11 +372,15 @@ class Guest:
     def journal_of(self, unit, lines=20):
         return self.done("journalctl", "--no-pager", "--output", "cat", "--lines", lines, "--unit", unit)[1]
 
-    def install(self):
-        """As a package does it: users, folders, units; and the network."""
+    def network(self):
         self.run("modprobe", "virtio_net")
         self.sh("until d=$(ls /sys/class/net | grep -v lo); do sleep 0.1; done; "
                 "ip addr add 10.0.2.15/24 dev $d; ip link set $d up")
+
+    def install(self):
+        """As a package does it: users, folders, units; and the network."""
+        self.network()
+        self.sh(f"echo '{LOGS}' >> /etc/fstab; mkdir -p /var/log/ostler; mount /var/log/ostler")
         version = int(self.run("systemctl", "--version").split()[1])
         if version >= 254:
             name = "ostler-holder.service.d/50-subgroup.conf"

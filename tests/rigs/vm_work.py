@@ -39,6 +39,32 @@ while True:
         break
 time.sleep(100000)
 """
+# Forks until a child of its has the number that it is told; that one stays, and its command line ends on a word of its own.
+REUSE = """\
+import os, sys, time
+wanted = int(sys.argv[1])
+while (pid := os.fork()) != wanted:
+    if pid == 0:
+        if os.getpid() == wanted:
+            os.execv("/bin/sleep", ["sleep", "100002"])
+        os._exit(0)
+    os.waitpid(pid, 0)
+time.sleep(100000)
+"""
+# So many processes, at once.
+MANY = """\
+import os, time
+for _ in range({0}):
+    if os.fork() == 0:
+        break
+time.sleep(100000)
+"""
+# Wants more than it may have, again and again.
+THRASH = """\
+x = bytearray({0} << 20)
+while True:
+    for i in range(0, len(x), 4096): x[i] = 1
+"""
 BINDS = """\
 import errno, socket, time
 try:
@@ -51,6 +77,8 @@ time.sleep(100000)
 """
 # An emulated disk has room for this.
 WRITES = "while :; do dd if=/dev/zero of=$STATE_DIRECTORY/part bs=64k count=64 oflag=direct 2>/dev/null; done"
+READS = ("dd if=/dev/zero of=$STATE_DIRECTORY/part bs=64k count=64 2>/dev/null; sync; "
+         "while :; do dd if=$STATE_DIRECTORY/part of=/dev/null bs=64k iflag=direct 2>/dev/null; done")
 SPINS = "while :; do :; done & while :; do :; done"
 
 

@@ -7,6 +7,9 @@ use std::os::fd::AsFd as _;
 
 use rustix::process::{Resource, getrlimit};
 
+use rustix::io::Errno;
+use rustix::process::PidfdFlags;
+
 use super::cgroup::{self, Cgroups};
 use super::child;
 
@@ -25,6 +28,18 @@ const OWN_LIMITS: [(&str, Resource); 7] = [
     ("fsize", Resource::Fsize),
     ("as", Resource::As),
 ];
+
+/// What is said where [`can_hold`] is not so.
+pub(crate) const CANNOT_HOLD: &str =
+    "this kernel has no pidfd: Linux 5.3 or newer is needed to run processes";
+
+/// Whether the kernel gives descriptors of processes. Without them a number may mean another process by the time it is
+/// used, so nothing is run at all.
+pub(crate) fn can_hold() -> bool {
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+    // Any other failure (no descriptors left) is not the kernel's.
+    !matches!(own, Err(Errno::NOSYS | Errno::PERM))
+}
 
 /// What can be done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,7 +83,8 @@ impl Abilities {
             let most = most.and_then(|text| text.trim().parse().ok());
             return most.map(|most| ("nofile".to_owned(), most)).into_iter().collect();
         }
-        let own = OWN_LIMITS.into_iter().map(|(name, resource)| (name.to_owned(), getrlimit(resource).maximum));
+        let own =
+            OWN_LIMITS.into_iter().map(|(name, resource)| (name.to_owned(), getrlimit(resource).maximum));
         own.filter_map(|(name, most)| Some((name, most?))).collect()
     }
 }

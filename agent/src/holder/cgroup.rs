@@ -38,6 +38,8 @@ const DELEGATED: &str = "trusted.delegate";
 pub(super) struct Cgroups {
     base: PathBuf,
     controllers: BTreeSet<String>,
+    /// Nobody else enables controllers there.
+    ours_alone: bool,
 }
 
 impl Cgroups {
@@ -59,7 +61,7 @@ impl Cgroups {
         }
         let enabled = fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
         let controllers = enabled.split_whitespace().map(str::to_owned).collect();
-        Ok(Self { base, controllers })
+        Ok(Self { base, controllers, ours_alone })
     }
 
     pub(super) fn base(&self) -> &Path {
@@ -89,6 +91,7 @@ impl Cgroups {
             again += 1;
             path = self.base.join(format!("{name}.{again}"));
         }
+        self.enable_again(&path);
         let asked = limits.settings(&self.disks(limits)).into_iter().filter(|setting| setting.asked);
         match self.write(&path, asked) {
             Ok(unenforced) => {
@@ -99,6 +102,16 @@ impl Cgroups {
                 remove(&path);
                 Err(error)
             }
+        }
+    }
+
+    /// When everything below a unit has ended, its keeper too, the service manager removes its group and makes another,
+    /// in which nothing is enabled.
+    fn enable_again(&self, path: &Path) {
+        let has = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+        let has: BTreeSet<&str> = has.split_whitespace().collect();
+        if self.ours_alone && !self.controllers.iter().all(|name| has.contains(name.as_str())) {
+            enable_controllers(&self.base);
         }
     }
 
@@ -367,7 +380,7 @@ mod tests {
             fs::write(dir.path().join(setting.files[0]), "").unwrap();
         }
         let controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
-        let cgroups = Cgroups { base: dir.path().to_owned(), controllers };
+        let cgroups = Cgroups { base: dir.path().to_owned(), controllers, ours_alone: false };
         (dir, cgroups)
     }
 

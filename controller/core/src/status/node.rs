@@ -134,8 +134,10 @@ fn conditions_said(lens: &Lens<'_>, node: &NodeName) -> Vec<Condition> {
     }
     let Some(signal) = lens.signals.nodes.get(node) else { return all.into_values().collect() };
     let since = signal.heard.unwrap_or(lens.now);
+    // The report says why, a beat only that it is so.
+    let told = all.get(HOLDER_LOST).is_some_and(|c| c.status == ConditionStatus::True);
     let mut add = |c: Condition| all.insert(c.kind.clone(), c);
-    if signal.beat.as_ref().is_some_and(|b| !b.holder) {
+    if !told && signal.beat.as_ref().is_some_and(|b| !b.holder) {
         add(condition(HOLDER_LOST, true, HOLDER_LOST, "the agent gets no answer from its holder", since));
     }
     if signal.duplicate {
