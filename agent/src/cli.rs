@@ -24,9 +24,12 @@ mod questions;
 struct Cli {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// Only check the settings.
+    /// Only check the settings, and print the rules that are in force.
     #[arg(long)]
     check: bool,
+    /// With --check: print nothing unless something is wrong.
+    #[arg(long, requires = "check")]
+    quiet: bool,
     #[command(subcommand)]
     command: Option<Question>,
 }
@@ -301,7 +304,7 @@ pub fn main() -> ExitCode {
         Err(error) => return complain(&chain(&error)),
     };
     if cli.check {
-        return daemon::check(&settings);
+        return daemon::check(&settings, cli.quiet);
     }
     daemon::main(&settings)
 }

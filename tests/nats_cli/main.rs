@@ -2,12 +2,11 @@
 //! promises. Where no `nats` is found (`OSTLER_NATS_CLI`, PATH, `nats-cli/nats` in cargo's target folder) it says that it
 //! was skipped; `tests/rigs/tools.sh fetch_nats_cli target/nats-cli` builds one.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use harness::fleet::{Fleet, PATIENCE, Size};
+use harness::fleet::{Fleet, PATIENCE, Size, heard};
 
 /// A file, and a process that needs nothing.
 const WORK: &str = "apiVersion: ostler/v1
@@ -68,27 +67,10 @@ impl Cli {
     }
 
     /// Ends within patience; whether well, and all that it said.
-    fn end(mut child: Child) -> (bool, String) {
-        let (mut out, mut err) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
-        let said = std::thread::spawn(move || {
-            let mut text = String::new();
-            out.read_to_string(&mut text).ok();
-            err.read_to_string(&mut text).ok();
-            text
-        });
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = child.try_wait().expect("a child") {
-                break status;
-            }
-            if Instant::now() >= deadline {
-                child.kill().ok();
-                child.wait().ok();
-                panic!("nats hangs: {}", said.join().unwrap_or_default());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        (status.success(), said.join().expect("its output"))
+    fn end(child: Child) -> (bool, String) {
+        let (status, out, err) = heard(child, PATIENCE);
+        let Some(status) = status else { panic!("nats hangs: {out}{err}") };
+        (status.success(), out + &err)
     }
 
     #[track_caller]

@@ -168,6 +168,10 @@ fn given(s: &Surroundings<'_>) -> Vec<(String, String)> {
     if let Some(folder) = s.artifacts {
         vars.push(("OSTLER_ARTIFACTS".to_owned(), folder.to_owned()));
     }
+    if let Some(every) = s.template.watchdog_sec {
+        // The holder says the same to who is watched.
+        vars.push(("WATCHDOG_USEC".to_owned(), every.as_millis().saturating_mul(1_000).to_string()));
+    }
     for port in &s.template.ports {
         if let Some(number) = crate::probe::port_number(&port.name, s.template, s.ports) {
             vars.push((port_variable(&port.name), number.to_string()));
@@ -219,6 +223,36 @@ mod tests {
         assert_eq!(go("$$(A) $A $ $(").as_deref(), Ok("$(A) $A $ $("));
         assert!(matches!(go("$(B)"), Err(WordsError::UnknownName { .. })));
         assert_eq!(go("ls=$(ls -l) $$ ${A}").as_deref(), Ok("ls=$(ls -l) $$ ${A}"), "a shell's own words");
+    }
+
+    #[test]
+    fn what_admission_lets_words_refer_to_is_known() {
+        let template = ProcessTemplate {
+            args: vec!["$(WATCHDOG_USEC)".to_owned()],
+            watchdog_sec: Some("1500ms".parse().expect("a time")),
+            ..crate::unit::tests::template("/bin/app", ostler_schemas::spec::Restart::Always)
+        };
+        assert_eq!(argv(&template), Ok(vec!["/bin/app".to_owned(), "1500000".to_owned()]));
+        let without = ProcessTemplate { watchdog_sec: None, ..template };
+        assert!(matches!(argv(&without), Err(WordsError::UnknownName { .. })));
+    }
+
+    fn argv(template: &ProcessTemplate) -> Result<Vec<String>, WordsError> {
+        let (ports, facts, user) = (BTreeMap::new(), NodeFacts::default(), UserFacts::default());
+        let words = words(&Surroundings {
+            template,
+            uid: Uid::from_bytes([1; 16]),
+            namespace: &Namespace::default_namespace(),
+            name: &"web-1".parse().expect("a name"),
+            version: Version(1),
+            token: Token::default(),
+            ports: &ports,
+            node: &"n1".parse().expect("a node"),
+            facts: &facts,
+            user: &user,
+            artifacts: None,
+        })?;
+        Ok(words.argv)
     }
 
     fn taking(path: &str) -> ostler_schemas::spec::EnvVar {

@@ -1,7 +1,10 @@
-//! Processes by their pid: killed, looked at, found again.
+//! Processes: killed, looked at and found again by their pid; children waited for and heard.
 
+use std::io::Read;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
@@ -26,6 +29,41 @@ pub fn term(pid: u32) {
 /// Asks a child to end, as Ctrl-C does.
 pub(super) fn signal_child(child: &Child) {
     signal(child.id(), Signal::SIGINT);
+}
+
+/// Between two looks whether a child has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How a child ends within so much time; one that does not is killed.
+pub(super) fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + within;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(LOOK),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    child.kill().and_then(|()| child.wait()).ok();
+    None
+}
+
+/// How a child that was heard ended (not at all, if it had to be killed), its standard output, and its standard error.
+pub fn heard(mut child: Child, within: Duration) -> (Option<ExitStatus>, String, String) {
+    // Each on its own: who waits for the end of one leaves the other full.
+    let (out, err) = (child.stdout.take().map(collect), child.stderr.take().map(collect));
+    let status = ended(&mut child, within);
+    let text = |said: Option<JoinHandle<String>>| said.and_then(|said| said.join().ok()).unwrap_or_default();
+    (status, text(out), text(err))
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        // What came before an error counts.
+        pipe.read_to_end(&mut text).ok();
+        String::from_utf8_lossy(&text).into_owned()
+    })
 }
 
 /// Whether a process runs: it is there, and no zombie.

@@ -1,9 +1,11 @@
 //! The shipped programs: where they are, and how the command line is run.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::children::heard;
 
 /// The programs that a fleet is made of, beside nats-server.
 const PROGRAMS: [&str; 3] = ["ostler", "ostler-controller", "ostler-agent"];
@@ -69,31 +71,7 @@ pub(super) fn run(mut command: Command, input: &str) -> Done {
     // A command that does not read its input closes the pipe: that is no failure.
     stdin.write_all(input.as_bytes()).ok();
     drop(stdin);
-    let reader = |mut pipe: Box<dyn std::io::Read + Send>| {
-        std::thread::spawn(move || {
-            let mut text = Vec::new();
-            pipe.read_to_end(&mut text).ok();
-            String::from_utf8_lossy(&text).into_owned()
-        })
-    };
-    let out = reader(Box::new(child.stdout.take().expect("a pipe")));
-    let err = reader(Box::new(child.stderr.take().expect("a pipe")));
-    let deadline = Instant::now() + HANGS;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("a child") {
-            break status;
-        }
-        if Instant::now() >= deadline {
-            child.kill().ok();
-            child.wait().ok();
-            panic!("`{line}` hangs");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    Done {
-        line,
-        code: status.code().unwrap_or(255),
-        out: out.join().unwrap_or_default(),
-        err: err.join().unwrap_or_default(),
-    }
+    let (status, out, err) = heard(child, HANGS);
+    let Some(status) = status else { panic!("`{line}` hangs: {out}{err}") };
+    Done { line, code: status.code().unwrap_or(255), out, err }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub use children::{alive, kill, left_behind, term};
+pub use children::{alive, heard, kill, left_behind, term};
 pub use command::{Done, programs};
 
 /// What no healthy fleet on a loaded machine takes for any one thing.
@@ -303,17 +303,7 @@ impl Fleet {
     /// Asks `dev` to end; whether it ended well and left nothing.
     fn end(&mut self) -> Result<(), String> {
         children::signal_child(&self.dev);
-        let deadline = Instant::now() + END_PATIENCE;
-        let status = loop {
-            match self.dev.try_wait() {
-                Ok(Some(status)) => break Some(status),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(LOOK),
-                Ok(None) | Err(_) => break None,
-            }
-        };
-        if status.is_none() {
-            self.dev.kill().and_then(|()| self.dev.wait()).ok();
-        }
+        let status = children::ended(&mut self.dev, END_PATIENCE);
         // What processes end by themselves may take a moment longer to be reaped.
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut left = left_behind(&self.folder);

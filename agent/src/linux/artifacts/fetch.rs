@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +20,8 @@ use ostler_schemas::spec::Artifact;
 use sha2::Digest as _;
 use ureq::Agent;
 use ureq::http::{Response, StatusCode};
+
+use crate::linux::beneath::Place;
 
 /// How often a broken fetch is taken up again before it has failed; the process's own restart delay comes on top.
 const ATTEMPTS: u32 = 5;
@@ -190,7 +192,8 @@ impl Fetcher {
     ) -> Result<(), FetchError> {
         let mut pause = PAUSE;
         for attempt in 1.. {
-            let begun = fs::metadata(target.partial).is_ok_and(|meta| meta.len() > 0);
+            let resumes = !artifact.source.starts_with("file:");
+            let begun = resumes && fs::metadata(target.partial).is_ok_and(|meta| meta.len() > 0);
             match self.attempt(artifact, target, progress) {
                 // What was there before may have been of another file of that name.
                 Err(FetchError::Mismatch { .. }) if begun && attempt < ATTEMPTS => {}
@@ -211,12 +214,16 @@ impl Fetcher {
         target: &Target<'_>,
         progress: &Progress,
     ) -> Result<(), FetchError> {
-        let mut partial = Partial::open(target.partial)?;
+        let mut partial = match artifact.source.strip_prefix("file:") {
+            Some(_) => Partial::anew(target.partial)?,
+            None => Partial::open(target.partial)?,
+        };
         match artifact.source.strip_prefix("file:") {
             Some(path) => {
                 let unreadable = |error: io::Error| hopeless(artifact, &error);
                 let path = public_file(&self.root, path).map_err(unreadable)?;
-                let mut file = open_without_waiting(&path).map_err(unreadable)?;
+                // No link that was put in the way since is followed, and a pipe without a writer holds nothing up.
+                let mut file = Place::at(&path).and_then(|place| place.open()).map_err(unreadable)?;
                 let meta = file.metadata().map_err(unreadable)?;
                 if !meta.is_file() {
                     return Err(hopeless(artifact, &"is not a regular file"));
@@ -225,7 +232,6 @@ impl Fetcher {
                 if meta.permissions().mode() & OTHERS_READ == 0 {
                     return Err(hopeless(artifact, &"is not open to everybody on this host"));
                 }
-                partial.restart(None)?;
                 progress.total.store(meta.len(), Ordering::Relaxed);
                 self.copy(artifact, &mut file, &mut partial, progress)?;
             }
@@ -347,12 +353,6 @@ fn public_file(root: &str, path: &str) -> io::Result<PathBuf> {
     Ok(file)
 }
 
-/// Opens a file; a pipe that nobody writes to does not hold it up.
-fn open_without_waiting(path: &Path) -> io::Result<File> {
-    let nonblocking = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
-    OpenOptions::new().read(true).custom_flags(nonblocking).open(path)
-}
-
 /// Whether `bytes 100-199/200` begins where it should.
 fn starts_at(content_range: Option<&str>, offset: u64) -> bool {
     let Some(range) = content_range.and_then(|text| text.strip_prefix("bytes ")) else { return false };
@@ -369,6 +369,16 @@ struct Partial<'a> {
 }
 
 impl<'a> Partial<'a> {
+    /// From nothing: what was left of it before is not even read.
+    fn anew(path: &'a Path) -> Result<Self, FetchError> {
+        let disk = |act| move |source| FetchError::Disk { path: path.to_owned(), act, source };
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
+        let file = file.map_err(disk("open"))?;
+        fs::write(validator_of(path), "").map_err(disk("write"))?;
+        Ok(Self { path, file, length: 0, hasher: sha2::Sha256::new(), validator: None })
+    }
+
+    /// From where it was left, if it was begun.
     fn open(path: &'a Path) -> Result<Self, FetchError> {
         let disk = |act| move |source| FetchError::Disk { path: path.to_owned(), act, source };
         let mut options = OpenOptions::new();

@@ -15,9 +15,8 @@ use crate::spec::{GIVEN_VARIABLES, Piece, pieces, port_variable};
 const LATER_VARIABLES: [&str; 2] = ["OSTLER_ORDINAL", "CREDENTIALS_DIRECTORY"];
 
 /// Variables that a process has only where its template asks for them, and the field that does so.
-const ASKED_VARIABLES: [(&str, &str); 7] = [
+const ASKED_VARIABLES: [(&str, &str); 6] = [
     ("OSTLER_ARTIFACTS", "artifacts"),
-    ("NOTIFY_SOCKET", "type: notify"),
     ("WATCHDOG_USEC", "watchdogSec"),
     ("STATE_DIRECTORY", "stateDirectory"),
     ("CACHE_DIRECTORY", "cacheDirectory"),
@@ -25,15 +24,15 @@ const ASKED_VARIABLES: [(&str, &str); 7] = [
     ("RUNTIME_DIRECTORY", "runtimeDirectory"),
 ];
 
+/// A variable that is in the environment and no word can refer to: each start has another, made after its words.
+const LATE_VARIABLE: &str = "NOTIFY_SOCKET";
+
 /// Whether the template asks for what sets a variable of [`ASKED_VARIABLES`].
 fn asks_for(spec: &Map<String, Json>, field: &str) -> bool {
-    match field {
-        "type: notify" => spec.get("type").and_then(Json::as_str) == Some("notify"),
-        field => match spec.get(field) {
-            Some(Json::Array(entries)) => !entries.is_empty(),
-            Some(value) => !value.is_null(),
-            None => false,
-        },
+    match spec.get(field) {
+        Some(Json::Array(entries)) => !entries.is_empty(),
+        Some(value) => !value.is_null(),
+        None => false,
     }
 }
 
@@ -41,8 +40,7 @@ fn asks_for(spec: &Map<String, Json>, field: &str) -> bool {
 pub(super) fn check(spec: &Map<String, Json>, path: &str, report: &mut Report) {
     let mut known: BTreeSet<String> = GIVEN_VARIABLES.map(str::to_owned).into();
     // What asks for it may be what was refused.
-    let refused =
-        |field: &str| report.has_at(&format!("{path}.{}", field.split(':').next().unwrap_or(field)));
+    let refused = |field: &str| report.has_at(&format!("{path}.{field}"));
     let asked = ASKED_VARIABLES.into_iter().filter(|(_, field)| asks_for(spec, field) || refused(field));
     known.extend(asked.map(|(name, _)| name.to_owned()));
     known.extend(list(spec, "ports").iter().filter_map(|port| text(port, "name")).map(port_variable));
@@ -132,7 +130,11 @@ fn references(value: &str, path: &str, (known, later): Names<'_>, report: &mut R
         if known.contains(name) || report.is_full() {
             continue;
         }
-        if LATER_VARIABLES.contains(&name) {
+        if name == LATE_VARIABLE {
+            let message =
+                format!("$({name}) is made after the words of a start: the program reads the variable");
+            report.add(path, FindingCode::BadValue, message);
+        } else if LATER_VARIABLES.contains(&name) {
             let message = format!("$({name}) {}", not_supported("variable"));
             report.add(path, FindingCode::NotSupported, message);
         } else if later.contains(name) {
