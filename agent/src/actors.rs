@@ -11,6 +11,7 @@
 //!         +- events     the story, best effort
 //!         +- relay      orders of the control plane (logs, usage)
 //!         +- pressure   looks at the host: usage, pressure, work outside
+//!         +- shipper    output of namespaces that ship it, to the bus
 //! ```
 
 pub(crate) mod bus;
@@ -24,3 +25,4 @@ pub(crate) mod registry;
 pub(crate) mod relay;
 pub(crate) mod reporter;
 pub(crate) mod root;
+pub(crate) mod shipper;

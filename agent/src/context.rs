@@ -3,7 +3,7 @@
 //! State flows through the [`Board`] (always the latest), commands as messages. An address is a [`Slot`], because an
 //! actor that failed is replaced by another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -203,6 +203,10 @@ pub(crate) struct Board {
     pub(crate) files_held: HeldDocument,
     pub(crate) documents_at: Option<Timestamp>,
     pub(crate) assigned: u32,
+    /// Namespaces whose output is shipped, as the run document says.
+    pub(crate) ships: BTreeSet<Namespace>,
+    /// Namespaces of processes here whose output is not.
+    pub(crate) keeps: BTreeSet<Namespace>,
     /// Labels of the node that the run document carries.
     pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) conditions: BTreeMap<String, Condition>,

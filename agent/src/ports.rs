@@ -29,6 +29,7 @@ use ostler_schemas::v1::api::LogFilter;
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::Facts;
+use ostler_schemas::v1::stretch::Stretch;
 use ostler_schemas::{Name, Namespace, Sha256, Uid};
 use tokio::sync::mpsc;
 
@@ -304,6 +305,29 @@ pub struct Held {
     pub bytes: u64,
 }
 
+/// Output on its way to the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    /// Whole lines, at most as many bytes as one message takes; a longer line is cut.
+    pub bytes: Bytes,
+    /// Which.
+    pub stretch: Stretch,
+}
+
+/// A log that is shipped. What was begun is remembered on the host: after a restart the same parcel comes again, with
+/// the same bounds, and readers know it by its stretch.
+pub trait LogShipper: Send {
+    /// The next parcel; none if there is nothing now. The same again until it is stored.
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Parcel>, String>>;
+    /// The parcel is stored.
+    fn stored(&mut self);
+    /// Nothing more will come of this log.
+    fn finish(&mut self) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// The log of a process, by the name of its files.
+pub type LogName = (Namespace, Name);
+
 /// The processes of a host.
 pub trait Host: Send + Sync + 'static {
     /// Connects to the holder, and again after the events of a connection ended.
@@ -366,6 +390,10 @@ pub trait Host: Send + Sync + 'static {
         name: Name,
         query: LogQuery,
     ) -> BoxFuture<'_, Result<Box<dyn LogReader>, String>>;
+    /// Ships a log from where that was left off. Lines of which it is not known whose they are are taken for `uid`'s.
+    fn ship(&self, log: LogName, uid: Uid) -> BoxFuture<'_, Result<Box<dyn LogShipper>, String>>;
+    /// Logs whose shipping was begun and not finished, and whose they are.
+    fn unshipped(&self) -> BoxFuture<'_, Vec<(LogName, Uid)>>;
 }
 
 /// The file system of a host.

@@ -12,12 +12,18 @@
 //! ca = "ca.pem"
 //! canary = "canary.nk"
 //! identities = "identities.json"
+//!
+//! [logs]                        # output of namespaces that ship it (docs/logs.md)
+//! max_bytes = "1Gi"             # how much of it is kept; never lowered
+//! max_age = "7d"                # and for how long
 //! ```
 //! Relative paths are relative to the file's folder.
 
 use std::path::{Path, PathBuf};
 
+use ostler_bus::layout::Sizes;
 use ostler_bus::nats::connect::BusFile;
+use ostler_schemas::quantity::{Dur, Size};
 use serde::{Deserialize, Serialize};
 
 /// The settings.
@@ -35,7 +41,42 @@ pub struct Settings {
     pub replicas: Option<u8>,
     /// The bus.
     pub bus: BusFile,
+    /// Output of namespaces that ship it.
+    #[serde(default)]
+    pub logs: LogSettings,
 }
+
+/// How much shipped output is kept on the bus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// Bytes of the stream; the oldest goes first.
+    pub max_bytes: Size,
+    /// Age.
+    pub max_age: Dur,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        let sizes = Sizes::default();
+        Self { max_bytes: Size::from_bytes(sizes.logs), max_age: Dur::from_millis(sizes.logs_age_ms) }
+    }
+}
+
+impl Settings {
+    /// Limits of the streams.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            logs: self.logs.max_bytes.as_bytes(),
+            logs_age_ms: self.logs.max_age.as_millis(),
+            ..Sizes::default()
+        }
+    }
+}
+
+/// The stream of shipped output holds at least this: some messages of the largest size.
+const LOGS_LEAST: u64 = 1 << 20;
 
 fn default_http() -> String {
     "127.0.0.1:9310".to_owned()
@@ -72,6 +113,8 @@ pub struct Overrides {
     pub name: Option<String>,
     /// See [`Settings::http`].
     pub http: Option<String>,
+    /// See [`LogSettings::max_bytes`].
+    pub logs_max_bytes: Option<String>,
 }
 
 /// Reads and checks the settings.
@@ -94,6 +137,9 @@ pub fn load(path: &Path, overrides: Overrides) -> Result<Settings, SettingsError
     if let Some(http) = overrides.http {
         builder = builder.set_override("http", http).map_err(file)?;
     }
+    if let Some(bytes) = overrides.logs_max_bytes {
+        builder = builder.set_override("logs.max_bytes", bytes).map_err(file)?;
+    }
     let settings: Settings = builder.build().and_then(config::Config::try_deserialize).map_err(file)?;
     check(path, &settings)?;
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -102,7 +148,8 @@ pub fn load(path: &Path, overrides: Overrides) -> Result<Settings, SettingsError
 
 /// Only variables that name a setting: others of the same prefix (`OSTLER_NATS_SERVER`, …) belong to other tools.
 fn known_variables() -> config::Map<String, String> {
-    let known = ["OSTLER_NAME", "OSTLER_HTTP", "OSTLER_REPLICAS"];
+    let known =
+        ["OSTLER_NAME", "OSTLER_HTTP", "OSTLER_REPLICAS", "OSTLER_LOGS__MAX_BYTES", "OSTLER_LOGS__MAX_AGE"];
     std::env::vars().filter(|(name, _)| known.contains(&name.as_str())).collect()
 }
 
@@ -113,6 +160,13 @@ fn check(path: &Path, settings: &Settings) -> Result<(), SettingsError> {
     }
     if settings.bus.servers.is_empty() {
         return wrong("bus.servers", "name at least one server, for example tls://10.0.0.1:4222".to_owned());
+    }
+    if settings.logs.max_bytes.as_bytes() < LOGS_LEAST {
+        let found = settings.logs.max_bytes;
+        return wrong("logs.max_bytes", format!("must be at least 1Mi, found {found}"));
+    }
+    if settings.logs.max_age.as_millis() == 0 {
+        return wrong("logs.max_age", "must be longer than 0; for example 7d".to_owned());
     }
     if let Some(name) = &settings.name
         && let Err(error) = name.parse::<ostler_schemas::Name>()

@@ -33,15 +33,18 @@ struct Args {
     /// Address of /healthz, /readyz and /metrics; "" for none
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
+    /// How much shipped output of processes is kept on the bus, for example 1Gi; never lowered
+    #[arg(long, value_name = "SIZE")]
+    logs_max_bytes: Option<String>,
     /// Check the settings and exit
     #[arg(long)]
     check: bool,
 }
 
 fn main() -> ExitCode {
-    let Args { config, name, http, check } = Args::parse();
+    let Args { config, name, http, logs_max_bytes, check } = Args::parse();
     init_tracing();
-    let settings = match load(&config, Overrides { name, http }) {
+    let settings = match load(&config, Overrides { name, http, logs_max_bytes }) {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("ostler-controller: {:#}", anyhow::Error::from(error));

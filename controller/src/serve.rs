@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ostler_bus::clock::SystemClock;
 use ostler_bus::entropy::{EntropyRef, SeededEntropy};
-use ostler_bus::layout::{Identity, Scale, Sizes, replicas_for};
+use ostler_bus::layout::{Identity, Scale, replicas_for};
 use ostler_bus::nats::connect::Bus;
 use ostler_bus::nats::provision::{ProvisionError, provision};
 use ostler_bus::{StoreRef, TopicRef};
@@ -134,7 +134,7 @@ fn notify(state: sd_notify::NotifyState<'_>) {
 
 async fn make_streams(bus: &Bus, settings: &Settings) -> anyhow::Result<()> {
     let replicas = settings.replicas.unwrap_or_else(|| replicas_for(settings.bus.servers.len()));
-    let scale = Scale { replicas, sizes: Sizes::default() };
+    let scale = Scale { replicas, sizes: settings.sizes() };
     loop {
         match provision(bus, scale, PROVISION_PATIENCE).await {
             Ok(done) => {

@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use ostler_agent::ports::{
     Files, Held, Host, HostConnection, HostError, HostListing, HostRun, HostSession, HostSpawn, HostUser,
-    LedgerStore, LogQuery, LogReader, Prepared, RunOutcome, Screen, SpawnError,
+    LedgerStore, LogName, LogQuery, LogReader, LogShipper, Prepared, RunOutcome, Screen, SpawnError,
 };
 use ostler_agent::sim::{SimFiles, SimHost, SimLedger};
 use ostler_agent_core::confine::Preparation;
@@ -145,6 +145,14 @@ impl Host for GatedHost {
         query: LogQuery,
     ) -> BoxFuture<'_, Result<Box<dyn LogReader>, String>> {
         through(&self.gate, async move { Host::log(&*self.inner, namespace, name, query).await }).boxed()
+    }
+
+    fn ship(&self, log: LogName, uid: Uid) -> BoxFuture<'_, Result<Box<dyn LogShipper>, String>> {
+        through(&self.gate, self.inner.ship(log, uid)).boxed()
+    }
+
+    fn unshipped(&self) -> BoxFuture<'_, Vec<(LogName, Uid)>> {
+        through(&self.gate, self.inner.unshipped()).boxed()
     }
 }
 

@@ -427,6 +427,9 @@ impl State {
             let mut board = self.context.board();
             board.assigned = u32::try_from(assigned).unwrap_or(u32::MAX);
             board.node_labels.clone_from(&document.labels);
+            board.ships.clone_from(&document.ships);
+            let namespaces = self.items.values().map(|item| &item.namespace);
+            board.keeps = namespaces.filter(|ns| !document.ships.contains(*ns)).cloned().collect();
         }
         for uid in self.items.keys().copied().collect::<Vec<_>>() {
             self.want_process(me, uid).await?;

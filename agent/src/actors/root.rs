@@ -12,6 +12,7 @@ use super::pressure::PressureActor;
 use super::registry::RegistryActor;
 use super::relay::RelayActor;
 use super::reporter::ReporterActor;
+use super::shipper::ShipperActor;
 use crate::context::{Shared, Task};
 
 /// First wait before a failed actor is started again; doubles. What failed at once because of bad input would else
@@ -32,6 +33,7 @@ pub(crate) enum Child {
     Host,
     Registry,
     Pressure,
+    Shipper,
     Bus,
 }
 
@@ -43,6 +45,7 @@ const CHILDREN: [Child; 8] = [
     Child::Host,
     Child::Registry,
     Child::Pressure,
+    Child::Shipper,
     Child::Bus,
 ];
 
@@ -148,6 +151,9 @@ impl State {
             }
             Child::Pressure => {
                 Actor::spawn_linked(None, PressureActor, context, supervisor).await.map(|a| a.0.get_cell())
+            }
+            Child::Shipper => {
+                Actor::spawn_linked(None, ShipperActor, context, supervisor).await.map(|a| a.0.get_cell())
             }
             Child::Bus => {
                 Actor::spawn_linked(None, BusActor, context, supervisor).await.map(|a| a.0.get_cell())

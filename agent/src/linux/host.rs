@@ -26,14 +26,14 @@ use ostler_schemas::{Name, Namespace, Uid};
 use super::features;
 use super::folders::OwnFolders;
 use super::ledger::blocking;
-use super::log::ProcessLog;
+use super::log::{ProcessLog, ship};
 use super::weight::weigh;
 use super::{exec, probe, users};
 use crate::context::lock;
 use crate::holder_client::{Events, HolderClient, HolderError};
 use crate::ports::{
     Held, Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
-    HostUser, Listed, LogQuery, LogReader, Prepared, RunOutcome, Screen, SpawnError,
+    HostUser, Listed, LogName, LogQuery, LogReader, LogShipper, Prepared, RunOutcome, Screen, SpawnError,
 };
 
 /// The host's processes.
@@ -436,5 +436,15 @@ impl Host for LinuxHost {
             Ok(Box::new(Some(reader)) as Box<dyn LogReader>)
         })
         .boxed()
+    }
+
+    fn ship(&self, (namespace, name): LogName, uid: Uid) -> BoxFuture<'_, Result<Box<dyn LogShipper>, String>> {
+        let log = ProcessLog::new(&self.log_dir, namespace.as_str(), name.as_str());
+        blocking(move || Ok(Box::new(Some(ship::Shipper::open(log, uid))) as Box<dyn LogShipper>)).boxed()
+    }
+
+    fn unshipped(&self) -> BoxFuture<'_, Vec<(LogName, Uid)>> {
+        let dir = self.log_dir.clone();
+        blocking(move || Ok(ship::unfinished(&dir))).map(Result::unwrap_or_default).boxed()
     }
 }

@@ -4,6 +4,7 @@
 //! whoever reads is slower than the process writes, the reader goes on with the oldest file that is left, and says how
 //! many bytes it missed. It never reads ahead of whoever asks it. What is no line of a log is passed on as it is.
 
+pub(super) mod ship;
 mod start;
 pub(super) mod sweep;
 #[cfg(test)]

@@ -62,7 +62,7 @@ reasons! {
         Evicted, Preempted, Fenced, Orphaned, Held, WaitingForProof, DataOnLostNode, WaveFailed, ProgressDeadline,
         RolloutFailed, Degraded, DriftFound, DriftRepaired, Contested, ValidatorFailed, ActionFailed, WriteFailed,
         DiskFull, PathRefused, OwnerRefused, NotRegular, NoContent, Unrenderable, PathConflict, RunFailed, RunMissed,
-        DeadlineExceeded, Frozen, StoreDegraded, StoreRolledBack, ClientTooOld, Unsupported;
+        DeadlineExceeded, Frozen, StoreDegraded, StoreRolledBack, ClientTooOld, LogsNotShipped, Unsupported;
 }
 
 impl fmt::Display for Reason {

@@ -1,6 +1,6 @@
 //! Which bytes of which log a message of shipped output bears, in header `Ostler-Stretch`: `UID ERA FROM TO`.
 //!
-//! Positions count the bytes of all files that a log ever had, so they only rise; an era begins when they do not,
+//! Positions count the bytes of all files that a log ever had, so they only rise; another era begins when they do not,
 //! because somebody took the files away. Shipping is at least once: what comes again, because an acknowledgement was
 //! lost or an agent died before it wrote down how far it was, says by its stretch that it was there already. Whoever
 //! reads tells by [`Seen`] what is new, and how much is missing.
@@ -15,7 +15,7 @@ use crate::Uid;
 pub struct Stretch {
     /// The process.
     pub uid: Uid,
-    /// How often the log began anew.
+    /// Which beginning of the log its positions count from.
     pub era: u64,
     /// The first byte. Bytes of the files that are not output (of other processes of this name, the files' own first
     /// lines) lie within stretches and are not sent.
@@ -74,15 +74,10 @@ impl Seen {
     /// Takes a stretch in.
     pub fn take(&mut self, stretch: &Stretch) -> Follows {
         let Stretch { uid, era, from, to } = *stretch;
-        let before = self.last.filter(|(u, _, _)| *u == uid);
+        let before = self.last.filter(|(u, e, _)| (*u, *e) == (uid, era));
         let follows = match before {
-            Some((_, seen, _)) if era < seen => return Follows::Again,
-            Some((_, seen, end)) if era == seen => {
-                if to <= end {
-                    return Follows::Again;
-                }
-                if from > end { Follows::After(from - end) } else { Follows::Next }
-            }
+            Some((_, _, end)) if to <= end => return Follows::Again,
+            Some((_, _, end)) if from > end => Follows::After(from - end),
             Some(_) | None => Follows::Next,
         };
         self.last = Some((uid, era, to));
@@ -112,7 +107,7 @@ mod tests {
         assert_eq!(seen.take(&stretch(0, 900, 1_000)), Follows::Next);
         assert_eq!(seen.take(&stretch(0, 1_200, 1_300)), Follows::After(200));
         assert_eq!(seen.take(&stretch(1, 0, 10)), Follows::Next, "the files were taken away");
-        assert_eq!(seen.take(&stretch(0, 1_300, 1_400)), Follows::Again);
+        assert_eq!(seen.take(&stretch(1, 0, 10)), Follows::Again);
     }
 
     proptest! {

@@ -48,7 +48,7 @@ pub fn reconcile(fleet: &Fleet, signals: &Signals, now: Now) -> Plan {
 #[must_use]
 pub fn is_affected(key: &Key) -> bool {
     match key {
-        Key::Object(object) => object.kind == Kind::Node,
+        Key::Object(object) => matches!(object.kind, Kind::Node | Kind::Namespace),
         Key::ProcessSpec(_)
         | Key::ProcessTemplate(_)
         | Key::ProcessBind(_)
@@ -181,8 +181,9 @@ fn needs_write(fleet: &Fleet, present: Option<&RunDocument>, wanted: &RunDocumen
     match present {
         None => !wanted.entries.is_empty(),
         Some(present) => {
-            let same =
-                project::resolved(present) == project::resolved(wanted) && present.labels == wanted.labels;
+            let same = project::resolved(present) == project::resolved(wanted)
+                && present.labels == wanted.labels
+                && present.ships == wanted.ships;
             let bulk_missing = wanted.bulk.is_some() && present.bulk.is_none();
             !same || bulk_missing || present.epoch.incarnation < fleet.store_incarnation()
         }

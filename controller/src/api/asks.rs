@@ -42,6 +42,13 @@ pub(super) struct Chunk {
     pub(super) credit: Option<Responder>,
 }
 
+impl Chunk {
+    /// One that no node waits for.
+    pub(super) fn of(seq: u64, bytes: Bytes, end: Option<&str>, message: Option<String>) -> Self {
+        Self { seq, bytes, end: end.map(str::to_owned), message, credit: None }
+    }
+}
+
 struct Held {
     node: NodeName,
     ask: Ask,

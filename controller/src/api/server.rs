@@ -28,6 +28,9 @@ use super::{ApiDeps, handlers};
 /// Requests of up to 16 MiB that are worked on at once: decoded and checked each takes several times its size.
 const LARGE_AT_ONCE: usize = 2;
 
+/// Readings of stored output at one time. Each is a consumer of the stream, of which all replicas share a hundred.
+const STORED_AT_ONCE: usize = 8;
+
 /// What every handler may use.
 pub(super) struct Shared {
     pub(super) deps: ApiDeps,
@@ -38,6 +41,8 @@ pub(super) struct Shared {
     at_once: Arc<Semaphore>,
     /// Places for requests whose documents were sent ahead.
     pub(super) large: Semaphore,
+    /// Places for readings of stored output.
+    pub(super) stored: Arc<Semaphore>,
     retiring: watch::Sender<bool>,
 }
 
@@ -76,6 +81,7 @@ impl Shared {
             shares: Mutex::new(BTreeMap::new()),
             at_once,
             large: Semaphore::new(LARGE_AT_ONCE),
+            stored: Arc::new(Semaphore::new(STORED_AT_ONCE)),
             retiring: watch::Sender::new(false),
         }
     }

@@ -1,4 +1,4 @@
-//! Logs of simulated processes: in memory, never rotated.
+//! Logs of simulated processes: in memory, never rotated. How far they are shipped survives the agent, like the logs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -8,13 +8,61 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use ostler_agent_core::holder::lines::about::Window;
 use ostler_agent_core::holder::lines::filter::LineFilter;
-use ostler_schemas::{Name, Namespace};
+use ostler_bus::layout::LOG_BYTES_MAX;
+use ostler_schemas::v1::stretch::Stretch;
+use ostler_schemas::{Name, Namespace, Uid};
 
 use crate::context::lock;
-use crate::ports::{LogPiece, LogQuery, LogReader};
+use crate::ports::{LogName, LogPiece, LogQuery, LogReader, LogShipper, Parcel};
 
 /// All logs of a host.
 pub(super) type Logs = Arc<Mutex<BTreeMap<(Namespace, Name), Vec<u8>>>>;
+
+/// How far one is shipped: whose it is, what is stored, and to where a parcel was begun; nothing once it is finished.
+pub(super) type Marks = Arc<Mutex<BTreeMap<LogName, (Uid, usize, usize)>>>;
+
+struct Shipper {
+    logs: Logs,
+    marks: Marks,
+    key: LogName,
+}
+
+/// From where it was left off.
+pub(super) fn ship((logs, marks): (&Logs, &Marks), key: LogName, uid: Uid) -> Box<dyn LogShipper> {
+    lock(marks).entry(key.clone()).or_insert((uid, 0, 0));
+    Box::new(Shipper { logs: Arc::clone(logs), marks: Arc::clone(marks), key })
+}
+
+impl Shipper {
+    fn parcel(&mut self) -> Option<Parcel> {
+        let (logs, mut marks) = (lock(&self.logs), lock(&self.marks));
+        let (uid, stored, begun) = marks.get_mut(&self.key)?;
+        let log = logs.get(&self.key)?;
+        if *begun == *stored {
+            *begun = log.len().min(*stored + LOG_BYTES_MAX);
+        }
+        let bytes = log.get(*stored..*begun).filter(|bytes| !bytes.is_empty())?;
+        let stretch = Stretch { uid: *uid, era: 1, from: *stored as u64, to: *begun as u64 };
+        Some(Parcel { bytes: Bytes::copy_from_slice(bytes), stretch })
+    }
+}
+
+impl LogShipper for Shipper {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Parcel>, String>> {
+        std::future::ready(Ok(self.parcel())).boxed()
+    }
+
+    fn stored(&mut self) {
+        if let Some((_, stored, begun)) = lock(&self.marks).get_mut(&self.key) {
+            *stored = *begun;
+        }
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, Result<(), String>> {
+        lock(&self.marks).remove(&self.key);
+        std::future::ready(Ok(())).boxed()
+    }
+}
 
 struct Reader {
     logs: Logs,

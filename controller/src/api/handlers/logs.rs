@@ -8,6 +8,7 @@
 mod merge;
 mod order;
 mod source;
+mod stored;
 mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use ostler_schemas::time::Mono;
 use ostler_schemas::v1::api::{
     ApiError, ApiErrorCode, LOGS_PROCESSES, LOGS_PROCESSES_MAX, LogsOf, LogsRequest,
 };
-use ostler_schemas::{Kind, Name, NodeName, Revision, Uid};
+use ostler_schemas::{Kind, Name, NodeName, ObjectRef, Revision, Uid};
 
 use crate::api::asks::Chunk;
 use crate::api::reply::Responder;
@@ -82,7 +83,10 @@ impl Session<'_> {
         fleet: &ostler_controller_core::fleet::Fleet,
         to: &mut Responder,
     ) -> Result<(), ApiError> {
-        let found = targets::resolve(self.shared, fleet, &self.request)?;
+        let found = match targets::resolve(self.shared, fleet, &self.request) {
+            Err(error) if self.is_one => return self.begin_with_gone(error, to).await,
+            other => other?,
+        };
         self.seen = Some(fleet.revision);
         let count = found.placed.len();
         if count > self.limit {
@@ -111,6 +115,33 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// A process that is not there, or has no node any more: what of it is stored on the bus.
+    async fn begin_with_gone(&mut self, error: ApiError, to: &mut Responder) -> Result<(), ApiError> {
+        let namespace = self.request.namespace.clone();
+        let Ok(name) = self.request.process.parse::<Name>() else { return Err(error) };
+        let last = stored::last_of(&self.shared.deps.store, &namespace, &name).await;
+        let Ok(Some((node, uid, at))) = last else { return Err(error) };
+        let text = format!("{name} is gone: this is what node {node} has stored of it, the last at {at}");
+        self.note(&text, to).await?;
+        let object = ObjectRef { kind: Kind::Process, namespace: Some(namespace), name };
+        let target = Target { uid, node, object };
+        self.asked += 1;
+        self.sources.extend(Source::stored(self.shared, target, &self.request, None));
+        Ok(())
+    }
+
+    /// Those whose nodes did not give anything are read from what is stored.
+    fn turn_to_stored(&mut self) {
+        for source in &mut self.sources {
+            let Some(broken) = source.take_broken(self.request.filter.previous) else { continue };
+            let target = source.target.clone();
+            match Source::stored(self.shared, target, &self.request, Some(broken)) {
+                Some(stored) => *source = stored,
+                None => return,
+            }
+        }
+    }
+
     fn open(&mut self, target: Target) {
         self.asked += 1;
         self.known.insert(target.uid);
@@ -121,6 +152,7 @@ impl Session<'_> {
         let clock = &self.shared.deps.clock;
         let mut next_tick = clock.mono();
         loop {
+            self.turn_to_stored();
             self.pass_on(to).await?;
             self.retire(to).await?;
             let waits_for_more = self.request.follow && !self.is_one;
@@ -160,8 +192,12 @@ impl Session<'_> {
             let Some((_, place)) = heads.first().copied() else { return Ok(()) };
             let until = heads.get(1).map_or(u64::MAX, |(us, _)| *us);
             let Some(source) = self.sources.get_mut(place) else { return Ok(()) };
+            let why_stored = source.why_stored();
             let bytes = source.take(until).await;
             let object = source.target.object.to_string();
+            if let Some(text) = why_stored {
+                to.note(&text).await?;
+            }
             to.raw_of(bytes, &object).await?;
             self.told = now;
         }
@@ -176,22 +212,26 @@ impl Session<'_> {
                 place += 1;
                 continue;
             }
-            let source = self.sources.remove(place);
+            let mut source = self.sources.remove(place);
             self.lost = self.lost.saturating_add(source.lost());
+            let outcome = source.outcome();
+            if let Some(text) = source.why_stored() {
+                self.note(&text, to).await?;
+            }
             let name = &source.target.object.name;
-            match source.end {
-                Some(Ok(())) | None if self.request.follow && !self.is_one => {
+            match outcome {
+                Ok(()) if self.request.follow && !self.is_one => {
                     self.note(&format!("{name} has ended"), to).await?;
                 }
-                Some(Ok(())) | None => {}
-                Some(Err(Broken::NoAnswer(why) | Broken::Other(why))) if self.is_one => {
+                Ok(()) => {}
+                Err(Broken::NoAnswer(why) | Broken::Other(why)) if self.is_one => {
                     return Err(definite(why));
                 }
-                Some(Err(Broken::NoAnswer(why))) => {
+                Err(Broken::NoAnswer(why)) => {
                     self.asked -= 1;
                     silent.insert(source.target.node.clone(), why);
                 }
-                Some(Err(Broken::Other(why))) => {
+                Err(Broken::Other(why)) => {
                     self.asked -= 1;
                     self.note(&format!("{name}: {why}"), to).await?;
                     self.failed = Some(why);

@@ -1,5 +1,7 @@
 //! Logs: hint, asks, relay, and every way in which a node can fail to deliver.
 
+mod stored;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -53,6 +55,20 @@ async fn bind(rig: &Rig) -> Uid {
     let bound = BindRecord { node: node_name("n1"), token: Token::default(), ports: BTreeMap::new(), at };
     rig.put(Key::ProcessBind(uid), &bound).await;
     uid
+}
+
+/// The node's loss is established.
+async fn lose(rig: &Rig) {
+    let verdict = LostVerdict {
+        at: rig.replicas[0].deps.clock.wall(),
+        last_beat: rig.replicas[0].deps.clock.wall(),
+        boot: "b".to_owned(),
+        incarnation: 1,
+        held: false,
+        why: None,
+    };
+    let state = NodeState { lost: Some(verdict), ..NodeState::default() };
+    rig.put(Key::State(ControllerName::Node, StateSubject::Node(node_name("n1"))), &state).await;
 }
 
 fn logs(follow: bool) -> LogsRequest {
@@ -165,16 +181,7 @@ async fn every_silence_is_told_as_what_it_is() {
     assert!(failure(&rig).await.starts_with("process/p has no logs: it has no node yet"));
     bind(&rig).await;
     assert_eq!(failure(&rig).await, "node n1 (Unknown) did not answer within 10s");
-    let verdict = LostVerdict {
-        at: rig.replicas[0].deps.clock.wall(),
-        last_beat: rig.replicas[0].deps.clock.wall(),
-        boot: "b".to_owned(),
-        incarnation: 1,
-        held: false,
-        why: None,
-    };
-    let state = NodeState { lost: Some(verdict), ..NodeState::default() };
-    rig.put(Key::State(ControllerName::Node, StateSubject::Node(node_name("n1"))), &state).await;
+    lose(&rig).await;
     assert!(failure(&rig).await.starts_with("node n1 is lost"));
     let missing = LogsRequest { process: "q".to_owned(), ..logs(false) };
     let error = anna.ask(Verb::Logs, &missing).await.next().await.expect_err("missing");

@@ -118,6 +118,13 @@ impl About {
         }
     }
 
+    /// Whose a line of that moment is, as far as is known.
+    #[must_use]
+    pub fn whose(&self, at_us: u64) -> Option<Uid> {
+        let before = self.beginnings.iter().take_while(|b| b.at_us <= at_us).last();
+        before.or(self.beginnings.first()).map(|b| b.uid)
+    }
+
     /// The lines of the incarnation before a process's last one.
     #[must_use]
     pub fn previous(&self, uid: Uid) -> Option<Window> {
@@ -166,6 +173,8 @@ mod tests {
         assert_eq!(about.of(uid('a')), Window { from_us: 0, to_us: 30 });
         assert_eq!(about.of(uid('b')), Window { from_us: 30, to_us: u64::MAX });
         assert_eq!(about.of(uid('c')), Window::ALL);
+        let whose: Vec<_> = [0, 29, 30, 99].into_iter().map(|at| about.whose(at)).collect();
+        assert_eq!(whose, ['a', 'a', 'b', 'b'].map(|who| Some(uid(who))));
         assert_eq!(about.previous(uid('b')), Some(Window { from_us: 40, to_us: 50 }));
         assert_eq!(about.previous(uid('a')), Some(Window { from_us: 10, to_us: 20 }));
         assert_eq!(about.previous(uid('c')), None);

@@ -1,6 +1,8 @@
-//! One process's log on its way here: the order to its node, and the chunks that come back.
+//! One process's log on its way here: the order to its node and the chunks that come back, or a reading of what its
+//! node has stored on the bus.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ostler_bus::topic::Outgoing;
@@ -11,9 +13,11 @@ use ostler_schemas::time::Mono;
 use ostler_schemas::v1::api::{Ask, AskOp, LogsRequest, RELAY_WINDOW};
 use ostler_schemas::v1::status::NodePhase;
 use tokio::sync::mpsc::Receiver;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::merge::{Block, confessed};
 use super::order::InOrder;
+use super::stored::{self, Wanted};
 use super::targets::Target;
 use crate::api::asks::{Chunk, Order};
 use crate::api::reply::Responder;
@@ -32,6 +36,14 @@ const MERGE_MS: u64 = 3_000;
 /// A node that waits for its credit is told so often that it is not forgotten: well below the ten seconds after which
 /// it gives its caller up.
 const HOLD_MS: u64 = 4_000;
+
+/// Where a log comes from.
+enum Origin<'a> {
+    /// Its node.
+    Node(Order<'a>),
+    /// The stream of shipped output, because of this.
+    Stream { _reading: AbortOnDropHandle<()>, because: Option<Broken> },
+}
 
 /// Why a log ended before its end.
 pub(super) enum Broken {
@@ -52,7 +64,7 @@ struct Waiting {
 pub(super) struct Source<'a> {
     pub(super) target: Target,
     pub(super) chunks: Receiver<Chunk>,
-    order: Order<'a>,
+    origin: Origin<'a>,
     line: InOrder,
     waiting: VecDeque<Waiting>,
     last_us: u64,
@@ -65,6 +77,10 @@ pub(super) struct Source<'a> {
     pub(super) end: Option<Result<(), Broken>>,
     /// Parts that were lost, as the node or the numbers say.
     lost: u64,
+    /// Anything came at all.
+    came: bool,
+    /// The stream has nothing of it.
+    nothing: bool,
 }
 
 impl<'a> Source<'a> {
@@ -77,11 +93,29 @@ impl<'a> Source<'a> {
         };
         let ask = Ask { id: shared.deps.entropy.txn(), op, caller: caller.clone() };
         let (order, chunks) = shared.asks.hold(target.node.clone(), ask);
+        Self::new(shared, target, Origin::Node(order), chunks)
+    }
+
+    /// The same from the stream, because of what was met.
+    pub(super) fn stored(
+        shared: &'a Shared,
+        target: Target,
+        request: &LogsRequest,
+        because: Option<Broken>,
+    ) -> Option<Self> {
+        let wanted = Wanted::new(target.subject()?, target.uid, request);
+        let (sender, chunks) = stored::channel();
+        let reading = stored::read(shared.deps.store.clone(), Arc::clone(&shared.stored), wanted, sender);
+        let origin = Origin::Stream { _reading: AbortOnDropHandle::new(tokio::spawn(reading)), because };
+        Some(Self::new(shared, target, origin, chunks))
+    }
+
+    fn new(shared: &Shared, target: Target, origin: Origin<'a>, chunks: Receiver<Chunk>) -> Self {
         let now = shared.deps.clock.mono();
         Self {
             target,
             chunks,
-            order,
+            origin,
             line: InOrder::new(),
             waiting: VecDeque::new(),
             last_us: 0,
@@ -91,6 +125,45 @@ impl<'a> Source<'a> {
             live: false,
             end: None,
             lost: 0,
+            came: false,
+            nothing: false,
+        }
+    }
+
+    /// What it broke off with, if the stream may have what its node did not give.
+    pub(super) fn take_broken(&mut self, is_previous: bool) -> Option<Broken> {
+        let Origin::Node(_) = &self.origin else { return None };
+        let may_be_stored = !self.came
+            && match &self.end {
+                Some(Err(Broken::NoAnswer(_))) => true,
+                Some(Err(Broken::Other(_))) => !is_previous,
+                Some(Ok(())) | None => false,
+            };
+        if !may_be_stored {
+            return None;
+        }
+        self.end.take().and_then(Result::err)
+    }
+
+    /// What to say, once, of what is from the stream instead of its node.
+    pub(super) fn why_stored(&mut self) -> Option<String> {
+        let Origin::Stream { because, .. } = &mut self.origin else { return None };
+        let (Broken::NoAnswer(why) | Broken::Other(why)) = because.take()?;
+        let name = &self.target.object.name;
+        Some(format!("{name}: {why}; this is what the node had stored on the bus by then"))
+    }
+
+    /// Whether all that comes is from the stream.
+    pub(super) const fn is_stored(&self) -> bool {
+        matches!(self.origin, Origin::Stream { .. })
+    }
+
+    /// How it ended. Where the stream has nothing either, it is as its node left it.
+    pub(super) fn outcome(&mut self) -> Result<(), Broken> {
+        let end = self.end.take().unwrap_or(Ok(()));
+        match (&mut self.origin, end) {
+            (Origin::Stream { because, .. }, Ok(())) if self.nothing => because.take().map_or(Ok(()), Err),
+            (Origin::Stream { .. } | Origin::Node(_), end) => end,
         }
     }
 
@@ -145,10 +218,15 @@ impl<'a> Source<'a> {
                 self.end = Some(match end.as_str() {
                     "error" => {
                         let told = String::from_utf8_lossy(&bytes).chars().take(500).collect();
-                        Err(Broken::Other(format!("node {}: {}", self.target.node, message.unwrap_or(told))))
+                        let why = message.unwrap_or(told);
+                        Err(Broken::Other(match &self.origin {
+                            Origin::Node(_) => format!("node {}: {why}", self.target.node),
+                            Origin::Stream { .. } => why,
+                        }))
                     }
                     _ => Ok(()),
                 });
+                self.nothing = end == stored::NOTHING;
                 let lost = end.strip_prefix("lost=").and_then(|n| n.parse::<u64>().ok());
                 self.lost = self.lost.saturating_add(lost.unwrap_or(0));
                 if self.end.as_ref().is_some_and(Result::is_err) {
@@ -161,6 +239,7 @@ impl<'a> Source<'a> {
                 give(credit).await;
                 continue;
             }
+            self.came = true;
             let last_us = self.last_us;
             self.waiting.push_back(Waiting { block: Block::new(bytes, last_us), credit, told: now });
         }
@@ -175,7 +254,7 @@ impl<'a> Source<'a> {
                 credit.keep_alive().await.ok();
             }
         }
-        if self.end.is_some() {
+        if self.end.is_some() || self.is_stored() {
             return;
         }
         if now.since_ms(self.heard) >= GAP_MS {
@@ -191,13 +270,20 @@ impl<'a> Source<'a> {
             self.end = Some(Err(broken));
             return;
         }
-        if !self.order.has_begun() && self.hinted.is_none_or(|at| now.since_ms(at) >= HINT_MS) {
+        if !self.has_begun() && self.hinted.is_none_or(|at| now.since_ms(at) >= HINT_MS) {
             self.hinted = Some(now);
             let node = &self.target.node;
             let message = Outgoing::new(Hint::Ask.subject(node), Bytes::new());
             if let Err(error) = shared.deps.topic.publish(message).await {
                 tracing::debug!(%node, %error, "a hint could not be sent");
             }
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        match &self.origin {
+            Origin::Node(order) => order.has_begun(),
+            Origin::Stream { .. } => true,
         }
     }
 
@@ -210,7 +296,7 @@ impl<'a> Source<'a> {
             let message = format!("node {node} is lost; its logs can be read on the host: ostler-agent logs");
             return Some(Broken::NoAnswer(message));
         }
-        if !self.order.has_begun() && now.since_ms(self.began) >= BEGIN_MS {
+        if !self.has_begun() && now.since_ms(self.began) >= BEGIN_MS {
             return Some(Broken::NoAnswer(format!(
                 "node {node} ({}) did not answer within {}s",
                 phase.as_str(),

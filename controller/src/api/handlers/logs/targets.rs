@@ -3,6 +3,7 @@
 use ostler_controller_core::admission::{conflict, not_found};
 use ostler_controller_core::fleet::Fleet;
 use ostler_controller_core::status::Lens;
+use ostler_schemas::subject::LogSubject;
 use ostler_schemas::v1::api::{ApiError, ListRequest, LogsOf, LogsRequest};
 use ostler_schemas::v1::status::{Status, View};
 use ostler_schemas::{Kind, NodeName, ObjectRef, Uid};
@@ -16,6 +17,14 @@ pub(super) struct Target {
     pub(super) uid: Uid,
     pub(super) node: NodeName,
     pub(super) object: ObjectRef,
+}
+
+impl Target {
+    /// Where its output is stored, if it is.
+    pub(super) fn subject(&self) -> Option<LogSubject> {
+        let namespace = self.object.namespace.clone()?;
+        Some(LogSubject { node: self.node.clone(), namespace, process: self.object.name.clone() })
+    }
 }
 
 /// What a request means.
