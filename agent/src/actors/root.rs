@@ -37,7 +37,7 @@ pub(crate) enum Child {
     Bus,
 }
 
-const CHILDREN: [Child; 8] = [
+const CHILDREN: [Child; 9] = [
     Child::Ledger,
     Child::Events,
     Child::Reporter,
