@@ -387,6 +387,7 @@ impl ManagedFile {
             message: self.standing.message.clone(),
             at: self.standing.at,
             last_drift: self.record.last_drift.clone(),
+            effect: None,
         }
     }
 

@@ -9,19 +9,23 @@
 
 mod cpu;
 mod duration;
+mod increase;
 mod mode;
 mod rlimit;
 mod share;
 mod signal;
 mod size;
+mod window;
 
 pub use cpu::Cpu;
 pub use duration::Dur;
+pub use increase::Increase;
 pub use mode::Mode;
 pub use rlimit::Rlimit;
 pub use share::CountOrPercent;
 pub use signal::Signal;
 pub use size::Size;
+pub use window::Window;
 
 /// Why a text is not the value it should be. `Display` is a message fit for a user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -38,6 +38,12 @@ impl CountOrPercent {
         }
     }
 
+    /// Whether it is a count of 0.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        matches!(self, CountOrPercent::Count(0))
+    }
+
     /// Whether it is nothing of any whole.
     #[must_use]
     pub const fn is_zero(self) -> bool {

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Template;
-use crate::quantity::{CountOrPercent, Dur};
+use super::{Rollout, Template};
+use crate::quantity::CountOrPercent;
 
 /// The spec of a Deployment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ pub struct DeploymentSpec {
     pub replicas: u32,
     /// How old processes are exchanged for new ones.
     pub strategy: Strategy,
+    /// Whether rollouts stand still.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// How a new version is watched and what is done when it fails.
     pub rollout: Rollout,
     /// What each process is.
@@ -48,28 +51,6 @@ pub struct RollingUpdate {
     pub max_surge: CountOrPercent,
     /// How many below `replicas` may be ready; shares round down.
     pub max_unavailable: CountOrPercent,
-}
-
-/// How a version spreads and is judged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rollout {
-    /// Rising and cumulative; the last is `100%`. This version serves exactly `[100%]`.
-    pub waves: Vec<CountOrPercent>,
-    /// How long a wave must stay healthy.
-    pub bake: Dur,
-    /// What is done when a version fails.
-    pub on_failure: OnFailure,
-}
-
-/// What is done when a version fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnFailure {
-    /// Back to the last version that completed; with none before, as `pause`.
-    Rollback,
-    /// Stop and wait for a person.
-    Pause,
 }
 
 impl Strategy {

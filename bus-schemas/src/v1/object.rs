@@ -44,6 +44,40 @@ pub struct Metadata {
     pub applied: Applied,
     /// Fields that verbs other than `apply` have changed since the last apply, by dotted path.
     pub touched: BTreeMap<String, Touch>,
+    /// What a person last ordered about the rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<RolloutOrder>,
+}
+
+/// An order about a rollout on its way. It is taken in once, by its number, and counts for one version only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutOrder {
+    /// Rises with every order about this object.
+    pub n: u64,
+    /// What is ordered.
+    pub act: RolloutAct,
+    /// About which version.
+    pub version: Version,
+    /// Who.
+    pub actor: Actor,
+    /// When.
+    pub at: Timestamp,
+    /// Why, if the caller said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What can be ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RolloutAct {
+    /// Go on with the next wave, or in spite of what has failed.
+    Resume,
+    /// Give the version up, and go back.
+    Abort,
+    /// An order of a newer version, which this one leaves alone.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The owner of an object or process.

@@ -182,6 +182,33 @@ pub struct ProcessReport {
     /// Where its log files are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_path: Option<String>,
+    /// What it takes and says, for rollouts that ask for it; none from an agent that does not measure it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measure: Option<Measure>,
+}
+
+/// What a rollout can be judged by beside health.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Measure {
+    /// Bytes of memory in use.
+    pub memory: u64,
+    /// Error lines per hour.
+    pub error_lines: u64,
+}
+
+/// What the processes that a file's actions name have done since its version was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileEffect {
+    /// Restarts that no action asked for.
+    pub restarts: u64,
+    /// What they took before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Measure>,
+    /// What they take now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<Measure>,
 }
 
 /// How an incarnation ended. Consumers deduplicate by (uid, incarnation, seq).
@@ -279,6 +306,10 @@ pub struct FileReport {
     pub at: Timestamp,
     /// The last drift, if there ever was one.
     pub last_drift: Option<DriftReport>,
+    /// What became of the processes that its actions name; none where there are none, or from an agent that does not
+    /// look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<FileEffect>,
 }
 
 /// A live process, or a file, without an entry in its document.

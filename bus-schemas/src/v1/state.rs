@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::epoch::Epoch;
+use super::report::Measure;
 use crate::codec::Wire;
 use crate::ids::{Revision, Version};
 use crate::time::Timestamp;
@@ -78,8 +79,111 @@ pub struct RolloutState {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// How many waves there are, as counted when the present one started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waves: u32,
+    /// When the present wave started; none while it waits for a window, a person or a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave_started_at: Option<Timestamp>,
+    /// How many replicas or nodes there were in the waves so far when the present one started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wave_size: u32,
+    /// The last version that a rollback has left: it stays nowhere, whatever came after it.
+    #[serde(default, skip_serializing_if = "is_no_version")]
+    pub bad: Version,
+    /// The version that the order of nodes is drawn with: that of the first rollout since one came to its end, so that
+    /// a version which replaces another on its way goes first where that one went first.
+    #[serde(default, skip_serializing_if = "is_no_version")]
+    pub seed: Version,
+    /// Nodes up to here in that order take the target; none means nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Rank>,
+    /// Where the present wave ends in that order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave_end: Option<Rank>,
+    /// Who has to go on while the phase is `Paused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<RolloutHold>,
+    /// The last order of a person that has been taken in.
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    pub orders: u64,
+    /// How many had failed when the wave was given up.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// So many failures were seen by a person who went on in spite of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pardoned: u32,
+    /// What processes took before this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Measure>,
+    /// The waves that are over, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<PastWave>,
     /// The epoch that wrote this.
     pub epoch: Epoch,
+}
+
+/// A place in the order in which nodes take a version: first by group, where waves must not mix groups, then by node.
+/// Both are hashes, so that the order needs no list to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Rank {
+    /// Of the group; 0 without groups.
+    pub g: u64,
+    /// Of the node in its group.
+    pub n: u64,
+}
+
+impl Rank {
+    /// Every node is before it.
+    pub const LAST: Rank = Rank { g: u64::MAX, n: u64::MAX };
+}
+
+/// Why a rollout is paused, and so who goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RolloutHold {
+    /// A person has set `paused`.
+    Person,
+    /// `pauseAfter` names the wave that is over.
+    AfterWave,
+    /// The version has failed, or was given up by a person, and stays where it is.
+    Failure,
+    /// A reason of a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A wave that is over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PastWave {
+    /// Its number.
+    pub wave: u32,
+    /// Replicas or nodes in it and the waves before.
+    pub size: u32,
+    /// Of these were well.
+    pub healthy: u32,
+    /// Of these had failed, and that was borne.
+    pub failed: u32,
+    /// Of these could not be asked.
+    pub offline: u32,
+    /// When it was over.
+    pub at: Timestamp,
+}
+
+// What is not set is not written: most states are of rollouts that are over.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes by reference")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes by reference")]
+const fn is_zero_u64(n: &u64) -> bool {
+    *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes by reference")]
+const fn is_no_version(version: &Version) -> bool {
+    version.0 == 0
 }
 
 impl Wire for RolloutState {

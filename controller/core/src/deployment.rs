@@ -18,15 +18,16 @@ use ostler_schemas::time::{Now, Timestamp};
 use ostler_schemas::v1::object::{Object, OwnerReference};
 use ostler_schemas::v1::process::{Goal, GoalReason, ProcessSpecRecord, ProcessTemplateRecord};
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::v1::report::{ProcessPhase, ProcessReport};
-use ostler_schemas::v1::state::{RolloutPhase, RolloutState};
+use ostler_schemas::v1::report::{Measure, ProcessPhase, ProcessReport};
+use ostler_schemas::v1::state::{RolloutHold, RolloutPhase, RolloutState};
 use ostler_schemas::{ControllerName, Key, Kind, Name, Namespace, NodeName, Sha256, Uid, Version};
 
 use crate::fleet::{Fleet, ProcessRecords, StoredTemplate};
 use crate::plan::{self, Body, Ids, Plan};
 use crate::process::{self, STEPS, Wish};
 use crate::references;
-use crate::rollout::{self, Sight};
+use crate::rollout::spread::Course;
+use crate::rollout::{self, Sight, Terms, Turn};
 use crate::scheduler::room::features_of;
 
 use self::moves::{Fit, Member, Moves, Readiness, Situation};
@@ -61,14 +62,38 @@ pub fn reconcile(fleet: &Fleet, uid: &Uid, now: Now, ids: &mut dyn Ids) -> Plan 
     }
     let known = fleet.rollouts.get(&(ControllerName::Deployment, *uid)).map(|s| &*s.value);
     let (state, started) = rollout::admit(known, object, now);
+    let turn = rollout::heed(state.clone(), object, terms(fleet, object, spec, &state), now);
+    let turn = begin_wave(turn, spec, now);
+    let state = turn.state.clone();
+    let told: Vec<(Reason, String)> = started.into_iter().chain(turn.tell.iter().cloned()).collect();
+    if let Some(ms) = turn.wake_in_ms {
+        plan.wake_in(ms);
+    }
     let Some(wanted) = Wanted::of(fleet, object, state.target) else {
         plan.why.push(format!("the template of version {} is not kept any more", state.target));
         settle_all(&mut plan, fleet, uid, now);
         return plan;
     };
-    let look = Look { fleet, object, spec, state, wanted, now };
-    look.decide(&mut plan, known, started, ids);
+    let base = base(fleet, object, &state);
+    let look = Look { fleet, object, spec, state, wanted, base, now };
+    look.decide(&mut plan, known, told, ids);
     plan
+}
+
+fn terms<'a>(fleet: &Fleet, object: &Object, spec: &'a DeploymentSpec, state: &RolloutState) -> Terms<'a> {
+    Terms { rules: &spec.rollout, can_revert: Wanted::of(fleet, object, state.last_good).is_some() }
+}
+
+fn begin_wave(mut turn: Turn, spec: &DeploymentSpec, now: Now) -> Turn {
+    let course = Course::of_replicas(&spec.rollout, spec.replicas, &turn.state);
+    rollout::start(&mut turn, &course, &spec.rollout, now);
+    turn
+}
+
+/// What holds where the version in force has not come yet: the last good one.
+fn base(fleet: &Fleet, object: &Object, state: &RolloutState) -> Option<Wanted> {
+    let good = state.last_good;
+    (good > Version(0) && good != state.target).then(|| Wanted::of(fleet, object, good)).flatten()
 }
 
 /// Deployments to look at again after a change of `key`.
@@ -134,6 +159,7 @@ struct Look<'a> {
     spec: &'a DeploymentSpec,
     state: RolloutState,
     wanted: Wanted,
+    base: Option<Wanted>,
     now: Now,
 }
 
@@ -142,21 +168,22 @@ impl Look<'_> {
         &self,
         plan: &mut Plan,
         known: Option<&RolloutState>,
-        started: Option<(Reason, String)>,
+        told: Vec<(Reason, String)>,
         ids: &mut dyn Ids,
     ) {
         let uid = self.object.metadata.uid;
         let situation = self.situation();
         let moves = moves::next_moves(&situation);
         let sight = self.sight(&situation, &moves);
-        let can_revert = Wanted::of(self.fleet, self.object, self.state.last_good).is_some();
-        let next = rollout::advance(self.state.clone(), &sight, &self.spec.rollout, can_revert, self.now);
-        rollout::tell(plan, self.object, started.into_iter().chain(next.tell));
+        let mut next = Turn::of(self.state.clone());
+        self.take_baseline(&mut next.state);
+        rollout::advance(&mut next, &sight, terms(self.fleet, self.object, self.spec, &self.state), self.now);
+        rollout::tell(plan, self.object, told.into_iter().chain(next.tell));
         if let Some(ms) = next.wake_in_ms {
             plan.wake_in(ms);
         }
         let turned = next.state.target != self.state.target;
-        let makes = if turned { 0 } else { moves.create };
+        let makes = if turned { 0 } else { moves.create + moves.create_base };
         if makes > 0 || known != Some(&next.state) {
             let key = Key::State(ControllerName::Deployment, StateSubject::Uid(uid));
             plan.put(self.fleet, key, Body::Rollout(next.state));
@@ -184,8 +211,8 @@ impl Look<'_> {
             let wish = Wish { reason: *reason, by: ControllerName::Deployment };
             process::end(plan, self.fleet, uid, wish, self.now);
         }
-        if let Err(error) = self.adopt(plan, &moves.adopt).and_then(|()| self.create(plan, moves.create, ids))
-        {
+        let made = self.adopt(plan, &moves.adopt).and_then(|()| self.create(plan, moves, ids));
+        if let Err(error) = made {
             plan.why.push(format!("its template cannot be stored: {error}"));
         }
     }
@@ -203,27 +230,36 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn create(&self, plan: &mut Plan, count: u32, ids: &mut dyn Ids) -> Result<(), EncodeError> {
-        if count == 0 {
-            return Ok(());
-        }
-        // While a bad version is paused, what is missing is made from the last good one.
-        let good = (self.state.phase == RolloutPhase::Paused)
-            .then(|| Wanted::of(self.fleet, self.object, self.state.last_good))
-            .flatten();
-        let wanted = good.as_ref().unwrap_or(&self.wanted);
-        let template = references::process_template(plan, self.fleet, &wanted.template, self.now)?;
+    fn create(&self, plan: &mut Plan, moves: &Moves, ids: &mut dyn Ids) -> Result<(), EncodeError> {
         let mut taken: BTreeSet<Name> = self
             .fleet
             .processes_of(&self.object.metadata.uid)
             .filter_map(|(_, p)| p.spec.as_ref().map(|s| s.name.clone()))
             .collect();
+        self.make(plan, (&self.wanted, moves.create), &mut taken, ids)?;
+        match &self.base {
+            Some(base) => self.make(plan, (base, moves.create_base), &mut taken, ids),
+            None => Ok(()),
+        }
+    }
+
+    fn make(
+        &self,
+        plan: &mut Plan,
+        (wanted, count): (&Wanted, u32),
+        taken: &mut BTreeSet<Name>,
+        ids: &mut dyn Ids,
+    ) -> Result<(), EncodeError> {
+        if count == 0 {
+            return Ok(());
+        }
+        let template = references::process_template(plan, self.fleet, &wanted.template, self.now)?;
         for _ in 0..count {
             if plan.steps.len() >= STEPS {
                 plan.wake_in(0);
                 break;
             }
-            let Some(name) = self.fresh_name(wanted, &mut taken, ids) else {
+            let Some(name) = self.fresh_name(wanted, taken, ids) else {
                 plan.why.push("no free name for a process".to_owned());
                 break;
             };
@@ -266,6 +302,8 @@ impl Look<'_> {
             unavailable,
             recreate: self.spec.strategy.kind == StrategyType::Recreate,
             frozen: rollout::is_frozen(self.state.phase),
+            quota: self.quota(),
+            has_base: self.base.is_some(),
             ..Situation::default()
         };
         for (uid, records) in self.fleet.processes_of(&self.object.metadata.uid) {
@@ -284,6 +322,50 @@ impl Look<'_> {
             }
         }
         situation
+    }
+
+    /// How many may have the version in force: those of the waves that have started. None means all.
+    fn quota(&self) -> Option<u32> {
+        let state = &self.state;
+        match state.phase {
+            RolloutPhase::Progressing | RolloutPhase::Baking => {}
+            // While a bad version is left where it is, what is missing is made from the last good one.
+            RolloutPhase::Paused if state.hold == Some(RolloutHold::Failure) || state.hold.is_none() => {
+                return self.base.as_ref().map(|_| 0);
+            }
+            RolloutPhase::Paused => {}
+            RolloutPhase::Complete
+            | RolloutPhase::RollingBack
+            | RolloutPhase::RolledBack
+            | RolloutPhase::Failed
+            | RolloutPhase::Unknown => return None,
+        }
+        let started = state.wave.saturating_sub(u32::from(state.wave_started_at.is_none()));
+        if started >= state.waves && state.wave_started_at.is_some() {
+            return None;
+        }
+        let end = usize::try_from(started).ok().and_then(|started| self.spec.rollout.waves.get(started.checked_sub(1)?));
+        Some(end.map_or(0, |end| end.round_up(self.spec.replicas)))
+    }
+
+    /// What the processes of the versions before take, on average, before the first of this one runs.
+    fn take_baseline(&self, state: &mut RolloutState) {
+        let rules = &self.spec.rollout;
+        let asks = rules.max_memory_increase.is_some() || rules.max_error_line_increase.is_some();
+        if !asks || state.baseline.is_some() || state.phase != RolloutPhase::Progressing {
+            return;
+        }
+        let before = self.fleet.processes_of(&self.object.metadata.uid).filter_map(|(uid, _)| {
+            self.report(uid).filter(|report| report.v != self.wanted.version)?.measure
+        });
+        let before: Vec<Measure> = before.collect();
+        let count = before.len() as u64;
+        let mean = |of: fn(&Measure) -> u64| {
+            before.iter().map(of).fold(0_u64, u64::saturating_add).checked_div(count)
+        };
+        state.baseline = mean(|m| m.memory)
+            .zip(mean(|m| m.error_lines))
+            .map(|(memory, error_lines)| Measure { memory, error_lines });
     }
 
     fn report(&self, uid: &Uid) -> Option<&ProcessReport> {
@@ -306,7 +388,7 @@ impl Look<'_> {
         }
         let stored = match self.fleet.templates.get(&record.template) {
             Some(StoredTemplate::Process(template)) => Some(template),
-            Some(StoredTemplate::File(_)) | None => None,
+            Some(StoredTemplate::File(_) | StoredTemplate::Vars(_)) | None => None,
         };
         let restart = *restarts
             .entry(record.template)
@@ -390,21 +472,26 @@ impl Look<'_> {
             let Some(report) = self.report(&member.uid) else { continue };
             sight.exits = sight.exits.saturating_add(report.exits);
             let runs_it = report.t == Some(self.wanted.hash);
-            if member.readiness == Readiness::Ready && runs_it {
+            if let Some(failure) = self.failure_of(&member.uid, report) {
+                sight.failures.add(|| failure);
+            } else if member.readiness == Readiness::Ready && runs_it {
                 ready += 1;
-            }
-            if sight.failure.is_none() {
-                sight.failure = self.failure_of(&member.uid, report);
             }
         }
         let total = situation.members.len();
-        sight.healthy = moves.is_idle() && ready == situation.replicas && total == ready as usize;
-        sight.waiting_since = (!sight.healthy && moves.is_idle()).then_some(newest);
+        let quota = situation.quota.map_or(situation.replicas, |quota| quota.min(situation.replicas));
+        let is_complete = u32::try_from(total) == Ok(situation.replicas);
+        sight.settled = moves.is_idle() && (is_complete || (situation.quota.is_some() && self.base.is_none()));
+        sight.members = quota;
+        sight.well = ready;
+        sight.waiting = quota.saturating_sub(ready.saturating_add(sight.failures.count));
+        newest = newest.max(self.state.wave_started_at.unwrap_or(newest));
+        let is_well = sight.settled && sight.waiting == 0 && sight.failures.count == 0;
+        sight.waiting_since = (!is_well && moves.is_idle()).then_some(newest);
         sight.summary = format!(
-            "{ready} of {} ready, {total} should run; {} to end, {} to make",
-            situation.replicas,
+            "{ready} of {quota} ready, {total} should run; {} to end, {} to make",
             moves.end.len(),
-            moves.create
+            moves.create + moves.create_base
         );
         sight
     }
@@ -421,7 +508,10 @@ impl Look<'_> {
         } else if probe_failed {
             Some(format!("process {name} was not ready while baking: {said}"))
         } else {
-            None
+            let (before, now) = self.state.baseline.zip(report.measure)?;
+            let excess = rollout::excess(&self.spec.rollout, &before, &now);
+            let excess = excess.filter(|_| self.state.phase == RolloutPhase::Baking)?;
+            Some(format!("process {name}: {excess}"))
         }
     }
 }

@@ -1,42 +1,66 @@
-//! Rollouts: which version of an object is in force, how a new one is judged, and what follows when it fails.
+//! Rollouts: which version of an object is in force and where, how a new one spreads in waves, how it is judged, and
+//! what follows when it fails.
 //!
-//! The one state machine behind Deployments and ConfigFiles (CONTRACT.md section 3), in its one-wave case:
+//! The one state machine behind Deployments and ConfigFiles (CONTRACT.md section 3):
 //!
 //! ```text
-//!   new version --> Progressing --all healthy--> Baking --bake over--> Complete
-//!                       ^  |                       |  |
-//!                       |  +-- failure, deadline --+  +-- healthy no more: back to Progressing
-//!                       |              |
-//!          newer version|              +-- onFailure: pause -----------> Paused   (until a newer version)
-//!                       |              +-- no good version before -----> Failed   (until healthy, or a newer version)
-//!                       |              +-- rollback --> RollingBack --all healthy--> RolledBack
-//!                       +---------------------------------- from every state
+//!   new version --> Progressing --wave healthy--> Baking --bake over--> next wave, or Complete
+//!                    ^  |   ^                      |  |   +-- pauseAfter names the wave --> Paused
+//!                    |  |   +-- healthy no more ---+  |
+//!                    |  +-- too many failures, deadline, abort --+
+//!       newer version|              +-- onFailure: pause -----------> Paused   (until resumed, or a newer version)
+//!                    |              +-- no good version before -----> Failed   (until healthy, or a newer version)
+//!                    |              +-- rollback --> RollingBack --all healthy--> RolledBack
+//!                    +---------------------------------- from every state
 //! ```
 //!
+//! A wave waits in `Progressing`, not started, until a window is open ([`start`]) and nobody has paused the object.
+//!
 //! Guarantees: a version that failed is not tried again by itself, nor by a change of other fields; an automatic
-//! rollback changes this state only, never a spec. Pure: what is healthy and what failed is told by the caller as a
-//! [`Sight`].
+//! rollback changes this state only, never a spec; nothing of a wave is told to anybody before the waves before it
+//! were healthy for a bake; a wave of which nobody can be asked is never taken for healthy. Everything lies in
+//! [`RolloutState`], whose size does not grow with the fleet, so any leader goes on where another one ended.
+//!
+//! Pure: what is healthy and what failed is told by the caller as a [`Sight`]. Which nodes belong to a wave is worked
+//! out by [`spread`]; of processes only numbers count.
 
-use ostler_schemas::spec::{OnFailure, Rollout, Spec};
+mod machine;
+mod people;
+pub mod spread;
+
+use ostler_schemas::quantity::{Increase, Size};
+use ostler_schemas::spec::{Rollout, Spec};
 use ostler_schemas::time::{Now, Timestamp};
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::reason::Reason;
+use ostler_schemas::v1::report::Measure;
 use ostler_schemas::v1::state::{RolloutPhase, RolloutState};
 use ostler_schemas::{ObjectRef, Uid, Version};
 
 use crate::fleet::Fleet;
 use crate::plan::{Plan, Telling};
 
-/// A wave that has not moved for so long has failed (`progressDeadline`, CONTRACT.md section 3).
-pub const PROGRESS_DEADLINE_MS: u64 = 600_000;
+pub use machine::{advance, start};
+pub use people::heed;
 
-/// What a controller sees of the version in force.
+/// Most failures that are named; the others are counted.
+const NAMED: usize = 3;
+
+/// What a controller sees of the version in force in the waves so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sight {
-    /// Everything that can have the version has it and is well.
-    pub healthy: bool,
-    /// What has failed, for people.
-    pub failure: Option<String>,
+    /// This controller has nothing left to do for the wave.
+    pub settled: bool,
+    /// So many belong to it.
+    pub members: u32,
+    /// Of these have the version and are well.
+    pub well: u32,
+    /// Of these are waited for.
+    pub waiting: u32,
+    /// Of these cannot be asked. They block nothing.
+    pub offline: u32,
+    /// What has failed.
+    pub failures: Failures,
     /// Exits of the version's processes so far; 0 for files.
     pub exits: u64,
     /// Since when something is waited for that only a host can do; none while this controller itself moves on.
@@ -45,15 +69,94 @@ pub struct Sight {
     pub summary: String,
 }
 
-/// What a look at a rollout came to.
+impl Sight {
+    /// Whether all is well but for `tolerated` failures. Nothing is well on the word of nobody, unless there is nobody.
+    #[must_use]
+    pub fn is_healthy(&self, tolerated: u32) -> bool {
+        let answered = self.well + self.failures.count;
+        self.settled
+            && self.waiting == 0
+            && self.failures.count <= tolerated
+            && (answered > 0 || self.members == 0)
+    }
+}
+
+/// What is more than the rules bear, compared with what was before.
+#[must_use]
+pub fn excess(rules: &Rollout, before: &Measure, now: &Measure) -> Option<String> {
+    let is_more = |most: Option<Increase>, before, now| most.is_some_and(|most| most.is_exceeded(before, now));
+    if is_more(rules.max_memory_increase, before.memory, now.memory) {
+        let (was, is) = (Size::from_bytes(before.memory), Size::from_bytes(now.memory));
+        return Some(format!("maxMemoryIncrease: {is} of memory, {was} before"));
+    }
+    is_more(rules.max_error_line_increase, before.error_lines, now.error_lines).then(|| {
+        let (was, is) = (before.error_lines, now.error_lines);
+        format!("maxErrorLineIncrease: {is} error lines an hour, {was} before")
+    })
+}
+
+/// What has failed: counted, and the first of it named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// How many.
+    pub count: u32,
+    named: Vec<String>,
+}
+
+impl Failures {
+    /// One more.
+    pub fn add(&mut self, what: impl FnOnce() -> String) {
+        self.count = self.count.saturating_add(1);
+        if self.named.len() < NAMED {
+            self.named.push(what());
+        }
+    }
+
+    /// Who failed and why, in one line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let named = self.named.join("; ");
+        match usize::try_from(self.count).unwrap_or(usize::MAX).saturating_sub(self.named.len()) {
+            0 => named,
+            more => format!("{named}; and {more} more"),
+        }
+    }
+}
+
+/// A state on its way through one look.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Advance {
+pub struct Turn {
     /// The state from now on.
     pub state: RolloutState,
     /// What to tell.
     pub tell: Vec<(Reason, String)>,
     /// When time alone can change something.
     pub wake_in_ms: Option<u64>,
+}
+
+impl Turn {
+    /// The begin of one.
+    #[must_use]
+    pub fn of(state: RolloutState) -> Self {
+        Self { state, tell: Vec::new(), wake_in_ms: None }
+    }
+
+    fn tell(&mut self, reason: Reason, message: impl Into<String>) {
+        self.tell.push((reason, message.into()));
+    }
+
+    fn wake_in(&mut self, ms: u64) {
+        self.wake_in_ms = Some(self.wake_in_ms.map_or(ms, |known| known.min(ms)));
+    }
+}
+
+/// The rules that a version is judged by, and whether there is something to go back to.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// The rules.
+    pub rules: &'a Rollout,
+    /// The last good version can still be read.
+    pub can_revert: bool,
 }
 
 /// The state with the present spec taken in, and what to tell if that begins a rollout.
@@ -66,7 +169,10 @@ pub fn admit(
     let version = object.metadata.version;
     let generation = object.metadata.generation.0;
     let Some(known) = known else {
-        let state = begin(&RolloutState::default(), version, generation, now);
+        // Orders given before the controller ever looked are about nothing.
+        let orders = object.metadata.order.as_ref().map_or(0, |order| order.n);
+        let before = RolloutState { orders, ..RolloutState::default() };
+        let state = begin(&before, version, generation, now);
         return (state, Some((Reason::RolloutStarted, format!("version {version}"))));
     };
     let mut state = known.clone();
@@ -78,23 +184,29 @@ pub fn admit(
     if is_settled(known.phase) {
         state.current = from;
     }
-    let state = begin(&state, version, generation, now);
+    let mut state = begin(&state, version, generation, now);
+    if !is_over(known.phase) && known.seed.0 > 0 {
+        // Where the version before went first its successor goes first: most are its correction.
+        state.seed = known.seed;
+    }
     (state, Some((Reason::RolloutStarted, format!("version {version} replaces version {from}"))))
 }
 
 fn begin(before: &RolloutState, target: Version, generation: u64, now: Now) -> RolloutState {
     RolloutState {
+        current: before.current,
         target,
-        failed: Version(0),
+        last_good: before.last_good,
         wave: 1,
-        bake_ends_at: None,
-        exits: 0,
         phase: RolloutPhase::Progressing,
-        reason: String::new(),
         generation,
         started_at: Some(now.wall),
-        finished_at: None,
-        ..before.clone()
+        seed: target,
+        bad: before.bad,
+        orders: before.orders,
+        baseline: before.baseline,
+        epoch: before.epoch,
+        ..RolloutState::default()
     }
 }
 
@@ -108,6 +220,20 @@ const fn is_settled(phase: RolloutPhase) -> bool {
         RolloutPhase::Progressing
         | RolloutPhase::Baking
         | RolloutPhase::RollingBack
+        | RolloutPhase::Unknown => false,
+    }
+}
+
+/// Whether the target is in force everywhere, and nothing is on its way.
+#[must_use]
+pub const fn is_over(phase: RolloutPhase) -> bool {
+    match phase {
+        RolloutPhase::Complete | RolloutPhase::RolledBack => true,
+        RolloutPhase::Progressing
+        | RolloutPhase::Baking
+        | RolloutPhase::Paused
+        | RolloutPhase::RollingBack
+        | RolloutPhase::Failed
         | RolloutPhase::Unknown => false,
     }
 }
@@ -139,135 +265,10 @@ pub const fn is_moving(phase: RolloutPhase) -> bool {
     }
 }
 
-/// One step of the machine. `can_revert` says that the last good version can still be read.
+/// Whether the next wave is still to be started.
 #[must_use]
-pub fn advance(state: RolloutState, sight: &Sight, rules: &Rollout, can_revert: bool, now: Now) -> Advance {
-    let mut next = Advance { state, tell: Vec::new(), wake_in_ms: None };
-    match next.state.phase {
-        RolloutPhase::Progressing => progress(&mut next, sight, rules, can_revert, now),
-        RolloutPhase::Baking => bake(&mut next, sight, rules, can_revert, now),
-        RolloutPhase::RollingBack => {
-            if sight.healthy {
-                next.state.phase = RolloutPhase::RolledBack;
-                next.state.finished_at = Some(now.wall);
-                next.state.wave = 0;
-                let (target, failed) = (next.state.target, next.state.failed);
-                next.tell.push((
-                    Reason::RolledBack,
-                    format!("at version {target} again; version {failed} has failed"),
-                ));
-            }
-        }
-        // Nothing better is there to be held, so what has failed may still come right by itself.
-        RolloutPhase::Failed => {
-            if sight.healthy {
-                next.state.failed = Version(0);
-                next.state.finished_at = None;
-                start_bake(&mut next, sight, rules, now);
-            }
-        }
-        RolloutPhase::Complete | RolloutPhase::Paused | RolloutPhase::RolledBack | RolloutPhase::Unknown => {}
-    }
-    next
-}
-
-fn progress(next: &mut Advance, sight: &Sight, rules: &Rollout, can_revert: bool, now: Now) {
-    if let Some(failure) = &sight.failure {
-        fail(next, failure, rules, can_revert, now);
-    } else if sight.healthy {
-        start_bake(next, sight, rules, now);
-    } else if let Some(since) = sight.waiting_since {
-        let waited = now.wall.since_ms(since);
-        if waited >= PROGRESS_DEADLINE_MS {
-            let message = format!("no progress for {}: {}", ostler_schemas::time::age(waited), sight.summary);
-            next.tell.push((Reason::ProgressDeadline, message.clone()));
-            fail(next, &message, rules, can_revert, now);
-        } else {
-            next.wake_in_ms = Some(PROGRESS_DEADLINE_MS - waited);
-        }
-    }
-}
-
-fn start_bake(next: &mut Advance, sight: &Sight, rules: &Rollout, now: Now) {
-    let bake_ms = rules.bake.as_millis();
-    let version = next.state.target;
-    next.tell.push((Reason::WaveHealthy, format!("version {version}: {}", sight.summary)));
-    if bake_ms == 0 {
-        complete(next, now);
-        return;
-    }
-    next.state.phase = RolloutPhase::Baking;
-    next.state.bake_ends_at = Some(Timestamp(now.wall.0.saturating_add(bake_ms)));
-    next.state.exits = sight.exits;
-    next.state.reason = String::new();
-    next.wake_in_ms = Some(bake_ms);
-}
-
-fn bake(next: &mut Advance, sight: &Sight, rules: &Rollout, can_revert: bool, now: Now) {
-    if let Some(failure) = &sight.failure {
-        fail(next, failure, rules, can_revert, now);
-    } else if sight.exits > next.state.exits {
-        fail(next, "a process exited while baking", rules, can_revert, now);
-    } else if !sight.healthy {
-        next.state.phase = RolloutPhase::Progressing;
-        next.state.bake_ends_at = None;
-    } else {
-        // A wall clock that was set back must not make the bake longer than it was asked to be.
-        let longest = Timestamp(now.wall.0.saturating_add(rules.bake.as_millis()));
-        let ends = next.state.bake_ends_at.map_or(longest, |at| at.min(longest));
-        if now.wall >= ends {
-            complete(next, now);
-        } else {
-            next.state.bake_ends_at = Some(ends);
-            next.wake_in_ms = Some(ends.since_ms(now.wall));
-        }
-    }
-}
-
-fn complete(next: &mut Advance, now: Now) {
-    next.state.phase = RolloutPhase::Complete;
-    next.state.last_good = next.state.target;
-    next.state.failed = Version(0);
-    next.state.bake_ends_at = None;
-    next.state.finished_at = Some(now.wall);
-    next.state.reason = String::new();
-    next.state.wave = 0;
-    next.tell.push((Reason::RolloutComplete, format!("version {}", next.state.target)));
-}
-
-fn fail(next: &mut Advance, failure: &str, rules: &Rollout, can_revert: bool, now: Now) {
-    let bad = next.state.target;
-    let good = next.state.last_good;
-    next.tell.push((Reason::WaveFailed, format!("version {bad}: {failure}")));
-    next.state.failed = bad;
-    next.state.bake_ends_at = None;
-    next.state.finished_at = Some(now.wall);
-    next.state.reason = failure.to_owned();
-    match rules.on_failure {
-        OnFailure::Pause => {
-            next.state.phase = RolloutPhase::Paused;
-            next.tell.push((Reason::Paused, format!("version {bad} has failed; onFailure is pause")));
-        }
-        OnFailure::Rollback if good == Version(0) || !can_revert => {
-            next.state.phase = RolloutPhase::Failed;
-            let why = if good == Version(0) {
-                "no version before it has completed".to_owned()
-            } else {
-                format!("version {good}, the last good one, is not kept any more")
-            };
-            next.tell.push((Reason::RolloutFailed, format!("version {bad} has failed and {why}")));
-        }
-        OnFailure::Rollback => {
-            next.state.phase = RolloutPhase::RollingBack;
-            next.state.current = bad;
-            next.state.target = good;
-            next.state.finished_at = None;
-            next.tell.push((
-                Reason::RolloutFailed,
-                format!("version {bad} has failed; going back to version {good}"),
-            ));
-        }
-    }
+pub fn waits_to_start(state: &RolloutState) -> bool {
+    state.phase == RolloutPhase::Progressing && state.wave_started_at.is_none()
 }
 
 /// The spec of one version of an object: the present one if it has that version, else the newest kept revision of it.

@@ -404,6 +404,7 @@ fn fresh_metadata(name: &ObjectRef, uid: Uid, at: Timestamp) -> Metadata {
         owner_references: Vec::new(),
         applied: rig::applied("apply"),
         touched: BTreeMap::new(),
+        order: None,
     }
 }
 

@@ -244,6 +244,7 @@ impl Unit {
             exits: self.record.exits_total,
             cgroup: process.and_then(|p| p.cgroup.clone()),
             log_path: process.and_then(|p| p.log_path.clone()),
+            measure: None,
         }
     }
 

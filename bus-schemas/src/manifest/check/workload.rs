@@ -3,7 +3,6 @@
 use serde_json::{Map, Value as Json};
 
 use super::report::Report;
-use super::walk::not_supported;
 use super::{Options, Parts, process};
 use crate::manifest::finding::FindingCode;
 use crate::quantity::CountOrPercent;
@@ -16,6 +15,7 @@ pub(super) fn check(parts: &Parts<'_>, options: &Options, report: &mut Report) {
     }
     strategy(parts.spec, report);
     rollout(parts.spec, report);
+    only_of_files(parts.spec, report);
     let template =
         parts.spec.get("template").and_then(|template| template.get("spec")).and_then(Json::as_object);
     if let Some(template) = template {
@@ -51,8 +51,7 @@ fn share(value: &Json) -> Option<CountOrPercent> {
     }
 }
 
-/// Waves rise and end with everything. That the form is right is said before that only `[100%]` is served, so that
-/// a manifest for a later version can be made right today.
+/// Waves rise and end with everything.
 pub(super) fn rollout(spec: &Map<String, Json>, report: &mut Report) {
     const AT: &str = "spec.rollout.waves";
     let Some(waves) = spec.get("rollout").and_then(|rollout| rollout.get("waves")).and_then(Json::as_array)
@@ -80,8 +79,32 @@ pub(super) fn rollout(spec: &Map<String, Json>, report: &mut Report) {
         report.add(&format!("{AT}[0]"), FindingCode::OutOfRange, "must be at least 1, found 0");
     } else if shares.last() != Some(&CountOrPercent::ALL) {
         report.add(AT, FindingCode::BadValue, "the last wave must be 100%");
-    } else if shares.len() > 1 {
-        let message = format!("more than one wave {}", not_supported("choice"));
-        report.hint(AT, FindingCode::NotSupported, message, "write [100%]");
+    }
+    pauses(spec, shares.len(), report);
+}
+
+/// A pause after the last wave would never be seen: the rollout is complete then.
+fn pauses(spec: &Map<String, Json>, waves: usize, report: &mut Report) {
+    let after = spec.get("rollout").and_then(|r| r.get("pauseAfter")).and_then(Json::as_array);
+    for (index, wave) in after.into_iter().flatten().enumerate() {
+        if let Some(wave) = wave.as_u64().filter(|wave| *wave >= waves as u64) {
+            let at = format!("spec.rollout.pauseAfter[{index}]");
+            let message = format!("there is nothing after wave {wave} of {waves}");
+            report.add(&at, FindingCode::OutOfRange, message);
+        }
+    }
+}
+
+/// What only files have: processes are paced by their strategy and placed by the scheduler.
+fn only_of_files(spec: &Map<String, Json>, report: &mut Report) {
+    let Some(rollout) = spec.get("rollout").and_then(Json::as_object) else { return };
+    for (field, hint) in [
+        ("maxUnavailable", "write spec.strategy.rollingUpdate.maxUnavailable"),
+        ("groupBy", "the scheduler places processes; use topologySpreadConstraints"),
+    ] {
+        if rollout.contains_key(field) {
+            let at = format!("spec.rollout.{field}");
+            report.hint(&at, FindingCode::Conflicting, "is for ConfigFiles only", hint);
+        }
     }
 }

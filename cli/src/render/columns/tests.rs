@@ -53,6 +53,7 @@ fn view(yaml: &str, age_ms: u64, status: Status) -> View {
         owner_references: Vec::new(),
         applied,
         touched: std::collections::BTreeMap::new(),
+        order: None,
     };
     View { metadata, spec: manifest.complete(None), status, revision: Revision(7) }
 }

@@ -61,6 +61,7 @@ pub(super) fn created(world: &World<'_>, name: &ObjectRef, uid: Uid, wish: Wish)
             owner_references: Vec::new(),
             applied: applied(world, wish.verb, wish.reason),
             touched: BTreeMap::new(),
+            order: None,
         },
         spec: wish.spec,
     }
@@ -91,7 +92,7 @@ pub(super) fn edited(world: &World<'_>, before: &Object, wish: Wish) -> Edited {
 fn first_version(spec: &Spec) -> Version {
     match spec {
         Spec::Deployment(_) => Version(1),
-        Spec::ConfigFile(spec) => Version(u64::from(spec.content.is_some())),
+        Spec::ConfigFile(spec) => Version(u64::from(spec.has_content())),
         Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) => Version(0),
     }
 }
@@ -101,7 +102,7 @@ fn next_version(before: &Object, after: &Spec, retry: bool) -> Version {
     let rises = match (&before.spec, after) {
         (Spec::Deployment(is), Spec::Deployment(next)) => retry || is.template != next.template,
         (Spec::ConfigFile(is), Spec::ConfigFile(next)) => {
-            next.content.is_some() && (retry || is.is_new_version(next))
+            next.has_content() && (retry || is.is_new_version(next))
         }
         (
             Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_),

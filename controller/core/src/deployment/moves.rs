@@ -62,6 +62,10 @@ pub struct Situation {
     pub recreate: bool,
     /// No version replaces another now.
     pub frozen: bool,
+    /// So many may have the template in force: the waves so far. None means all.
+    pub quota: Option<u32>,
+    /// There is a version to make the others from.
+    pub has_base: bool,
     /// Processes that should run.
     pub members: Vec<Member>,
     /// Outdated processes that were told to end and have not.
@@ -77,6 +81,8 @@ pub struct Moves {
     pub adopt: Vec<Uid>,
     /// How many to make.
     pub create: u32,
+    /// How many to make of the version before, which holds where no wave has come yet.
+    pub create_base: u32,
 }
 
 impl Moves {
@@ -93,27 +99,63 @@ pub fn next_moves(situation: &Situation) -> Moves {
     let mut moves = Moves::default();
     let mut members = situation.members.clone();
     end_where(&mut members, &mut moves, GoalReason::Failed, |m| m.replace);
+    let quota = situation.quota.map_or(situation.replicas, |quota| quota.min(situation.replicas));
     if situation.frozen {
         end_excess(&mut members, &mut moves, situation.replicas);
-        moves.create = situation.replicas.saturating_sub(count(&members));
+        let current = members.iter().filter(|m| m.fit == Fit::Current).count();
+        let missing = situation.replicas.saturating_sub(count(&members));
+        let wanted = if situation.quota.is_some() {
+            quota.saturating_sub(u32::try_from(current).unwrap_or(u32::MAX))
+        } else {
+            missing
+        };
+        make(&mut moves, situation, (wanted, missing), missing);
         return moves;
     }
-    let (mut old, mut new): (Vec<Member>, Vec<Member>) =
-        members.into_iter().partition(|m| m.fit == Fit::Outdated);
+    let (mut old, mut new) = by_version(members, quota);
     end_excess(&mut new, &mut moves, situation.replicas);
     moves.adopt = new.iter().filter(|m| m.fit == Fit::InPlace).map(|m| m.uid).collect();
+    // So many keep what they have until their wave comes.
+    let keep = situation.replicas.saturating_sub(quota.max(count(&new)));
     if situation.recreate {
-        end_where(&mut old, &mut moves, GoalReason::Rollout, |_| true);
+        by_cost(&mut old);
+        let spare = usize::try_from(count(&old).saturating_sub(keep)).unwrap_or(0);
+        moves.end.extend(old.drain(..spare).map(|m| (m.uid, GoalReason::Rollout)));
         let all_ended = situation.ending_outdated == 0 && !ends_any_outdated(situation, &moves);
-        moves.create = if all_ended { situation.replicas.saturating_sub(count(&new)) } else { 0 };
+        let wanted = if all_ended { quota.saturating_sub(count(&new)) } else { 0 };
+        let missing = if all_ended { keep.saturating_sub(count(&old)) } else { 0 };
+        make(&mut moves, situation, (wanted, missing), situation.replicas);
         return moves;
     }
-    end_old(&mut old, &new, situation, &mut moves);
-    let wanted = situation.replicas.saturating_sub(count(&new));
+    end_old(&mut old, &new, situation, (keep, &mut moves));
     let most = situation.replicas.saturating_add(situation.surge);
     let room = most.saturating_sub(count(&new) + count(&old));
-    moves.create = wanted.min(room);
+    let wanted = (quota.saturating_sub(count(&new)), keep.saturating_sub(count(&old)));
+    make(&mut moves, situation, wanted, room);
     moves
+}
+
+/// Makes what is wanted of the version in force, and of the one before, as far as there is room.
+fn make(moves: &mut Moves, situation: &Situation, (new, base): (u32, u32), room: u32) {
+    moves.create = new.min(room);
+    if situation.has_base {
+        moves.create_base = base.min(room - moves.create);
+    }
+}
+
+/// Those that have the version in force or take it as they run, as many as may have it, and the others.
+fn by_version(members: Vec<Member>, quota: u32) -> (Vec<Member>, Vec<Member>) {
+    let current = members.iter().filter(|m| m.fit == Fit::Current).count();
+    let mut may_adopt = usize::try_from(quota).unwrap_or(usize::MAX).saturating_sub(current);
+    members.into_iter().partition(|m| match m.fit {
+        Fit::Current => false,
+        Fit::Outdated => true,
+        Fit::InPlace => {
+            let waits = may_adopt == 0;
+            may_adopt = may_adopt.saturating_sub(1);
+            waits
+        }
+    })
 }
 
 fn count(members: &[Member]) -> u32 {
@@ -150,9 +192,16 @@ fn end_excess(members: &mut Vec<Member>, moves: &mut Moves, most: u32) {
     moves.end.extend(members.drain(..excess).map(|m| (m.uid, GoalReason::Scale)));
 }
 
-/// Ends outdated ones: those that do not work at once, the others as far as enough are known to be ready without them.
-fn end_old(old: &mut Vec<Member>, new: &[Member], situation: &Situation, moves: &mut Moves) {
+/// Ends outdated ones but for so many that keep what they have: those that do not work at once, the others as far as
+/// enough are known to be ready without them.
+fn end_old(
+    old: &mut Vec<Member>,
+    new: &[Member],
+    situation: &Situation,
+    (keep, moves): (u32, &mut Moves),
+) {
     by_cost(old);
+    let mut spare = count(old).saturating_sub(keep);
     let is_ready = |m: &&Member| m.readiness == Readiness::Ready;
     let ready = old.iter().filter(is_ready).count() + new.iter().filter(is_ready).count();
     let least =
@@ -160,7 +209,7 @@ fn end_old(old: &mut Vec<Member>, new: &[Member], situation: &Situation, moves: 
     let mut budget = ready.saturating_sub(least);
     let mut kept = Vec::new();
     for member in old.drain(..) {
-        let ends = match member.readiness {
+        let ends = spare > 0 && match member.readiness {
             Readiness::Unplaced | Readiness::NotReady => true,
             Readiness::Unknown => ready >= least,
             Readiness::Ready => {
@@ -170,6 +219,7 @@ fn end_old(old: &mut Vec<Member>, new: &[Member], situation: &Situation, moves: 
             }
         };
         if ends {
+            spare -= 1;
             moves.end.push((member.uid, GoalReason::Rollout));
         } else {
             kept.push(member);

@@ -106,6 +106,7 @@ fn metadata(
         owner_references: vec![spec.owner.clone()],
         applied,
         touched: std::collections::BTreeMap::new(),
+        order: None,
     }
 }
 

@@ -162,7 +162,7 @@ impl Running {
         }
         let of = |hash: &Sha256| match fleet.templates.get(hash) {
             Some(StoredTemplate::Process(template)) => Some(template.restart_hash()),
-            Some(StoredTemplate::File(_)) | None => None,
+            Some(StoredTemplate::File(_) | StoredTemplate::Vars(_)) | None => None,
         };
         let restarts = self.report.t.is_some_and(|had| of(&had) != of(&template));
         if restarts {
@@ -177,7 +177,7 @@ impl Running {
     fn word(&self, fleet: &Fleet) -> String {
         match self.report.t.and_then(|hash| fleet.templates.get(&hash).cloned()) {
             Some(StoredTemplate::Process(template)) => template.command.get(1).cloned().unwrap_or_default(),
-            Some(StoredTemplate::File(_)) | None => String::new(),
+            Some(StoredTemplate::File(_) | StoredTemplate::Vars(_)) | None => String::new(),
         }
     }
 

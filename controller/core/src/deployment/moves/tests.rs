@@ -20,8 +20,10 @@ fn member() -> impl Strategy<Value = (Fit, Readiness, u64, bool)> {
 
 fn situation() -> impl Strategy<Value = Situation> {
     let numbers = (0_u32..8, 0_u32..4, 0_u32..4, 0_u32..3);
-    (numbers, any::<bool>(), prop::bool::weighted(0.2), prop::collection::vec(member(), 0..16)).prop_map(
-        |((replicas, surge, unavailable, ending_outdated), recreate, frozen, members)| {
+    let waves = (prop::option::of(0_u32..8), any::<bool>());
+    let flags = (any::<bool>(), prop::bool::weighted(0.2), waves);
+    (numbers, flags, prop::collection::vec(member(), 0..16)).prop_map(
+        |((replicas, surge, unavailable, ending_outdated), (recreate, frozen, (quota, has_base)), members)| {
             let make = |(i, (fit, readiness, at, replace)): (usize, (Fit, Readiness, u64, bool))| Member {
                 uid: uid(i),
                 fit,
@@ -35,7 +37,7 @@ fn situation() -> impl Strategy<Value = Situation> {
                 (false, surge, unavailable) => (surge, unavailable),
             };
             let members = members.into_iter().enumerate().map(make).collect();
-            Situation { replicas, surge, unavailable, recreate, frozen, members, ending_outdated }
+            Situation { replicas, surge, unavailable, recreate, frozen, quota, has_base, members, ending_outdated }
         },
     )
 }
@@ -52,8 +54,8 @@ proptest! {
     #[test]
     fn never_makes_more_than_replicas_and_surge(s in situation()) {
         let moves = next_moves(&s);
-        let total = u32::try_from(left(&s, &moves).count()).unwrap_or(u32::MAX) + moves.create;
-        prop_assert!(moves.create == 0 || total <= s.replicas + s.surge, "{moves:?}");
+        let total = u32::try_from(left(&s, &moves).count()).unwrap_or(u32::MAX) + moves.create + moves.create_base;
+        prop_assert!(moves.create + moves.create_base == 0 || total <= s.replicas + s.surge, "{moves:?}");
     }
 
     #[test]
@@ -91,14 +93,57 @@ proptest! {
         let moves = next_moves(&s);
         let old_alive = s.ending_outdated > 0
             || s.members.iter().any(|m| m.fit == Fit::Outdated && m.readiness != Readiness::Unplaced);
-        prop_assert!(s.frozen || !old_alive || moves.create == 0);
+        let waits = s.quota.is_none() || moves.end.iter().any(|(_, reason)| *reason == GoalReason::Rollout);
+        prop_assert!(s.frozen || !old_alive || !waits || moves.create == 0);
+    }
+
+    /// No wave gives the version in force to more than it may, whatever there is.
+    #[test]
+    fn a_wave_reaches_no_more_than_it_may(s in situation()) {
+        let moves = next_moves(&s);
+        let quota = s.quota.unwrap_or(s.replicas);
+        let current = left(&s, &moves).filter(|m| m.fit == Fit::Current).count();
+        let after = current + moves.adopt.len() + moves.create as usize;
+        let most = current.max(quota as usize);
+        prop_assert!(s.frozen && s.quota.is_none() || after <= most, "{after} of {quota}: {moves:?}");
+    }
+
+    /// Whatever it starts from, the moves of one wave end with as many current ones as it may have, and the others as
+    /// they were.
+    #[test]
+    fn the_moves_of_a_wave_come_to_an_end(s in situation(), quota in 0_u32..8) {
+        let mut s = Situation { frozen: false, has_base: true, quota: Some(quota), ..s };
+        let had = s.members.iter().filter(|m| m.fit == Fit::Current).count();
+        for round in 0..100_usize {
+            let moves = next_moves(&s);
+            s.members.retain(|m| !moves.end.iter().any(|(uid, _)| *uid == m.uid));
+            for m in &mut s.members {
+                m.readiness = Readiness::Ready;
+                m.replace = false;
+                if moves.adopt.contains(&m.uid) {
+                    m.fit = Fit::Current;
+                }
+            }
+            for i in 0..(moves.create + moves.create_base) as usize {
+                let uid = uid(100 + (round * 7 + i) % 150);
+                let fit = if i < moves.create as usize { Fit::Current } else { Fit::Outdated };
+                let at = Timestamp(10);
+                s.members.push(Member { uid, fit, readiness: Readiness::Unplaced, at, replace: false });
+            }
+            s.ending_outdated = 0;
+        }
+        prop_assert!(next_moves(&s).is_idle(), "{:?}", next_moves(&s));
+        prop_assert_eq!(s.members.len(), s.replicas as usize);
+        let current = s.members.iter().filter(|m| m.fit == Fit::Current).count();
+        let quota = quota.min(s.replicas) as usize;
+        prop_assert!(current == quota || (current > quota && current <= had), "{} of {}", current, quota);
     }
 
     /// Whatever it starts from, the moves come to an end with as many current ones as wanted, when all that is made
     /// becomes ready and all that is unknown becomes known.
     #[test]
     fn moves_come_to_an_end(s in situation()) {
-        let mut s = Situation { frozen: false, ..s };
+        let mut s = Situation { frozen: false, quota: None, ..s };
         for round in 0..100_usize {
             let moves = next_moves(&s);
             s.members.retain(|m| !moves.end.iter().any(|(uid, _)| *uid == m.uid));
