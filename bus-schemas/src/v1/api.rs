@@ -8,6 +8,7 @@ mod content;
 mod exec;
 mod hosts;
 mod logs;
+mod rollout;
 
 use std::collections::BTreeMap;
 
@@ -25,13 +26,14 @@ use crate::manifest::{Finding, Refusal};
 use crate::spec::{ContentRef, Taint, TaintEffect};
 use crate::time::Timestamp;
 
-pub use content::{ConfigOp, ConfigPush, ConfigReply, ConfigRequest, ConfigVersion};
+pub use content::{ConfigOp, ConfigPush, ConfigRender, ConfigReply, ConfigRequest, ConfigVersion};
 pub use exec::{
     EXEC_CHUNK, EXEC_COMMAND_MAX, EXEC_INPUT_MAX, EXEC_UNREAD, ExecCommand, ExecEnded, ExecInput, ExecItem,
     ExecOutput, ExecRefused, ExecRequest, ExecScreen, RelayInput, RelayPoll,
 };
 pub use hosts::{Ask, AskOp, AsksReply, AsksRequest, BlobReply, BlobRequest, RegisterReply, RegisterRequest};
-pub use logs::{LOGS_PROCESSES, LOGS_PROCESSES_MAX, LogFilter, LogsOf, LogsRequest};
+pub use logs::{LOGS_PROCESSES, LOGS_PROCESSES_MAX, LOGS_WINDOW, LogFilter, LogsOf, LogsRequest};
+pub use rollout::{RolloutChange, RolloutOp, RolloutReply, RolloutRequest, RolloutVersion};
 
 /// Size of a chunk of a blob.
 pub const CHUNK: usize = 512 << 10;
@@ -393,21 +395,6 @@ pub struct ChangeReply {
     pub revision: Revision,
 }
 
-/// `rollout`: only status in this version.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RolloutRequest {
-    /// The Deployment or ConfigFile.
-    pub object: ObjectRef,
-}
-
-/// The answer: the object with its status.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RolloutReply {
-    /// The object.
-    pub view: View,
-}
 
 /// `events`: stored ones, oldest first, then new ones if followed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use super::object::{Metadata, Object};
 use super::process::Goal;
 use super::reason::Reason;
 use super::report::{Condition, DriftReport, ExitReport, FileState, ProcessPhase};
-use super::state::RolloutPhase;
+use super::state::{PastWave, RolloutHold, RolloutPhase};
 use super::usage::ProcessUsage;
 use crate::codec::Wire;
 use crate::ids::{Actor, NodeName, Revision, Sha256, Uid, Version};
@@ -274,6 +274,21 @@ pub struct RolloutStatus {
     pub reason: Option<String>,
     /// Why it stands where it stands.
     pub message: String,
+    /// Replicas or nodes in the waves up to the present one.
+    #[serde(default)]
+    pub wave_size: u32,
+    /// The waves that are over, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<PastWave>,
+    /// Who has to go on while it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<RolloutHold>,
+    /// What is waited for: nodes or processes, the first few by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
+    /// Who failed and why, the first few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<String>,
 }
 
 /// Status of a Deployment; `st.deployment.<ns>.<name>` as well.
