@@ -37,7 +37,7 @@ async fn killed_it_is_replaced_and_the_next_holder_adopts() {
         );
         // Its code is known if its new parent had not reaped it when the next holder came.
         let gone = &all.exits[0].exit;
-        let while_replaced = Exit::Unknown("ended while its holder was replaced".to_owned());
+        let while_replaced = Exit::Unknown("ended while no holder was there to see it".to_owned());
         assert!([Exit::Code(9), while_replaced].contains(gone), "{gone:?}");
         let before = rig.log_of(key(1)).lines().count();
         until("it writes on", || (rig.log_of(key(1)).lines().count() > before + 20).then_some(())).await;

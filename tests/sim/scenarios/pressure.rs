@@ -1,4 +1,4 @@
-//! Hosts that are short of memory.
+//! Hosts that are short of memory, disk or process numbers.
 
 use harness::operator::object;
 use harness::world::{Shape, World};
@@ -48,9 +48,28 @@ fn greedy_one(world: &World) -> (Option<NodeName>, Vec<Uid>) {
 }
 
 fn pressed(world: &World, node: &NodeName) -> bool {
-    let report = world.checks.log.fleet.reports.get(node);
-    report.is_some_and(|r| r.conditions.iter().any(|c| c.kind == "MemoryPressure"))
+    pressed_by(world, node, "MemoryPressure")
 }
+
+fn pressed_by(world: &World, node: &NodeName, condition: &str) -> bool {
+    let report = world.checks.log.fleet.reports.get(node);
+    report.is_some_and(|r| r.conditions.iter().any(|c| c.kind == condition))
+}
+
+/// The greedy program runs somewhere; where, and as which of the machines.
+async fn greedy_runs(world: &mut World, program: Program) -> (NodeName, usize) {
+    for machine in &world.machines {
+        machine.host.program(GREEDY, program.clone());
+    }
+    world.operator.apply(&greedy()).await.done();
+    world.until(20_000, |w| greedy_one(w).0.is_some()).await.expect("runs");
+    let node = greedy_one(world).0.expect("runs");
+    let machine = world.machines.iter().position(|m| m.node == node).expect("a machine");
+    (node, machine)
+}
+
+/// Disk of a simulated host.
+const DISK: u64 = 1024 * GIB;
 
 #[test]
 fn a_host_short_of_memory_evicts_exactly_the_greedy_one_and_recovers() {
@@ -110,5 +129,63 @@ fn a_fleet_that_is_short_everywhere_evicts_nothing() {
         }
         end_well(world).await;
         assert_eq!(living(world), before);
+    });
+}
+
+#[test]
+fn a_full_disk_is_cleaned_before_anybody_goes() {
+    World::run(64, small(), async |world: &mut World| {
+        deployed(world, 6).await;
+        // Two lives of the greedy one: the log of the first is what can be removed.
+        let (_, _) = greedy_runs(world, Program { disk: 40 * GIB, ..Program::default() }).await;
+        let first = greedy_one(world).0.expect("runs");
+        world.operator.delete(&object(Kind::Deployment, "greedy")).await.done();
+        world.until(30_000, |w| greedy_one(w).0.is_none()).await.expect("ends");
+        world.pass(30_000).await;
+        let machine = world.machines.iter().position(|m| m.node == first).expect("a machine");
+        let host = &world.machines[machine].host;
+        assert_eq!(host.disk_used(), 40 * GIB, "its log is kept");
+        let before = living(world);
+        world.machines[machine].facts.set_outside_disk(DISK - 41 * GIB);
+        world.until(10_000, |w| pressed_by(w, &first, "DiskPressure")).await.expect("says so");
+        world.until(5_000, |w| w.machines[machine].host.disk_used() == 0).await.expect("the old log goes");
+        world.until(200_000, |w| !pressed_by(w, &first, "DiskPressure")).await.expect("recovers");
+        assert_eq!(living(world), before, "nobody was ended");
+        end_well(world).await;
+    });
+}
+
+#[test]
+fn a_disk_that_stays_full_evicts_who_fills_it() {
+    World::run(65, small(), async |world: &mut World| {
+        deployed(world, 6).await;
+        let (node, machine) = greedy_runs(world, Program { disk: 40 * GIB, ..Program::default() }).await;
+        let others = living(world);
+        world.machines[machine].facts.set_outside_disk(DISK - 41 * GIB);
+        world.until(10_000, |w| pressed_by(w, &node, "DiskPressure")).await.expect("says so");
+        world.until(60_000, |w| greedy_one(w).0.is_some_and(|n| n != node)).await.expect("goes elsewhere");
+        world.until(60_000, |w| w.machines[machine].host.disk_used() == 0).await.expect("its log goes too");
+        world.until(200_000, |w| !pressed_by(w, &node, "DiskPressure")).await.expect("recovers");
+        let moved = living(world);
+        let left = others.iter().filter(|one| moved.contains(one)).count();
+        assert_eq!((moved.len(), left), (others.len(), others.len() - 1), "exactly one has gone");
+        end_well(world).await;
+    });
+}
+
+#[test]
+fn who_takes_all_process_numbers_goes() {
+    World::run(66, small(), async |world: &mut World| {
+        deployed(world, 6).await;
+        let (node, machine) = greedy_runs(world, Program { tasks: 20_000, ..Program::default() }).await;
+        let others = living(world);
+        world.machines[machine].facts.set_outside_tasks(12_500);
+        world.until(10_000, |w| pressed_by(w, &node, "PidPressure")).await.expect("says so");
+        world.until(60_000, |w| greedy_one(w).0.is_some_and(|n| n != node)).await.expect("goes elsewhere");
+        world.until(200_000, |w| !pressed_by(w, &node, "PidPressure")).await.expect("recovers");
+        let moved = living(world);
+        let left = others.iter().filter(|one| moved.contains(one)).count();
+        assert_eq!((moved.len(), left), (others.len(), others.len() - 1), "exactly one has gone");
+        end_well(world).await;
     });
 }

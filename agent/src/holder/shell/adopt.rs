@@ -27,7 +27,7 @@ use super::super::say::say;
 use super::{READ_SIZE, Shell};
 
 /// Why an exit cannot be known.
-const ENDED_WHILE_REPLACED: &str = "ended while its holder was replaced";
+const ENDED_UNSEEN: &str = "ended while no holder was there to see it";
 
 impl Shell {
     /// Takes over everything that the core was restored with.
@@ -114,7 +114,7 @@ impl Shell {
             self.listen_again(key, record.listen);
         }
         if gone || watched.is_err() {
-            self.main_ended(key, Exit::Unknown(ENDED_WHILE_REPLACED.to_owned()));
+            self.main_ended(key, Exit::Unknown(ENDED_UNSEEN.to_owned()));
         } else if record.phase == Phase::Starting {
             // A child that still waited has lost the pipe it waits on and ends; every other one runs.
             self.drive(Input::ProgramRuns(key));

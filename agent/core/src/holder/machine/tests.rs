@@ -324,7 +324,7 @@ impl Host {
         self.forgotten.retain(|key| !recorded.contains(key));
         for key in recorded {
             if self.trees.get(&key).is_none_or(|tree| !tree.main) {
-                let exit = Exit::Unknown("ended while its holder was replaced".to_owned());
+                let exit = Exit::Unknown("ended while no holder was there to see it".to_owned());
                 let at = self.now;
                 self.input(Input::MainEnded { key, exit, oom: false, at });
             }
