@@ -8,6 +8,8 @@ mod facts;
 mod files;
 mod host;
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 pub use artifacts::{SimArtifacts, Source};
 pub use facts::SimFacts;

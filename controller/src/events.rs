@@ -227,8 +227,12 @@ mod tests {
             true,
         );
         let mut counts = Vec::new();
+        let begun = party.clock.mono();
         while counts.len() < 2 {
             let record = records.next().await.expect("a record").expect("readable");
+            let passed = party.clock.mono().since_ms(begun);
+            // The first one at once; only what repeats it waits.
+            assert_eq!(passed, if counts.is_empty() { 0 } else { COALESCE_MS });
             assert_eq!(record.headers.get(headers::REASON), Some("Suspect"));
             let event: Event = codec::decode(&record.body).expect("an event");
             counts.push(event.count);

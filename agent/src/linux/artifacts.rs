@@ -12,7 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -106,6 +106,8 @@ struct Inner {
     /// One per hash that somebody waits for.
     running: Mutex<BTreeMap<Sha256, Weak<Running>>>,
     in_use: Mutex<BTreeSet<Sha256>>,
+    /// Whether it was ever said what is in use. Until then everything may be: what runs was started by a former agent.
+    is_told: AtomicBool,
     /// Sets that are being made ready, and the files that they are built from.
     wanted: Mutex<Vec<Weak<BTreeSet<Sha256>>>>,
     /// One set is built, and one sweep made, at a time.
@@ -150,6 +152,7 @@ impl ArtifactCache {
             gate: Semaphore::new(FETCHES),
             running: Mutex::default(),
             in_use: Mutex::default(),
+            is_told: AtomicBool::new(false),
             wanted: Mutex::default(),
             building: tokio::sync::Mutex::default(),
         })))
@@ -184,6 +187,7 @@ impl Artifacts for ArtifactCache {
 
     fn retain(&self, in_use: BTreeSet<Sha256>) {
         *lock(&self.0.in_use) = in_use;
+        self.0.is_told.store(true, Ordering::SeqCst);
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
             let (sweeping, limit) = (Arc::clone(&inner), inner.limits.all);
@@ -306,7 +310,9 @@ impl Inner {
                 // What is not in use makes room, and the partial file itself must not keep the disk full.
                 fs::remove_file(&partial).ok();
                 let alone = inner.building.blocking_lock();
-                inner.sweep(0);
+                if inner.is_told.load(Ordering::SeqCst) {
+                    inner.sweep(0);
+                }
                 drop(alone);
                 return inner.fetcher.fetch(&artifact, &target, &progress).inspect_err(|_| {
                     fs::remove_file(&partial).ok();

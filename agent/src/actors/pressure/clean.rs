@@ -7,7 +7,7 @@ use ostler_agent_core::reclaim::{Spare, choose, words};
 use ostler_schemas::Uid;
 use ostler_schemas::v1::reason::Reason;
 
-use crate::context::Shared;
+use crate::context::{Shared, lock};
 
 /// Rounds of one cleaning: what a first look took for shared (and so for free of charge) is seen by the second.
 const ROUNDS: usize = 3;
@@ -48,21 +48,33 @@ fn lacking(context: &Shared) -> Vec<Lack> {
 async fn remove(context: &Shared, lacks: &[Lack]) -> Vec<Spare> {
     let (host, artifacts) = (&context.deps.host, &context.deps.artifacts);
     let cached = artifacts.spare().await;
-    let logs = host.old_logs(known(context)).await;
+    let known = known(context).await;
+    // While the holder cannot say what lives, no log is taken for one of a process that is gone.
+    let logs = match &known {
+        Some(known) => host.old_logs(known.clone()).await,
+        None => Vec::new(),
+    };
     let of_cache: BTreeSet<String> = cached.iter().map(|spare| spare.id.clone()).collect();
     let all: Vec<Spare> = cached.into_iter().chain(logs).collect();
     let (cached, logs): (Vec<Spare>, Vec<Spare>) =
         choose(&all, lacks).into_iter().partition(|spare| of_cache.contains(&spare.id));
     let mut removed = if cached.is_empty() { Vec::new() } else { artifacts.remove(cached).await };
-    if !logs.is_empty() {
-        removed.extend(host.remove_logs(known(context), logs).await);
+    if let Some(known) = known.filter(|_| !logs.is_empty()) {
+        removed.extend(host.remove_logs(known, logs).await);
     }
     removed
 }
 
-/// Every process that may still say something.
-fn known(context: &Shared) -> BTreeSet<Uid> {
-    context.board().processes.keys().copied().collect()
+/// Every process that may still say something: of the holder's, of the ledger's, and of the document's. None while the
+/// holder does not answer.
+async fn known(context: &Shared) -> Option<BTreeSet<Uid>> {
+    let listing = context.deps.host.list().await.ok()?;
+    let mut known: BTreeSet<Uid> = listing.processes.iter().map(|listed| listed.uid).collect();
+    known.extend(listing.leftovers.iter().map(|key| key.uid));
+    known.extend(listing.exits.iter().map(|(uid, _)| *uid));
+    known.extend(lock(&context.memory).units.keys().copied());
+    known.extend(context.board().processes.keys().copied());
+    Some(known)
 }
 
 /// What the end of each living process would give back on file systems that are short.

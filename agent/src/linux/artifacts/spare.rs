@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
 use ostler_agent_core::artifacts::{BLOBS, BUILDING, PARTIAL, SETS};
 use ostler_agent_core::reclaim::{Kind, Spare};
@@ -17,6 +18,9 @@ use crate::linux::weight::{BLOCK, weigh};
 impl Inner {
     /// Everything that can go.
     pub(super) fn spares(&self) -> Vec<Spare> {
+        if !self.is_told.load(Ordering::SeqCst) {
+            return Vec::new();
+        }
         let busy = self.busy();
         [(PARTIAL, Kind::Partial), (BLOBS, Kind::Artifact), (SETS, Kind::Artifact)]
             .into_iter()

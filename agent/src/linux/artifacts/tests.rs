@@ -301,3 +301,37 @@ async fn what_is_unused_makes_room() {
     assert_eq!(prepare(&again, &[one]).await.as_deref(), Ok(sets[1].1.as_path()));
     no_leftovers(&rig);
 }
+
+#[tokio::test]
+async fn what_nothing_uses_can_go_and_takes_its_fetched_files_along() {
+    let rig = rig(CacheLimits::default());
+    let bytes = vec![7; 256 << 10];
+    fs::write(rig.dir.path().join("root/app"), &bytes).expect("written");
+    let used = artifact("file:/app".to_owned(), &bytes);
+    let spare = Artifact { path: "bin/other".to_owned(), ..used.clone() };
+    let lone = vec![9; 256 << 10];
+    fs::write(rig.dir.path().join("root/lone"), &lone).expect("written");
+    let old = artifact("file:/lone".to_owned(), &lone);
+    for set in [&used, &spare, &old] {
+        prepare(&rig.cache, std::slice::from_ref(set)).await.expect("ready");
+    }
+    assert_eq!(rig.cache.spare().await, [], "nobody has said yet what is in use");
+    rig.cache.retain([set_id(std::slice::from_ref(&used))].into());
+    fs::write(rig.dir.path().join("cache/partial").join(sha256(b"x").to_string()), b"part").expect("written");
+    let spares = rig.cache.spare().await;
+    let of = |set: &Artifact| format!("sets/{}", set_id(std::slice::from_ref(set)));
+    let find = |id: &str| spares.iter().find(|spare| spare.id == id);
+    assert!(find(&of(&used)).is_none(), "it is in use");
+    assert!(find(&of(&spare)).is_some_and(|s| s.bytes < 256 << 10), "its file is another set's too");
+    assert!(find(&of(&old)).is_some_and(|s| s.bytes >= 256 << 10), "its file goes with it");
+    assert_eq!(spares.iter().filter(|s| s.kind == ostler_agent_core::reclaim::Kind::Partial).count(), 1);
+
+    // What would free nothing is never chosen.
+    let chosen = spares.into_iter().filter(|spare| spare.bytes > 0).collect();
+    let removed = rig.cache.remove(chosen).await;
+    assert_eq!(removed.len(), 3, "{removed:?}");
+    let blobs = fs::read_dir(rig.dir.path().join("cache/blobs")).expect("there").count();
+    assert_eq!(blobs, 1, "that of the set in use");
+    prepare(&rig.cache, std::slice::from_ref(&used)).await.expect("is there still");
+    no_leftovers(&rig);
+}
