@@ -192,6 +192,8 @@ enum Question {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Draw a fresh key for the secrets of this node; the control plane seals them anew once the agent has restarted.
+    RotateKey,
     /// The log of a process.
     Logs {
         /// Its name, NAMESPACE/NAME, or the first digits of its uid.

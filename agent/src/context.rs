@@ -17,6 +17,7 @@ use ostler_agent_core::veto::Veto;
 use ostler_bus::clock::ClockRef;
 use ostler_bus::entropy::EntropyRef;
 use ostler_bus::node_link::NodeLink;
+use ostler_bus::sealing::KeyRing;
 use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::beat::HeldDocument;
@@ -46,6 +47,8 @@ pub struct NodeConfig {
     pub own: Vec<String>,
     /// Where originals of managed files are kept.
     pub originals: String,
+    /// Where folders of credentials are; without one, why there is none.
+    pub credentials: Option<Result<String, String>>,
     /// Where logs of processes are, for people on the host.
     pub log_dir: String,
     /// Whether processes may ask to run as root.
@@ -80,6 +83,8 @@ pub struct Deps {
     pub ledger: LedgerRef,
     /// What the host is.
     pub facts: FactsRef,
+    /// What opens the secrets of this node.
+    pub keys: KeyRing,
     /// What it is told.
     pub config: NodeConfig,
 }
@@ -201,6 +206,7 @@ pub(crate) struct Board {
     pub(crate) files: BTreeMap<Uid, FileView>,
     pub(crate) run: HeldDocument,
     pub(crate) files_held: HeldDocument,
+    pub(crate) secrets_held: HeldDocument,
     pub(crate) documents_at: Option<Timestamp>,
     pub(crate) assigned: u32,
     /// Namespaces whose output is shipped, as the run document says.

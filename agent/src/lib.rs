@@ -14,6 +14,7 @@ pub mod linux;
 pub mod local;
 pub mod ports;
 pub mod run;
+pub mod secrets;
 pub mod sim;
 pub mod status;
 

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod beneath;
+pub mod credentials;
 mod env_files;
 mod exec;
 mod facts;

@@ -352,7 +352,15 @@ impl Kind {
     /// Whether this version of Ostler serves the kind; the others are reserved names.
     #[must_use]
     pub const fn is_served(self) -> bool {
-        matches!(self, Kind::Node | Kind::Namespace | Kind::Process | Kind::Deployment | Kind::ConfigFile)
+        matches!(
+            self,
+            Kind::Node
+                | Kind::Namespace
+                | Kind::Process
+                | Kind::Deployment
+                | Kind::ConfigFile
+                | Kind::Secret
+        )
     }
 
     /// By any accepted form: `Deployment`, `deployment`, `deployments`, `deploy`. Case matters only for the first.
@@ -411,17 +419,19 @@ pub enum ControllerName {
     Process,
     Deployment,
     ConfigFile,
+    Secret,
     Garbage,
 }
 
 impl ControllerName {
     /// Every controller of this version.
-    pub const ALL: [ControllerName; 6] = [
+    pub const ALL: [ControllerName; 7] = [
         ControllerName::Node,
         ControllerName::Scheduler,
         ControllerName::Process,
         ControllerName::Deployment,
         ControllerName::ConfigFile,
+        ControllerName::Secret,
         ControllerName::Garbage,
     ];
 
@@ -434,6 +444,7 @@ impl ControllerName {
             ControllerName::Process => "process",
             ControllerName::Deployment => "deployment",
             ControllerName::ConfigFile => "configfile",
+            ControllerName::Secret => "secret",
             ControllerName::Garbage => "garbage",
         }
     }

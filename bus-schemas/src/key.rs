@@ -110,7 +110,7 @@ pub enum StateSubject {
     Node(NodeName),
 }
 
-/// The two documents of a node.
+/// The documents of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DocumentKind {
@@ -118,11 +118,13 @@ pub enum DocumentKind {
     Run,
     /// What files it should hold.
     Files,
+    /// The values of Secrets that its processes are given, sealed to it.
+    Secrets,
 }
 
 impl DocumentKind {
-    /// Both.
-    pub const ALL: [DocumentKind; 2] = [DocumentKind::Run, DocumentKind::Files];
+    /// All of them.
+    pub const ALL: [DocumentKind; 3] = [DocumentKind::Run, DocumentKind::Files, DocumentKind::Secrets];
 
     /// As in keys and subjects.
     #[must_use]
@@ -130,6 +132,7 @@ impl DocumentKind {
         match self {
             DocumentKind::Run => "run",
             DocumentKind::Files => "files",
+            DocumentKind::Secrets => "secrets",
         }
     }
 }
@@ -151,7 +154,7 @@ pub enum Key {
     ProcessBind(Uid),
     /// `p.<uid>.goal`: what should become of it.
     ProcessGoal(Uid),
-    /// `n.<node>.run`, `n.<node>.files`: a node document.
+    /// `n.<node>.run`, `n.<node>.files`, `n.<node>.secrets`: a node document.
     NodeDocument(NodeName, DocumentKind),
     /// `s.<controller>.<uid or node>`: decision state of a controller.
     State(ControllerName, StateSubject),
@@ -292,6 +295,7 @@ fn objects_key(tokens: &[&str]) -> Option<Key> {
         }
         ["n", node, "run"] => Key::NodeDocument(node.parse().ok()?, DocumentKind::Run),
         ["n", node, "files"] => Key::NodeDocument(node.parse().ok()?, DocumentKind::Files),
+        ["n", node, "secrets"] => Key::NodeDocument(node.parse().ok()?, DocumentKind::Secrets),
         ["s", controller, subject] => {
             Key::State(controller.parse().ok()?, state_subject(controller, subject)?)
         }

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod key;
 pub mod manifest;
 pub mod quantity;
+pub mod sealing;
 pub mod spec;
 pub mod subject;
 pub mod time;

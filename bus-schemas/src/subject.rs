@@ -91,6 +91,7 @@ impl Hint {
         match rest {
             "run" => Some(Hint::Document(DocumentKind::Run)),
             "files" => Some(Hint::Document(DocumentKind::Files)),
+            "secrets" => Some(Hint::Document(DocumentKind::Secrets)),
             "ask" => Some(Hint::Ask),
             _ => None,
         }

@@ -22,6 +22,7 @@ pub mod layout;
 pub mod memory;
 pub mod nats;
 pub mod node_link;
+pub mod sealing;
 pub mod setup;
 pub mod sim_clock;
 pub mod store;

@@ -8,7 +8,7 @@
 //! ca/ca.pem, ca/ca-key.pem*          the bus's own certificate authority; the key stays here
 //! nats/<server>.conf                 one per NATS server, complete; paths in it are relative to its folder
 //! nats/tls/ca.pem, <server>.pem, <server>-key.pem*
-//! controller/controller.toml, controller.nk*, canary.nk*, ca.pem, identities.json
+//! controller/controller.toml, controller.nk*, canary.nk*, secrets.key*, ca.pem, identities.json
 //! nodes/<node>/agent.toml, node.nk*, ca.pem
 //! operators/<operator>/context.json, operator.nk*, ca.pem
 //! view/context.json, nats-context.json, view.nk*, ca.pem
@@ -18,6 +18,7 @@
 //!
 //! ```text
 //! name = "web-001"                   agent.toml only: the node's name
+//! secret_keys = "secrets.key"        controller.toml only: what Secrets are sealed to; the newest key stands first
 //! [bus]
 //! servers = ["tls://10.0.0.1:4222"]  every NATS server
 //! credentials = "node.nk"            this party's key; relative paths are relative to the file's folder
@@ -92,6 +93,8 @@ pub struct Options {
     pub nodes: BTreeSet<NodeName>,
     /// Operators to add.
     pub operators: BTreeSet<Name>,
+    /// Put a fresh key in front of those that secrets are sealed to.
+    pub rotate_secret_key: bool,
 }
 
 /// One file to write.
@@ -178,6 +181,8 @@ struct State {
 }
 
 const STATE: &str = "setup.json";
+/// What secrets are sealed to.
+const SECRET_KEYS: &str = "controller/secrets.key";
 
 /// All files for `options`, given what an earlier run left ([`read`]). `root` is where OUT will be, absolute: the
 /// contexts of tools name it. Pure but for the certificates' keys, which their generator draws itself.
@@ -199,6 +204,7 @@ pub fn generate(
         let conf = server_conf::render(server, &state.servers, &users);
         out.open(&format!("nats/{}.conf", server.name), conf.into_bytes());
     }
+    out.secret_keys(SECRET_KEYS, options.rotate_secret_key)?;
     files::settings(&mut out, &state, &users, root);
     out.json(STATE, &state);
     Ok(out.into_files())
@@ -254,7 +260,7 @@ pub fn read(out: &Path) -> Result<Files, SetupError> {
                 continue;
             }
             let Some(name) = below.to_str() else { continue };
-            let kept = name == STATE || name.ends_with(".nk") || name.ends_with(".pem");
+            let kept = name == STATE || name == SECRET_KEYS || name.ends_with(".nk") || name.ends_with(".pem");
             if kept {
                 let path = entry.path();
                 let bytes =

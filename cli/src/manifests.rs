@@ -80,8 +80,15 @@ impl Manifests {
             ManifestBody::Node(_)
             | ManifestBody::Namespace(_)
             | ManifestBody::Process(_)
-            | ManifestBody::Deployment(_) => None,
+            | ManifestBody::Deployment(_)
+            | ManifestBody::Secret(_) => None,
         }
+    }
+
+    /// Whether the manifest at that place of the parcel has values that must not be stored on the way.
+    #[must_use]
+    pub fn is_secret(&self, index: usize) -> bool {
+        self.checked.get(index).is_some_and(|manifest| manifest.kind == Kind::Secret)
     }
 
     /// For sending.

@@ -4,6 +4,7 @@
 //! # controller.toml
 //! name = "ctl-1"                # optional; the host's name and a random part if left out
 //! http = "127.0.0.1:9310"       # health and metrics; "" switches them off
+//! secret_keys = "secrets.key"   # what Secrets are sealed to, the newest key first; without it they are refused
 //! replicas = 3                  # optional; copies of each stream: 1, 3 or 5; as many as the servers carry if left out
 //!
 //! [bus]
@@ -39,6 +40,9 @@ pub struct Settings {
     /// Copies of each stream; none = as many as the named servers carry.
     #[serde(default)]
     pub replicas: Option<u8>,
+    /// What Secrets are sealed to; none = Secrets are refused.
+    #[serde(default)]
+    pub secret_keys: Option<PathBuf>,
     /// The bus.
     pub bus: BusFile,
     /// Output of namespaces that ship it.
@@ -143,7 +147,8 @@ pub fn load(path: &Path, overrides: Overrides) -> Result<Settings, SettingsError
     let settings: Settings = builder.build().and_then(config::Config::try_deserialize).map_err(file)?;
     check(path, &settings)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    Ok(Settings { bus: settings.bus.resolved(folder), ..settings })
+    let secret_keys = settings.secret_keys.as_ref().map(|path| folder.join(path));
+    Ok(Settings { bus: settings.bus.resolved(folder), secret_keys, ..settings })
 }
 
 /// Only variables that name a setting: others of the same prefix (`OSTLER_NATS_SERVER`, …) belong to other tools.

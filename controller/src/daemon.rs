@@ -17,6 +17,7 @@ use crate::api::{ApiDeps, ApiMetrics, Identities};
 use crate::events::Teller;
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, snapshot};
+use crate::vault::VaultRef;
 
 /// A replica gives its leases back within so long, or not at all.
 const RETIRE_MS: u64 = 2000;
@@ -35,6 +36,8 @@ pub struct Deps {
     pub clock: ClockRef,
     /// Randomness.
     pub entropy: EntropyRef,
+    /// What opens and seals Secrets.
+    pub vault: VaultRef,
     /// Who may call the API.
     pub identities: Arc<Identities>,
     /// How long silence may last.
@@ -61,7 +64,7 @@ pub struct Daemon {
 /// # Errors
 /// Only if the root actor cannot start; everything below it is started again when it fails.
 pub async fn run(deps: Deps) -> Result<Daemon, SpawnErr> {
-    let Deps { replica, store, topic, canaries, clock, entropy, identities, limits } = deps;
+    let Deps { replica, store, topic, canaries, clock, entropy, vault, identities, limits } = deps;
     let snapshot = snapshot(clock.clone());
     let (signals_sender, signals) = watch::channel(Arc::new(Signals::default()));
     let lanes = Lanes::default();
@@ -76,6 +79,7 @@ pub async fn run(deps: Deps) -> Result<Daemon, SpawnErr> {
         entropy: entropy.clone(),
         snapshot: snapshot.clone(),
         signals: signals.clone(),
+        vault: Arc::clone(&vault),
         identities,
         lanes: lanes.clone(),
         teller: teller.clone(),
@@ -88,6 +92,7 @@ pub async fn run(deps: Deps) -> Result<Daemon, SpawnErr> {
         topic,
         clock: clock.clone(),
         entropy,
+        vault,
         snapshot: snapshot.clone(),
         signals: signals.clone(),
         lanes: lanes.clone(),

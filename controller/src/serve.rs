@@ -9,7 +9,8 @@ use ostler_bus::entropy::{EntropyRef, SeededEntropy};
 use ostler_bus::layout::{Identity, Scale, replicas_for};
 use ostler_bus::nats::connect::Bus;
 use ostler_bus::nats::provision::{ProvisionError, provision};
-use ostler_bus::{StoreRef, TopicRef};
+use ostler_bus::TopicRef;
+use ostler_bus::sealing::KeyRing;
 use ostler_controller_core::liveness::Limits;
 use ostler_schemas::{Name, ReplicaId, ids};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +19,7 @@ use crate::api::Identities;
 use crate::config::Settings;
 use crate::daemon::{self, Daemon, Deps};
 use crate::http::{self, Pages};
+use crate::vault::{Vault, VaultRef};
 
 /// One attempt to make or verify the streams waits so long for the bus; then it is said, and tried again.
 const PROVISION_PATIENCE: Duration = Duration::from_secs(15);
@@ -63,7 +65,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         made = make_streams(&bus, &settings) => made?,
     }
     let _streams = keep_streams(bus.clone(), settings.clone());
-    let daemon = start(replica, store, bus.topic.clone(), canaries, entropy, identities).await?;
+    let vault = vault(&settings, &entropy)?;
+    let clock = SystemClock::shared();
+    let (topic, limits) = (bus.topic.clone(), Limits::default());
+    let deps = Deps { replica, store, topic, canaries, clock, entropy, vault, identities, limits };
+    let daemon = daemon::run(deps).await.context("cannot start the actors")?;
     let pages = Pages { snapshot: daemon.snapshot.clone(), metrics: daemon.metrics.clone() };
     let _http = match settings.http.parse() {
         Ok(address) => Some(tokio::spawn(async move {
@@ -76,18 +82,17 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     wait(daemon, &mut stop, &mut interrupt).await
 }
 
-async fn start(
-    replica: ReplicaId,
-    store: StoreRef,
-    topic: TopicRef,
-    canaries: Vec<TopicRef>,
-    entropy: EntropyRef,
-    identities: Arc<Identities>,
-) -> anyhow::Result<Daemon> {
-    let clock = SystemClock::shared();
-    let limits = Limits::default();
-    let deps = Deps { replica, store, topic, canaries, clock, entropy, identities, limits };
-    daemon::run(deps).await.context("cannot start the actors")
+/// What opens and seals Secrets: with the keys of the file that the settings name.
+fn vault(settings: &Settings, entropy: &EntropyRef) -> anyhow::Result<VaultRef> {
+    let ring = match &settings.secret_keys {
+        Some(path) => KeyRing::load(path).with_context(|| format!("cannot use {}", path.display()))?,
+        None => KeyRing::default(),
+    };
+    match ring.newest() {
+        Some(key) => tracing::info!(key = key.short(), keys = ring.public_keys().len(), "secrets are sealed"),
+        None => tracing::warn!("no secret_keys in the settings: Secrets are refused; run \"ostler setup\" again"),
+    }
+    Ok(Arc::new(Vault::new(ring, entropy.clone())))
 }
 
 /// Tells systemd when the snapshot is complete, feeds its watchdog while it moves, and ends on a signal.

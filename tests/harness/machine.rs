@@ -7,6 +7,7 @@ use ostler_agent::{Deps, Handle, NodeConfig, Viewer};
 use ostler_bus::ClockRef;
 use ostler_bus::memory::{MemoryBus, Party, START_WALL_MS};
 use ostler_bus::node_link::NodeLink;
+use ostler_bus::sealing::{KeyPair, KeyRing};
 use ostler_bus::sim_clock::{Gate, SimClock};
 use ostler_schemas::NodeName;
 use ostler_schemas::quantity::{Cpu, Size};
@@ -47,6 +48,8 @@ pub struct Machine {
     pub powered: bool,
     /// What it says of itself.
     pub facts: Arc<SimFacts>,
+    /// The node's keys.
+    pub keys: KeyRing,
     watch: Arc<FileWatch>,
     seed: u64,
     lives: u64,
@@ -65,7 +68,8 @@ impl Machine {
             SimFacts::new(Arc::clone(&host), node.as_str(), Cpu::from_millis(8000), Size::from_mib(16_384));
         let ledger = SimLedger::new(Arc::clone(&clock) as ClockRef);
         let files = SimFiles::new();
-        Self { node, clock, host, files, ledger, life: None, powered: true, facts, watch, seed, lives: 0 }
+        let keys = KeyRing::new(vec![KeyPair::generate(&*seeds::child(seed, &format!("keys of {node}")))]);
+        Self { node, clock, host, files, ledger, life: None, powered: true, facts, keys, watch, seed, lives: 0 }
     }
 
     /// Starts an agent, unless one runs or the power is off.
@@ -92,9 +96,11 @@ impl Machine {
             artifacts: SimArtifacts::new(Arc::clone(&self.clock) as ClockRef),
             ledger: Arc::new(GatedLedger { inner: Arc::clone(&self.ledger), gate: gate.clone() }),
             facts: Arc::clone(&self.facts) as _,
+            keys: self.keys.clone(),
             config: NodeConfig {
                 own: vec!["/var/lib/ostler".to_owned()],
                 originals: "/var/lib/ostler/originals".to_owned(),
+                credentials: Some(Ok("/run/ostler/credentials".to_owned())),
                 ..NodeConfig::default()
             },
         };

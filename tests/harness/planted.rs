@@ -20,6 +20,7 @@ use ostler_schemas::key::DocumentKind;
 use ostler_schemas::subject::{ALL_BEATS, get_document};
 use ostler_schemas::v1::document::{FilesDocument, RunDocument};
 use ostler_schemas::v1::epoch::Epoch;
+use ostler_schemas::v1::secret::SecretsDocument;
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::{Bucket, Key, NodeName, Revision};
 use tokio::sync::watch;
@@ -99,6 +100,12 @@ impl Plant {
             }),
             DocumentKind::Files => {
                 codec::decode::<FilesDocument>(&message.body).ok().and_then(|mut shown| {
+                    shown.epoch = self.epoch(shown.epoch);
+                    codec::encode(&shown).ok()
+                })
+            }
+            DocumentKind::Secrets => {
+                codec::decode::<SecretsDocument>(&message.body).ok().and_then(|mut shown| {
                     shown.epoch = self.epoch(shown.epoch);
                     codec::encode(&shown).ok()
                 })

@@ -7,6 +7,7 @@ use ostler_bus::memory::{MemoryBus, Party, START_WALL_MS};
 use ostler_bus::sim_clock::{Gate, SimClock};
 use ostler_controller::api::Identities;
 use ostler_controller::daemon::{self, Daemon, Deps};
+use ostler_controller::vault::Vault;
 use ostler_controller_core::liveness::Limits;
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::{Name, ReplicaId};
@@ -74,13 +75,15 @@ impl Replica {
         let (store, topic) = common.bus.cp(&party);
         let replica: ReplicaId =
             format!("{}-{}", self.name, self.lives).parse().expect("a replica's name is a label");
+        let entropy = seeds::child(self.seed, &format!("controller {} {}", self.name, self.lives));
         let deps = Deps {
             replica: replica.clone(),
             store: common.plant.store(self.index, store, &gate),
             topic: common.plant.controller_topic(self.index, topic),
             canaries: common.servers.iter().map(|s| common.bus.canary(&party, s)).collect(),
             clock,
-            entropy: seeds::child(self.seed, &format!("controller {} {}", self.name, self.lives)),
+            entropy: entropy.clone(),
+            vault: Arc::new(Vault::new(seeds::fleet_keys(), entropy)),
             identities: Arc::clone(&common.identities),
             limits: common.limits,
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ostler_bus::EntropyRef;
 use ostler_bus::entropy::SeededEntropy;
+use ostler_bus::sealing::{KeyPair, KeyRing};
 use ostler_schemas::hash::sha256;
 
 /// The seeds to run: those of `OSTLER_SIM_SEEDS=1,2,3`, else `OSTLER_SIM_RUNS=n` of them from `first` on, else
@@ -44,4 +45,10 @@ pub fn pick<'a, T>(entropy: &EntropyRef, from: &'a [T]) -> Option<&'a T> {
 #[must_use]
 pub fn between(entropy: &EntropyRef, low: u64, high: u64) -> u64 {
     low + entropy.below(high.saturating_sub(low) + 1)
+}
+
+/// The control plane's keys for secrets: the same on every replica, in every run.
+#[must_use]
+pub fn fleet_keys() -> KeyRing {
+    KeyRing::new(vec![KeyPair::generate(&SeededEntropy::from_number(1))])
 }

@@ -36,7 +36,7 @@ pub fn missing(world: &World) -> Vec<String> {
                 paths.retain(|p| *p != spec.path);
                 configfile(world, object, spec, &mut out);
             }
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) => {}
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Secret(_) => {}
         }
     }
     for machine in world.machines.iter().filter(|m| m.powered) {
@@ -117,7 +117,7 @@ fn configfile(world: &World, object: &Object, spec: &ConfigFileSpec, out: &mut V
     let older = own.filter(|(_, revision)| revision.version == version).find_map(|(_, revision)| {
         match &revision.spec {
             Spec::ConfigFile(older) => older.content,
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
         }
     });
     let Some(content) = older.or(spec.content) else { return };

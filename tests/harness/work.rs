@@ -39,7 +39,7 @@ impl State {
         match &object.spec {
             Spec::Deployment(d) => State::Deployment(d.replicas, d.template.spec.args.join(" ")),
             Spec::ConfigFile(c) => c.content.map_or(State::Absent, |c| State::ConfigFile(c.sha256)),
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) => State::Absent,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Secret(_) => State::Absent,
         }
     }
 }

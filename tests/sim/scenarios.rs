@@ -71,7 +71,7 @@ pub(crate) fn wanted(world: &World) -> Option<u32> {
     let web = world.checks.log.fleet.objects.get(&object(Kind::Deployment, "web"))?;
     match &web.spec {
         Spec::Deployment(spec) => Some(spec.replicas),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) => None,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
     }
 }
 

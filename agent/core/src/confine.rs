@@ -7,6 +7,7 @@ use ostler_schemas::quantity::Rlimit;
 use ostler_schemas::spec::{Capability, EnvironmentFile, ProcessTemplate, TASKS_MAX, WEIGHT};
 
 use crate::holder::protocol::{self, Capabilities, Limits};
+use crate::secrets::CredentialFolder;
 
 /// Limits of the control group.
 #[must_use]
@@ -170,6 +171,8 @@ pub struct Preparation {
     pub read_only_paths: Vec<String>,
     /// Files of variables.
     pub environment_files: Vec<EnvironmentFile>,
+    /// Credentials that it is given.
+    pub credentials: Option<CredentialFolder>,
 }
 
 impl Preparation {
@@ -183,6 +186,7 @@ impl Preparation {
             private_tmp: template.private_tmp,
             read_only_paths: template.read_only_paths.clone(),
             environment_files: template.environment_file.clone(),
+            credentials: None,
         }
     }
 
@@ -194,6 +198,7 @@ impl Preparation {
             && !self.private_tmp
             && self.read_only_paths.is_empty()
             && self.environment_files.is_empty()
+            && self.credentials.is_none()
     }
 }
 

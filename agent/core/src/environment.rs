@@ -7,9 +7,11 @@ pub mod file;
 
 use std::collections::BTreeMap;
 
-use ostler_schemas::spec::{FieldPath, ProcessTemplate, port_variable};
+use ostler_schemas::spec::{EnvSource, FieldPath, ProcessTemplate, port_variable};
 use ostler_schemas::v1::epoch::Token;
 use ostler_schemas::{Name, Namespace, NodeName, Uid, Version};
+
+use crate::secrets::{self, Opened};
 
 /// Where programs are looked for: systemd's default for services.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -64,6 +66,10 @@ pub struct Surroundings<'a> {
     pub user: &'a UserFacts,
     /// Where its artifacts lie, if it has any.
     pub artifacts: Option<&'a str>,
+    /// The values of Secrets that it is given.
+    pub secrets: &'a Opened,
+    /// Where its credentials lie, if it has any.
+    pub credentials: Option<&'a str>,
 }
 
 /// What a process starts with.
@@ -106,6 +112,14 @@ pub enum WordsError {
         /// The fact.
         path: String,
     },
+    /// A value of a Secret that no variable can have.
+    #[error("variable {variable}: {why}")]
+    NoText {
+        /// The variable.
+        variable: String,
+        /// Why; nothing of the value.
+        why: String,
+    },
     /// There is no program to start.
     #[error("command is empty")]
     NoCommand,
@@ -120,12 +134,22 @@ pub fn words(s: &Surroundings<'_>) -> Result<Words, WordsError> {
     for var in &s.template.env {
         let value = match (&var.value, &var.value_from) {
             (Some(text), _) => expand(text, &vars, &format!("variable {}", var.name))?,
-            (None, Some(source)) => {
-                let path = &source.field_ref.field_path;
+            (None, Some(EnvSource::FieldRef(field))) => {
+                let path = &field.field_path;
                 fact(s, path).ok_or_else(|| WordsError::UnknownFact {
                     variable: var.name.clone(),
                     path: path.to_string(),
                 })?
+            }
+            (None, Some(EnvSource::SecretKeyRef(secret))) => {
+                let text = secrets::text(s.secrets, secret);
+                let text =
+                    text.map_err(|why| WordsError::NoText { variable: var.name.clone(), why })?;
+                match text {
+                    Some(text) => text.to_owned(),
+                    // It is optional and not there.
+                    None => continue,
+                }
             }
             (None, None) => String::new(),
         };
@@ -171,6 +195,9 @@ fn given(s: &Surroundings<'_>) -> Vec<(String, String)> {
     if let Some(every) = s.template.watchdog_sec {
         // The holder says the same to who is watched.
         vars.push(("WATCHDOG_USEC".to_owned(), every.as_millis().saturating_mul(1_000).to_string()));
+    }
+    if let Some(folder) = s.credentials {
+        vars.push(("CREDENTIALS_DIRECTORY".to_owned(), folder.to_owned()));
     }
     for port in &s.template.ports {
         if let Some(number) = crate::probe::port_number(&port.name, s.template, s.ports) {
@@ -258,7 +285,7 @@ mod tests {
     fn taking(path: &str) -> ostler_schemas::spec::EnvVar {
         let field_path = path.parse().expect("a path");
         let field_ref = ostler_schemas::spec::FieldRef { field_path };
-        let value_from = Some(ostler_schemas::spec::EnvSource { field_ref });
+        let value_from = Some(ostler_schemas::spec::EnvSource::FieldRef(field_ref));
         ostler_schemas::spec::EnvVar { name: "V".to_owned(), value: None, value_from }
     }
 
@@ -285,6 +312,8 @@ mod tests {
                 facts: &facts,
                 user: &user,
                 artifacts: None,
+                secrets: &Opened::new(),
+                credentials: None,
             })?;
             Ok(words
                 .env

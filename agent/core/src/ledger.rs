@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ostler_schemas::codec::{self, DecodeError, EncodeError, Wire};
 use ostler_schemas::v1::beat::HeldDocument;
 use ostler_schemas::v1::document::{FilesDocument, RunDocument};
+use ostler_schemas::v1::secret::SecretsDocument;
 use ostler_schemas::{Sha256, Uid};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub struct Ledger {
     pub run: Kept<RunDocument>,
     /// The files document.
     pub files: Kept<FilesDocument>,
+    /// The secrets document, as sealed as it came.
+    pub secrets: Kept<SecretsDocument>,
     /// Processes.
     pub units: BTreeMap<Uid, UnitRecord>,
     /// Files.
@@ -63,6 +66,8 @@ pub enum Change {
     Run(Box<Kept<RunDocument>>),
     /// A files document was taken.
     Files(Box<Kept<FilesDocument>>),
+    /// A secrets document was taken.
+    Secrets(Box<Kept<SecretsDocument>>),
     /// A process's record.
     Unit(Box<UnitRecord>),
     /// A process was retired.
@@ -84,6 +89,7 @@ impl Ledger {
             Change::Boot(boot) => std::mem::replace(&mut self.boot, boot) != self.boot,
             Change::Run(run) => std::mem::replace(&mut self.run, *run) != self.run,
             Change::Files(files) => std::mem::replace(&mut self.files, *files) != self.files,
+            Change::Secrets(secrets) => std::mem::replace(&mut self.secrets, *secrets) != self.secrets,
             Change::Unit(unit) => {
                 let before = self.units.insert(unit.uid, (*unit).clone());
                 before.as_ref() != Some(&*unit)

@@ -24,6 +24,7 @@ pub mod pressure;
 pub mod probe;
 pub mod reclaim;
 pub mod report;
+pub mod secrets;
 pub mod unit;
 pub mod usage;
 pub mod veto;

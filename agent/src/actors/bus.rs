@@ -161,6 +161,7 @@ impl State {
             assigned: board.assigned,
             run: board.run,
             files: board.files_held,
+            secrets: board.secrets_held,
             report: board.report_seq,
             holder: board.host.is_some(),
             wall: context.deps.clock.wall().0,
@@ -215,13 +216,15 @@ impl State {
             self.register(me);
         }
         self.reported(reply.report);
-        let (run, files) = {
+        let (run, files, secrets) = {
             let board = self.context.board();
-            (board.run, board.files_held)
+            (board.run, board.files_held, board.secrets_held)
         };
-        for (kind, held, told) in
-            [(DocumentKind::Run, run, reply.run), (DocumentKind::Files, files, reply.files)]
-        {
+        for (kind, held, told) in [
+            (DocumentKind::Run, run, reply.run),
+            (DocumentKind::Files, files, reply.files),
+            (DocumentKind::Secrets, secrets, reply.secrets),
+        ] {
             if should_read(&held, told) {
                 self.context.registry.cast(registry::Msg::Read(kind));
             }
@@ -356,6 +359,7 @@ async fn ask_again(context: Shared, kind: DocumentKind, revision: Revision) {
         let held = match kind {
             DocumentKind::Run => context.board().run.revision,
             DocumentKind::Files => context.board().files_held.revision,
+            DocumentKind::Secrets => context.board().secrets_held.revision,
         };
         if held >= revision {
             return;

@@ -33,6 +33,7 @@ mod assess;
 mod files;
 mod holds;
 mod immutables;
+mod secrets;
 
 /// How long a fresh agent waits for the bus before it starts unfenced work from its ledger: a controller that is
 /// there answers within a beat, and work must come back after a power cut that took the bus too.
@@ -242,6 +243,7 @@ impl State {
             let mut board = self.context.board();
             board.run = ledger.run.held;
             board.files_held = ledger.files.held;
+            board.secrets_held = ledger.secrets.held;
             board.exits_dropped = ledger.exits_dropped;
         }
         for record in ledger.units.values() {
@@ -354,6 +356,7 @@ impl State {
             Ok(Some(Stored { revision, value: Some(bytes), .. })) => match kind {
                 DocumentKind::Run => self.take_run(me, revision, &bytes).await?,
                 DocumentKind::Files => self.take_files(me, revision, &bytes).await?,
+                DocumentKind::Secrets => self.take_secrets(revision, &bytes).await,
             },
             // Absence is never a command.
             Ok(Some(Stored { value: None, .. }) | None) => {}

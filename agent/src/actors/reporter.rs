@@ -141,6 +141,7 @@ impl State {
         let at = context.deps.clock.wall();
         let board = context.board();
         let mut facts = board.facts.clone();
+        facts.sealing_key = context.deps.keys.newest();
         facts.holder = board.host.as_ref().map(|h| h.version.clone()).unwrap_or_default();
         let orphans = board.processes.values().filter_map(|v| v.orphan.clone());
         let file_orphans = board.files.values().filter_map(|v| v.orphan.clone());

@@ -23,6 +23,23 @@ const NO_REASON: &str = "no reason given";
 /// A path that Ostler does not manage, for `owns`.
 const NOT_OURS: u8 = 1;
 
+/// Draws a fresh key for the secrets of this node. The agent says it at its next start.
+pub(super) fn rotate_key(args: &SettingsArgs) -> ExitCode {
+    let entropy = match ostler_bus::entropy::SeededEntropy::from_system() {
+        Ok(entropy) => entropy,
+        Err(error) => return complain(&format!("cannot draw a key: {error}")),
+    };
+    match crate::secrets::rotate(&args.state_dir(), &entropy) {
+        Ok(ring) => {
+            let key = ring.newest().map(|key| key.short()).unwrap_or_default();
+            print(&format!(
+                "key {key} is this node's from the next start of the agent on: systemctl restart ostler-agent\n"
+            ))
+        }
+        Err(error) => complain(&super::chain(&error)),
+    }
+}
+
 /// As JSON, for programs.
 pub(super) fn json<T: Serialize>(value: &T) -> ExitCode {
     match serde_json::to_string_pretty(value) {

@@ -16,9 +16,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{chain, complain};
 use crate::config::{self, Settings, holder_dir, socket_dir};
 use crate::context::{Deps, NodeConfig};
+use crate::linux::credentials;
 use crate::linux::{ArtifactCache, FactsConfig, FileLedger, LinuxFacts, LinuxFiles, LinuxHost, OwnFolders};
 use crate::local::{notes, server, story};
 use crate::run::{self, Handle};
+use crate::secrets;
 
 /// Threads for file work: a thousand files change one disk no faster with more.
 const BLOCKING_THREADS: usize = 4;
@@ -114,7 +116,12 @@ async fn start(settings: &Settings) -> anyhow::Result<Handle> {
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
     let holder = holder_dir(&settings.run_dir);
     let identity = config::identity(&settings.root)?;
-    let folders = OwnFolders::new(&settings.root, &settings.state_dir, &identity.boot);
+    let credentials = credentials::place(&settings.run_dir, &settings.state_dir);
+    if let Err(why) = &credentials {
+        tracing::warn!(why, "processes cannot be given secrets here");
+    }
+    let folders = OwnFolders::new(&settings.root, &settings.state_dir, &identity.boot)
+        .with_credentials(credentials.as_ref().ok().cloned());
     let facts = LinuxFacts::new(FactsConfig {
         address: settings.address.clone(),
         ports: settings.ports,
@@ -124,6 +131,7 @@ async fn start(settings: &Settings) -> anyhow::Result<Handle> {
         identity,
     });
     let ledger = FileLedger::open(&settings.state_dir)?;
+    let keys = secrets::keys(&settings.state_dir, &*entropy)?;
     notes::take_up(&settings.state_dir, &ledger).await.map_err(anyhow::Error::msg)?;
     let deps = Deps {
         link: NodeLink::new(bus.topic, settings.name.clone(), Arc::clone(&clock)),
@@ -138,10 +146,12 @@ async fn start(settings: &Settings) -> anyhow::Result<Handle> {
         )?),
         ledger: Arc::new(ledger),
         facts,
+        keys,
         config: NodeConfig {
             labels: settings.labels.clone(),
             root: settings.root.clone(),
-            own: own_paths(settings),
+            own: own_paths(settings).into_iter().chain(credentials.iter().map(|path| text(path))).collect(),
+            credentials: Some(credentials.as_ref().map(|path| text(path)).map_err(Clone::clone)),
             originals: text(&settings.state_dir.join("originals")),
             log_dir: text(&settings.log_dir),
             allow_root: settings.allow_root,

@@ -61,6 +61,7 @@ pub(super) fn answer(args: &SettingsArgs, question: &Question) -> ExitCode {
         Question::Stop { process, reason } => acts::stop(args, process, reason.as_deref()),
         Question::Start { process } => acts::start(args, process),
         Question::Restart { process, reason } => acts::restart(args, process, reason.as_deref()),
+        Question::RotateKey => acts::rotate_key(args),
         Question::Logs { process, follow, tail, since, until, previous, stream, timestamps } => {
             let found = match &status {
                 Ok(status) => in_status(status, process),

@@ -89,6 +89,8 @@ impl FactsSource for LinuxFacts {
             memory: Size::from_bytes(memory),
             disk: Size::from_bytes(disk),
             ports: self.config.ports,
+            // The agent fills it in.
+            sealing_key: None,
         }
     }
 

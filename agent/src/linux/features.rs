@@ -5,14 +5,14 @@ use std::path::Path;
 use ostler_agent_core::holder::protocol::Welcome;
 use ostler_schemas::spec::features::{
     ALL, CAPABILITIES, CGROUP_CPU, CGROUP_CPUSET, CGROUP_IO, CGROUP_MEMORY, CGROUP_PIDS, JOURNAL, MOUNTS,
-    RUNTIME, USERS,
+    RUNTIME, SECRETS, USERS,
 };
 
 /// Where journald listens for the output of services.
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 
-/// The features of a host with this holder.
-pub(super) fn of(welcome: &Welcome) -> Vec<String> {
+/// The features of a host with this holder, and with or without a place on memory for credentials.
+pub(super) fn of(welcome: &Welcome, has_credentials: bool) -> Vec<String> {
     let controller = |name: &str| welcome.controllers.iter().any(|has| has == name);
     let told = |name: &str| welcome.features.iter().any(|has| has == name);
     let has = |name: &str| match name {
@@ -25,6 +25,7 @@ pub(super) fn of(welcome: &Welcome) -> Vec<String> {
         CGROUP_CPUSET => controller("cpuset"),
         USERS => welcome.other_users,
         MOUNTS | CAPABILITIES => told(name),
+        SECRETS => has_credentials,
         JOURNAL => Path::new(JOURNAL_SOCKET).exists(),
         _ => false,
     };

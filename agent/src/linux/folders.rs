@@ -21,7 +21,7 @@ use ostler_agent_core::holder::protocol::PrivateTmp;
 use ostler_schemas::Uid;
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::env_files;
+use super::{credentials, env_files};
 use crate::context::lock;
 use crate::ports::{HostUser, Prepared};
 
@@ -45,6 +45,8 @@ pub struct OwnFolders {
     boot: String,
     /// Who was prepared in this life of the agent and is not gone: nobody who asks for order may have heard of them.
     active: Arc<Mutex<BTreeSet<Uid>>>,
+    /// Where folders of credentials are.
+    credentials: Option<PathBuf>,
 }
 
 impl OwnFolders {
@@ -57,7 +59,19 @@ impl OwnFolders {
             own: state_dir.join(OWN),
             boot: boot.to_owned(),
             active: Arc::default(),
+            credentials: None,
         }
+    }
+
+    /// With a place for credentials.
+    #[must_use]
+    pub fn with_credentials(self, base: Option<PathBuf>) -> Self {
+        Self { credentials: base, ..self }
+    }
+
+    /// Whether processes can be given credentials.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.credentials.is_some()
     }
 
     /// Makes everything ready for a start.
@@ -74,6 +88,9 @@ impl OwnFolders {
         self.remember(wanted, user)?;
         for folder in &wanted.folders {
             self.make(folder, user)?;
+        }
+        if let Some(credentials) = &wanted.credentials {
+            credentials::make(credentials, wanted.uid, user)?;
         }
         let private_tmp = if wanted.private_tmp { Some(self.make_tmp(wanted.uid)?) } else { None };
         Ok(Prepared { groups: Vec::new(), variables, private_tmp, read_only_paths })
@@ -142,6 +159,10 @@ impl OwnFolders {
 
     /// Removes what belongs to processes that are gone, or that neither are known nor were prepared meanwhile.
     pub(super) fn tidy(&self, known: &BTreeSet<Uid>, gone: &BTreeSet<Uid>) {
+        if let Some(base) = &self.credentials {
+            let active = lock(&self.active);
+            credentials::tidy(base, &known.union(&active).copied().collect(), gone);
+        }
         for path in self.set_aside(known, gone) {
             // What cannot be removed now is tried again the next time.
             drop(fs::remove_dir_all(path));

@@ -241,7 +241,7 @@ impl Host for LinuxHost {
             let (client, receiver) =
                 HolderClient::connect(&self.dir, "agent").await.map_err(|error| host_error(&error))?;
             let welcome = client.welcome();
-            let features = features::of(welcome);
+            let features = features::of(welcome, self.folders.has_credentials());
             let info = HostInfo {
                 version: welcome.version.clone(),
                 boot: welcome.boot_id.clone(),

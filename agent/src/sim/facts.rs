@@ -53,6 +53,8 @@ impl SimFacts {
             memory,
             disk: Size::from_mib(1 << 20),
             ports: (20_000, 29_999),
+            // The agent fills it in.
+            sealing_key: None,
         };
         let machine = format!("machine-{name}");
         Arc::new(Self {

@@ -21,6 +21,7 @@ use ostler_agent_core::holder::notify::Said;
 use ostler_agent_core::holder::protocol::{Limits, LogSpec, ProcKey, Rlimit};
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::reclaim::Spare;
+use ostler_agent_core::secrets::CredentialFolder;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_bus::clock::ClockRef;
 use ostler_schemas::quantity::Signal;
@@ -58,6 +59,7 @@ struct Inner {
     users: BTreeMap<String, Owner>,
     /// Folders of processes.
     folders: BTreeMap<Uid, Vec<Folder>>,
+    credentials: BTreeMap<Uid, CredentialFolder>,
     seq: u64,
     next_pid: u32,
     boot: u64,
@@ -105,6 +107,7 @@ impl SimHost {
                 logs: logs::Logs::default(),
                 shipped: logs::Marks::default(),
                 folders: BTreeMap::new(),
+                credentials: BTreeMap::new(),
                 users: BTreeMap::from([("root".to_owned(), Owner { uid: 0, gid: 0 })]),
                 seq: 0,
                 next_pid: 100,
@@ -334,9 +337,23 @@ impl SimHost {
         lock(&self.inner).living.get(&key).map(|living| living.spawn.limits.clone())
     }
 
+    /// The credentials that a process was given last.
+    #[must_use]
+    pub fn credentials(&self, uid: Uid) -> Option<CredentialFolder> {
+        lock(&self.inner).credentials.get(&uid).cloned()
+    }
+
     fn prepared(&self, preparation: &Preparation) -> Prepared {
         let folders = preparation.folders.clone();
-        lock(&self.inner).folders.insert(preparation.uid, folders);
+        let mut inner = lock(&self.inner);
+        inner.folders.insert(preparation.uid, folders);
+        if let Some(folder) = &preparation.credentials {
+            // The folder of an incarnation never changes.
+            let kept = inner.credentials.get(&preparation.uid).is_some_and(|kept| kept.path == folder.path);
+            if !kept {
+                inner.credentials.insert(preparation.uid, folder.clone());
+            }
+        }
         Prepared { read_only_paths: preparation.read_only_paths.clone(), ..Prepared::default() }
     }
 }
@@ -446,7 +463,10 @@ impl Host for SimHost {
     }
 
     fn tidy(&self, _: BTreeSet<Uid>, gone: BTreeSet<Uid>) -> BoxFuture<'_, ()> {
-        lock(&self.inner).folders.retain(|uid, _| !gone.contains(uid));
+        let mut inner = lock(&self.inner);
+        inner.folders.retain(|uid, _| !gone.contains(uid));
+        inner.credentials.retain(|uid, _| !gone.contains(uid));
+        drop(inner);
         std::future::ready(()).boxed()
     }
 

@@ -170,7 +170,7 @@ async fn processes_and_files_live_through_the_deaths_of_agent_and_holder() {
 async fn variables_show_the_labels_of_process_and_node_and_a_new_label_waits_for_the_next_start() {
     let taking = |name: &str, path: &str| {
         let field_ref = FieldRef { field_path: path.parse().expect("a path") };
-        EnvVar { name: name.to_owned(), value: None, value_from: Some(EnvSource { field_ref }) }
+        EnvVar { name: name.to_owned(), value: None, value_from: Some(EnvSource::FieldRef(field_ref)) }
     };
     let host = Box::new();
     let mut plane = Plane::new().await;

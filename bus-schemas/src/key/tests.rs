@@ -22,6 +22,7 @@ fn sample() -> Vec<Key> {
         Key::ProcessGoal(uid),
         Key::NodeDocument(node.clone(), DocumentKind::Run),
         Key::NodeDocument(node.clone(), DocumentKind::Files),
+        Key::NodeDocument(node.clone(), DocumentKind::Secrets),
         Key::State(ControllerName::Node, StateSubject::Node(node.clone())),
         Key::State(ControllerName::Deployment, StateSubject::Uid(uid)),
         Key::MetaIncarnation,

@@ -31,6 +31,15 @@ pub fn immutable_changes(is: &Spec, asked: &Spec) -> Vec<(&'static str, String)>
             };
             compare("spec.nodeName", name(&is.0.node_name), name(&asked.0.node_name));
         }
+        (Spec::Secret(is), Spec::Secret(asked)) => {
+            if is.immutable && !asked.has_values_of(is) {
+                let message = "cannot change: the Secret is immutable; create another one";
+                out.push(("spec", message.to_owned()));
+            }
+            if is.immutable && !asked.immutable {
+                out.push(("spec.immutable", "cannot be taken back; create another Secret".to_owned()));
+            }
+        }
         // A Deployment's processes are made anew with each template, so its nodeName may change.
         (Spec::Deployment(_), Spec::Deployment(_))
         | (Spec::Node(_), Spec::Node(_))

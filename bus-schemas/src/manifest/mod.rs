@@ -27,7 +27,10 @@ pub use tree::{
     Document, Entry, InvalidWire, MAX_ALIASES, MAX_DEPTH, MAX_TEXT, Node, Problem, Scalar, ScalarType, Value,
     WireDocument, WireKey, WireNode, WireValue, read_documents,
 };
-pub use typed::{ConfigFileBody, Content, DeploymentBody, Manifest, ManifestBody, NodeBody, Origin};
+pub use typed::{
+    ConfigFileBody, Content, DeploymentBody, GivenValue, Manifest, ManifestBody, NodeBody, Origin, SecretBody,
+    SecretWish,
+};
 pub use yaml::to_yaml;
 
 /// Reads and checks the text of one file.

@@ -1,5 +1,7 @@
 //! Checked manifests: what a user asked for, with the fields that were left out still told apart.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
@@ -8,10 +10,12 @@ use sha2::Digest;
 use super::check::{Given, Options, Parts, artifact_path};
 use super::finding::{Finding, FindingCode, Place};
 use super::places::Places;
-use crate::ids::{Kind, Name, Namespace, Revision, Sha256};
+use crate::ids::{Kind, Name, Namespace, Revision, Sha256, Version};
+use crate::sealing::Hidden;
 use crate::spec::{
     ConfigFileSpec, ContentRef, DeploymentSpec, Labels, NamespaceSpec, NodeSpec, ProcessSpec,
-    ProcessTemplate, Reserved, Rollout, Source, Spec, Strategy, Taint, Template, TextMap, Vars,
+    ProcessTemplate, Reserved, Rollout, SecretSpec, SecretValue, Source, Spec, Strategy, Taint, Template,
+    TextMap, Vars,
 };
 
 /// One object as a user asked for it.
@@ -44,6 +48,7 @@ pub enum ManifestBody {
     Process(Box<ProcessSpec>),
     Deployment(Box<DeploymentBody>),
     ConfigFile(Box<ConfigFileBody>),
+    Secret(Box<SecretBody>),
 }
 
 /// Of a Node.
@@ -91,6 +96,55 @@ pub struct ConfigFileBody {
     pub spec: ConfigFileSpec,
 }
 
+/// Of a Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretBody {
+    /// Whether its values can never change.
+    pub immutable: bool,
+    /// What it is to have; everything that it has is kept when left out.
+    pub values: Option<SecretWish>,
+}
+
+/// All that a Secret is to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SecretWish {
+    /// The names of values that stay as they are.
+    pub keep: BTreeSet<String>,
+    /// Values that are given.
+    pub given: BTreeMap<String, GivenValue>,
+}
+
+/// A value that is given: as it was written, or, from the edge of the API server on, sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenValue {
+    /// As it was written.
+    Plain(Hidden),
+    /// Sealed.
+    Sealed(SecretValue),
+}
+
+impl SecretBody {
+    /// What a Secret has after this, that had `kept` before. A value that was not sealed has its size and no more.
+    fn complete(self, kept: Option<&SecretSpec>) -> SecretSpec {
+        let had = kept.map(|spec| spec.values.clone()).unwrap_or_default();
+        let values = match self.values {
+            None => had,
+            Some(SecretWish { keep, given }) => {
+                let mut values: BTreeMap<String, SecretValue> =
+                    had.into_iter().filter(|(key, _)| keep.contains(key)).collect();
+                values.extend(given.into_iter().map(|(key, value)| match value {
+                    GivenValue::Sealed(value) => (key, value),
+                    GivenValue::Plain(plain) => {
+                        (key, SecretValue { size: plain.size(), since: Version(0), sealed: None })
+                    }
+                }));
+                values
+            }
+        };
+        SecretSpec { immutable: self.immutable, values }
+    }
+}
+
 /// What is in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
@@ -132,7 +186,10 @@ impl ManifestBody {
         match self {
             ManifestBody::Process(spec) => Some(&spec.0),
             ManifestBody::Deployment(body) => Some(&body.template.spec),
-            ManifestBody::Node(_) | ManifestBody::Namespace(_) | ManifestBody::ConfigFile(_) => None,
+            ManifestBody::Node(_)
+            | ManifestBody::Namespace(_)
+            | ManifestBody::ConfigFile(_)
+            | ManifestBody::Secret(_) => None,
         }
     }
 }
@@ -170,6 +227,13 @@ impl Manifest {
                     reserved: body.reserved,
                     vars: body.vars.unwrap_or(kept.vars),
                 })
+            }
+            ManifestBody::Secret(body) => {
+                let kept = match existing {
+                    Some(Spec::Secret(kept)) => Some(&**kept),
+                    Some(_) | None => None,
+                };
+                Spec::Secret(Box::new(body.complete(kept)))
             }
             ManifestBody::Deployment(body) => {
                 let kept = match existing {
@@ -246,11 +310,11 @@ fn body(parts: &Parts<'_>, content: (Given, Option<Source>)) -> Result<ManifestB
             from(Some(&Json::Object(spec))).map(|body| ManifestBody::Deployment(Box::new(body)))
         }
         Kind::ConfigFile => file_body(spec, content).map(|body| ManifestBody::ConfigFile(Box::new(body))),
+        Kind::Secret => super::check::secret_body(&spec).map(|body| ManifestBody::Secret(Box::new(body))),
         Kind::StatefulSet
         | Kind::DaemonSet
         | Kind::Job
         | Kind::CronJob
-        | Kind::Secret
         | Kind::Service
         | Kind::ResourceQuota
         | Kind::Role

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::InvalidSpec;
+use super::{InvalidSpec, SecretKeyRef};
 
 /// One variable. Exactly one of `value` and `value_from` is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,9 +24,31 @@ pub struct EnvVar {
 /// A source of values outside the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct EnvSource {
+pub enum EnvSource {
     /// A fact of the process or its node.
-    pub field_ref: FieldRef,
+    FieldRef(FieldRef),
+    /// A value of a Secret.
+    SecretKeyRef(SecretKeyRef),
+}
+
+impl EnvSource {
+    /// The fact, if it is one.
+    #[must_use]
+    pub fn field_path(&self) -> Option<&FieldPath> {
+        match self {
+            EnvSource::FieldRef(field) => Some(&field.field_path),
+            EnvSource::SecretKeyRef(_) => None,
+        }
+    }
+
+    /// The value of a Secret, if it is one.
+    #[must_use]
+    pub fn secret(&self) -> Option<&SecretKeyRef> {
+        match self {
+            EnvSource::SecretKeyRef(secret) => Some(secret),
+            EnvSource::FieldRef(_) => None,
+        }
+    }
 }
 
 /// Names a fact of the process or its node.

@@ -29,11 +29,13 @@ pub const USERS: &str = "users";
 pub const MOUNTS: &str = "mounts";
 /// Capabilities can be given and taken.
 pub const CAPABILITIES: &str = "capabilities";
+/// The agent can open Secrets, and has a folder on memory for credentials.
+pub const SECRETS: &str = "secrets";
 /// There is a journal to write to.
 pub const JOURNAL: &str = "journal";
 
 /// All of them, in the order in which they are told.
-pub const ALL: [&str; 10] = [
+pub const ALL: [&str; 11] = [
     RUNTIME,
     CGROUP_CPU,
     CGROUP_MEMORY,
@@ -44,6 +46,7 @@ pub const ALL: [&str; 10] = [
     MOUNTS,
     CAPABILITIES,
     JOURNAL,
+    SECRETS,
 ];
 
 /// What a host that lacks a feature cannot do, in words that follow its name.
@@ -60,6 +63,7 @@ pub fn lack_of(feature: &str) -> &'static str {
         MOUNTS => "cannot give processes mounts of their own",
         CAPABILITIES => "cannot give or take capabilities",
         JOURNAL => "has no journal",
+        SECRETS => "cannot be given secrets",
         _ => "lacks a feature that this version does not know",
     }
 }
@@ -87,6 +91,7 @@ impl ProcessTemplate {
             (MOUNTS, self.private_tmp || !self.read_only_paths.is_empty()),
             (CAPABILITIES, !self.ambient_capabilities.is_empty() || self.capability_bounding_set.is_some()),
             (JOURNAL, self.standard_output == journal || self.standard_error == journal),
+            (SECRETS, self.secret_refs().next().is_some()),
         ];
         asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect()
     }

@@ -17,6 +17,7 @@ mod probe;
 mod process;
 mod restarts;
 mod rollout;
+mod secret;
 mod vars;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,9 @@ pub use process::{
     TASKS_MAX, Template, TemplateMeta, WEIGHT,
 };
 pub use rollout::{OnFailure, Rollout};
+pub use secret::{
+    Credential, MAX_SECRET, MAX_SECRET_VALUE, SecretKeyRef, SecretNeeds, SecretSpec, SecretValue, is_secret_key,
+};
 
 /// Why a text or value is not what a spec needs; the message is fit for a user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +65,7 @@ pub enum Spec {
     Process(Box<ProcessSpec>),
     Deployment(Box<DeploymentSpec>),
     ConfigFile(Box<ConfigFileSpec>),
+    Secret(Box<SecretSpec>),
 }
 
 impl Spec {
@@ -73,6 +78,7 @@ impl Spec {
             Spec::Process(_) => Kind::Process,
             Spec::Deployment(_) => Kind::Deployment,
             Spec::ConfigFile(_) => Kind::ConfigFile,
+            Spec::Secret(_) => Kind::Secret,
         }
     }
 
@@ -87,10 +93,16 @@ impl Spec {
             Spec::Process(spec) => serde_json::to_value(spec),
             Spec::Deployment(spec) => serde_json::to_value(spec),
             Spec::ConfigFile(spec) => serde_json::to_value(spec),
+            // As it can be applied again: what it has is kept, and no value is said.
+            Spec::Secret(spec) => Ok(serde_json::json!({
+                "immutable": spec.immutable,
+                "keep": spec.values.keys().collect::<Vec<_>>(),
+            })),
         }
     }
 
-    /// A complete spec of `kind` from the JSON of [`Spec::to_json`]; `None` for kinds that are not served.
+    /// A complete spec of `kind` from the JSON of [`Spec::to_json`]; `None` for kinds that are not served, and for a
+    /// Secret, whose JSON does not say its values.
     ///
     /// # Errors
     /// When a field is missing or has another type. No defaults are filled in: manifests go through
@@ -121,19 +133,46 @@ impl Spec {
         match self {
             Spec::Process(spec) => Some(&spec.0),
             Spec::Deployment(spec) => Some(&spec.template.spec),
-            Spec::Node(_) | Spec::Namespace(_) | Spec::ConfigFile(_) => None,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
         }
     }
 }
 
 impl Spec {
+    /// The same for changing it.
+    #[must_use]
+    pub fn process_template_mut(&mut self) -> Option<&mut ProcessTemplate> {
+        match self {
+            Spec::Process(spec) => Some(&mut spec.0),
+            Spec::Deployment(spec) => Some(&mut spec.template.spec),
+            Spec::Node(_) | Spec::Namespace(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
+        }
+    }
+
+    /// As anybody may see it, and as it is kept: a Secret without its values.
+    #[must_use]
+    pub fn without_values(&self) -> Spec {
+        match self {
+            Spec::Secret(spec) => Spec::Secret(Box::new(spec.without_values())),
+            Spec::Process(_)
+            | Spec::Deployment(_)
+            | Spec::Node(_)
+            | Spec::Namespace(_)
+            | Spec::ConfigFile(_) => self.clone(),
+        }
+    }
+
     /// The template as it is stored for processes to be made from, with the labels that they get: the template's own,
     /// or those of a Process itself, whose object has `labels`.
     #[must_use]
     pub fn template_to_store(&self, labels: &Labels) -> Option<ProcessTemplate> {
         let labels = match self {
             Spec::Deployment(spec) => &spec.template.metadata.labels,
-            Spec::Process(_) | Spec::Node(_) | Spec::Namespace(_) | Spec::ConfigFile(_) => labels,
+            Spec::Process(_)
+            | Spec::Node(_)
+            | Spec::Namespace(_)
+            | Spec::ConfigFile(_)
+            | Spec::Secret(_) => labels,
         };
         self.process_template().map(|template| ProcessTemplate { labels: labels.clone(), ..template.clone() })
     }

@@ -7,11 +7,12 @@ use sha2::Digest;
 
 use super::restarts::{Surroundings, is_none_of_these};
 use super::{
-    Artifact, Capability, CpuList, EnvVar, EnvironmentFile, Exec, ExitStatus, FieldPath, KillMode, Labels,
-    Logs, Need, OutputTo, Probe, ProcessType, TextMap, Toleration,
+    Artifact, Capability, CpuList, Credential, EnvSource, EnvVar, EnvironmentFile, Exec, ExitStatus, FieldPath, KillMode, Labels,
+    Logs, Need, OutputTo, Probe, ProcessType, SecretKeyRef, SecretNeeds, TextMap, Toleration,
 };
-use crate::ids::{NodeName, Sha256};
+use crate::ids::{Name, NodeName, Sha256};
 use crate::quantity::{Cpu, Dur, Mode, Rlimit, Signal, Size};
+use crate::v1::secret::SecretVersion;
 
 /// A template of processes, as a Deployment has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +104,16 @@ pub struct ProcessTemplate {
     /// Permission bits taken away from files that it makes.
     #[serde(default = "umask", skip_serializing_if = "is_umask")]
     pub umask: Mode,
+    /// Values of Secrets as files on memory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<Credential>,
+    /// Whether a change of a Secret that it refers to is a new version of it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub roll_on_secret_change: bool,
+    /// At least which Secrets it starts with, by name. Set by the API server: those that there are when the template
+    /// changes, and with `rollOnSecretChange` whenever one of them does.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_versions: BTreeMap<Name, SecretVersion>,
     /// Files of variables, read on the host at each start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environment_file: Vec<EnvironmentFile>,
@@ -266,6 +277,9 @@ impl ProcessTemplate {
             kind: ProcessType::Exec,
             supplementary_groups: Vec::new(),
             umask: umask(),
+            credentials: Vec::new(),
+            roll_on_secret_change: false,
+            secret_versions: BTreeMap::new(),
             environment_file: Vec::new(),
             tasks_max: TASKS_MAX,
             memory_min: None,
@@ -530,7 +544,23 @@ impl ProcessTemplate {
 
     /// The facts that variables are taken from.
     fn paths(&self) -> impl Iterator<Item = &FieldPath> {
-        self.env.iter().filter_map(|v| v.value_from.as_ref()).map(|from| &from.field_ref.field_path)
+        self.env.iter().filter_map(|v| v.value_from.as_ref()).filter_map(EnvSource::field_path)
+    }
+
+    /// Every value of a Secret that it refers to.
+    pub fn secret_refs(&self) -> impl Iterator<Item = &SecretKeyRef> {
+        let variables = self.env.iter().filter_map(|v| v.value_from.as_ref()).filter_map(EnvSource::secret);
+        variables.chain(self.credentials.iter().map(|credential| &credential.secret_key_ref))
+    }
+
+    /// Which values of which Secrets it refers to.
+    #[must_use]
+    pub fn secrets(&self) -> SecretNeeds {
+        let mut needs = SecretNeeds::new();
+        for secret in self.secret_refs() {
+            needs.entry(secret.name.clone()).or_default().insert(secret.key.clone());
+        }
+        needs
     }
 
     /// The labels of its node that variables are taken from.

@@ -49,6 +49,9 @@ surroundings! {
     "supplementaryGroups": supplementary_groups,
     "umask": umask,
     "environmentFile": environment_file,
+    "credentials": credentials,
+    "rollOnSecretChange": roll_on_secret_change,
+    "secretVersions": secret_versions,
     "nice": nice,
     "oomScoreAdjust": oom_score_adjust,
     "noNewPrivileges": no_new_privileges,
@@ -116,7 +119,7 @@ mod tests {
     ];
 
     /// Everything else.
-    const RESTART: [&str; 44] = [
+    const RESTART: [&str; 47] = [
         "command",
         "args",
         "artifacts",
@@ -128,6 +131,9 @@ mod tests {
         "umask",
         "env",
         "environmentFile",
+        "credentials",
+        "rollOnSecretChange",
+        "secretVersions",
         "ports",
         "nice",
         "oomScoreAdjust",

@@ -65,5 +65,9 @@ pub(crate) fn every() -> ProcessTemplate {
         .filter_map(|manifest| manifest.body.process_template().cloned())
         .collect();
     let startup_probe = templates.pop().and_then(|last| last.startup_probe);
-    ProcessTemplate { startup_probe, ..templates.swap_remove(0) }
+    // Never in a manifest: the API server sets it.
+    let (u, v) = (crate::ids::Uid::from_bytes([7; 16]), crate::ids::Version(3));
+    let secret = crate::v1::secret::SecretVersion { u, v };
+    let secret_versions = BTreeMap::from([("db".parse().expect("a name"), secret)]);
+    ProcessTemplate { startup_probe, secret_versions, ..templates.swap_remove(0) }
 }

@@ -54,6 +54,9 @@ pub struct Beat {
     pub run: HeldDocument,
     /// Highest revision and epoch held of the files document.
     pub files: HeldDocument,
+    /// Highest revision and epoch held of the secrets document.
+    #[serde(default, skip_serializing_if = "HeldDocument::is_none")]
+    pub secrets: HeldDocument,
     /// Sequence of its last stored report.
     pub report: u64,
     /// Whether the holder answers the agent.
@@ -89,6 +92,18 @@ pub struct HeldDocument {
     pub revision: Revision,
 }
 
+impl HeldDocument {
+    /// Whether there never was one.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn is_none(revision: &Revision) -> bool {
+    *revision == Revision(0)
+}
+
 /// The answer to a beat.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,6 +112,9 @@ pub struct BeatReply {
     pub run: Revision,
     /// Revision that the node should have of its files document; 0 = there is none.
     pub files: Revision,
+    /// Revision that the node should have of its secrets document; 0 = there is none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub secrets: Revision,
     /// Sequence of the last report that the answering replica has seen from this incarnation.
     pub report: u64,
     /// Set when this instance must not act: another one beats under the same name.

@@ -255,6 +255,7 @@ fn nodes() {
         assigned: 4,
         run: held,
         files: held,
+        secrets: HeldDocument::default(),
         report: 7,
         holder: true,
         wall: AT.0,

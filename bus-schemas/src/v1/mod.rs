@@ -14,6 +14,7 @@ pub mod object;
 pub mod process;
 pub mod reason;
 pub mod report;
+pub mod secret;
 pub mod state;
 pub mod status;
 pub mod stretch;

@@ -12,6 +12,7 @@ use super::usage::Others;
 use crate::codec::Wire;
 use crate::ids::{Name, Namespace, Sha256, Uid, Version};
 use crate::quantity::{Cpu, Size};
+use crate::sealing::PublicKey;
 use crate::time::Timestamp;
 
 /// What the host is. Changes seldom.
@@ -42,6 +43,9 @@ pub struct Facts {
     pub disk: Size,
     /// First and last port that the scheduler may assign.
     pub ports: (u16, u16),
+    /// What secrets for this node are sealed to; none where it can open none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing_key: Option<PublicKey>,
 }
 
 /// A thing that is so, with since when and why.

@@ -52,6 +52,31 @@ pub enum Status {
     Process(Box<ProcessStatus>),
     Deployment(Box<DeploymentStatus>),
     ConfigFile(Box<ConfigFileStatus>),
+    Secret(Box<SecretStatus>),
+}
+
+/// Status of a Secret.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretStatus {
+    /// Rises with each change of a value.
+    pub version: Version,
+    /// What it has.
+    pub keys: Vec<SecretKeyStatus>,
+    /// Who refers to it, as `deployment/web`.
+    pub used_by: Vec<String>,
+}
+
+/// One value of a Secret, as anybody may see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyStatus {
+    /// Its name.
+    pub name: String,
+    /// How many bytes it has.
+    pub size: u32,
+    /// The version that brought it.
+    pub since: Version,
 }
 
 /// The phase of a node.

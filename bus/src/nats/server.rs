@@ -357,7 +357,7 @@ impl Local {
         let dir = dir.canonicalize().map_err(|e| io("find the bus's folder", e))?;
         let servers = loopback_servers(&dir, count)?;
         let out = dir.join("setup");
-        let options = Options { servers: servers.clone(), nodes, operators };
+        let options = Options { servers: servers.clone(), nodes, operators, rotate_secret_key: false };
         setup::run(&out, &options, entropy).map_err(|source| ServerError::Setup { source })?;
         let made = servers.iter().map(|s| {
             let conf = out.join(format!("nats/{}.conf", s.name));

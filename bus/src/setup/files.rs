@@ -10,6 +10,7 @@ use super::{File, Files, SetupError, State};
 use crate::entropy::Entropy;
 use crate::layout::{AccountUser, Identity};
 use crate::nats::Config;
+use crate::sealing::KeyRing;
 
 /// One entry of `identities.json`: who may call the API, and how the bus names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +116,20 @@ impl<'a> Builder<'a> {
         Ok(pair.public_key())
     }
 
+    /// The keys that secrets are sealed to, made if there are none; with a fresh one in front if that is asked for.
+    pub(super) fn secret_keys(&mut self, path: &str, rotate: bool) -> Result<(), SetupError> {
+        let unreadable = |e: String| SetupError::Unreadable { path: path.to_owned(), reason: e };
+        let mut ring = match self.kept_text(path)? {
+            Some(text) => KeyRing::from_text(&text).map_err(|e| unreadable(e.to_string()))?,
+            None => KeyRing::default(),
+        };
+        if rotate || ring.newest().is_none() {
+            ring.rotate(self.entropy);
+        }
+        self.secret(path, ring.to_text().as_bytes().to_vec());
+        Ok(())
+    }
+
     pub(super) fn into_files(self) -> Files {
         self.files
     }
@@ -152,7 +167,7 @@ pub(super) fn settings(out: &mut Builder<'_>, state: &State, users: &[AccountUse
     };
     let ca = out.files.get("ca/ca.pem").map(|f| f.bytes.clone()).unwrap_or_default();
     let controller = format!(
-        "{WRITTEN}{}canary = \"canary.nk\"\nidentities = \"identities.json\"\n",
+        "{WRITTEN}secret_keys = \"secrets.key\"\n\n{}canary = \"canary.nk\"\nidentities = \"identities.json\"\n",
         bus("controller.nk")
     );
     out.open("controller/controller.toml", controller.into_bytes());

@@ -48,7 +48,7 @@ fn secrets_are_their_owners_alone() {
     let files = run(dir.path(), &options(&["n1"]), &SeededEntropy::from_number(1)).expect("written");
     for (path, file) in &files {
         let mode = std::fs::metadata(dir.path().join(path)).expect("written").permissions().mode() & 0o777;
-        let is_secret = path.ends_with(".nk") || path.ends_with("-key.pem");
+        let is_secret = [".nk", "-key.pem", "secrets.key"].iter().any(|end| path.ends_with(end));
         assert_eq!(file.secret, is_secret, "{path}");
         assert_eq!(mode, if is_secret { 0o600 } else { 0o644 }, "{path}");
     }

@@ -131,6 +131,9 @@ pub struct Setup {
                 [first run: nats-1=127.0.0.1; later: as before]"
     )]
     pub servers: Vec<String>,
+    /// Draw a fresh key for sealing Secrets; the older ones still open what they sealed
+    #[arg(long)]
+    pub rotate_secret_key: bool,
 }
 
 /// Run a whole fleet on this machine: servers, controllers, agents with folders as their roots

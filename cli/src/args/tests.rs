@@ -39,7 +39,7 @@ fn objects_are_named_in_every_way() {
 fn wrong_kinds_are_told_apart() {
     let text = |words: &str| targets(&self::words(words), None).expect_err("refused").to_string();
     assert!(text("deploymnt").contains("did you mean deployment?"), "{}", text("deploymnt"));
-    assert!(text("secrets").contains("not supported by this version"), "{}", text("secrets"));
+    assert!(text("services").contains("not supported by this version"), "{}", text("services"));
     assert!(text("deployment/web api").contains("has no kind"), "{}", text("deployment/web api"));
 }
 

@@ -3,7 +3,7 @@
 use ostler_schemas::codec::{self, EncodeError};
 use ostler_schemas::manifest::{Refusal, to_yaml};
 use ostler_schemas::v1::api::{
-    ApplyOutcome, ApplyReply, ApplyRequest, ApplyResult, ManifestDocuments, content_ref,
+    ApplyOutcome, ApplyReply, ApplyRequest, ApplyResult, ManifestDocument, ManifestDocuments, content_ref,
 };
 use ostler_schemas::{Namespace, Revision};
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ pub async fn send(
         dry_run: manner.dry_run,
         reason: manner.reason.clone(),
     };
-    let request = fitting(client, request).await?;
+    let request = fitting(client, request, manifests).await?;
     client.apply(&request).await.map_err(|failure| match failure {
         // The server counts nothing; here it is known how many documents there were.
         Failure::Refused(refusal) => Failure::Refused(Refusal { documents, ..refusal }),
@@ -119,14 +119,33 @@ pub async fn send(
     })
 }
 
-/// The request as it fits into a message: where it does not, its documents go ahead of it.
-async fn fitting(client: &Client, request: ApplyRequest) -> Result<ApplyRequest, Failure> {
-    let size: usize = request.documents.iter().map(|d| d.tree.len() + DOCUMENT_EXTRA).sum();
+/// The request as it fits into a message: where it does not, its documents go ahead of it; but not Secrets, for what goes
+/// ahead is stored for a while.
+async fn fitting(
+    client: &Client,
+    request: ApplyRequest,
+    manifests: &Manifests,
+) -> Result<ApplyRequest, Failure> {
+    let size_of = |documents: &[ManifestDocument]| -> usize {
+        documents.iter().map(|d| d.tree.len() + DOCUMENT_EXTRA).sum()
+    };
+    let size = size_of(&request.documents);
     let reason = request.reason.as_ref().map_or(0, String::len);
     if size + reason <= REQUEST_MAX {
         return Ok(request);
     }
-    let whole = ManifestDocuments { documents: request.documents };
+    let (mut secrets, mut others) = (Vec::new(), Vec::new());
+    for (index, document) in request.documents.into_iter().enumerate() {
+        if manifests.is_secret(index) { secrets.push(document) } else { others.push(document) }
+    }
+    let held = size_of(&secrets) + reason;
+    if held > REQUEST_MAX {
+        let message = format!(
+            "the Secrets of one apply take {held} bytes together, the limit is {REQUEST_MAX}: split it into parts"
+        );
+        return Err(Failure::message(message));
+    }
+    let whole = ManifestDocuments { documents: others };
     let bytes = match codec::encode(&whole) {
         Ok(bytes) => bytes,
         Err(EncodeError::TooLarge { found, .. }) => {
@@ -139,7 +158,7 @@ async fn fitting(client: &Client, request: ApplyRequest) -> Result<ApplyRequest,
     };
     let content = content_ref(&bytes);
     client.blob(content, &bytes).await?;
-    Ok(ApplyRequest { documents: Vec::new(), content: Some(content), ..request })
+    Ok(ApplyRequest { documents: secrets, content: Some(content), ..request })
 }
 
 fn goals(reply: &ApplyReply) -> Goals {

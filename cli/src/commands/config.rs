@@ -264,11 +264,11 @@ fn rows_text(
 fn head(view: &View, moments: &Moments) -> String {
     let path = match &view.spec {
         Spec::ConfigFile(spec) => spec.path.as_str(),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => "-",
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => "-",
     };
     let state = match &view.status {
         Status::ConfigFile(status) => state_words(status, moments),
-        Status::Node(_) | Status::Namespace(_) | Status::Process(_) | Status::Deployment(_) => String::new(),
+        Status::Node(_) | Status::Namespace(_) | Status::Process(_) | Status::Deployment(_) | Status::Secret(_) => String::new(),
     };
     format!("{}  {path}  {state}\n", view.object().object_ref().short())
 }

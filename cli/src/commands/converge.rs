@@ -27,7 +27,7 @@ pub fn verdict(view: &View, goal: Generation) -> Verdict {
         return Verdict::NotYet("the change has not been seen yet".to_owned());
     }
     match &view.status {
-        Status::Node(_) | Status::Namespace(_) => Verdict::Reached,
+        Status::Node(_) | Status::Namespace(_) | Status::Secret(_) => Verdict::Reached,
         Status::Process(process) => match process.phase {
             ProcessPhase::Running if process.ready == Some(true) => Verdict::Reached,
             ProcessPhase::Succeeded => Verdict::Reached,
@@ -133,7 +133,7 @@ pub fn rollout_of(view: &View) -> Option<&RolloutStatus> {
     match &view.status {
         Status::Deployment(status) => status.rollout.as_ref(),
         Status::ConfigFile(status) => status.rollout.as_ref(),
-        Status::Node(_) | Status::Namespace(_) | Status::Process(_) => None,
+        Status::Node(_) | Status::Namespace(_) | Status::Process(_) | Status::Secret(_) => None,
     }
 }
 
@@ -143,7 +143,7 @@ pub fn is_observed(view: &View) -> bool {
     let observed = match &view.status {
         Status::Deployment(status) => status.observed_generation,
         Status::ConfigFile(status) => status.observed_generation,
-        Status::Node(_) | Status::Namespace(_) | Status::Process(_) => return true,
+        Status::Node(_) | Status::Namespace(_) | Status::Process(_) | Status::Secret(_) => return true,
     };
     observed >= view.metadata.generation.0
 }
@@ -154,7 +154,7 @@ pub fn wave_line(view: &View, rollout: &RolloutStatus) -> String {
     let (well, usual) = match &view.spec {
         Spec::Deployment(spec) => ("ready", Some(spec.rollout.bake)),
         Spec::ConfigFile(spec) => ("in sync", Some(spec.rollout.bake)),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) => ("well", None),
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Secret(_) => ("well", None),
     };
     // A push may have a bake of its own, which the object's spec does not show.
     let bake = rollout.bake.or(usual);

@@ -11,6 +11,7 @@ use crate::connect::Session;
 use crate::failure::Failure;
 use crate::manifests::{self, Manifests};
 use crate::out::Out;
+use crate::render::amounts::count;
 use crate::render::diff::unified;
 use crate::render::object::asked;
 
@@ -62,7 +63,22 @@ async fn before(session: &Session, result: &ApplyResult) -> Result<Option<String
         true => Some(session.client.content(&result.object, None).await?),
         false => None,
     };
+    if let Some(masked) = masked(object) {
+        return Ok(Some(masked));
+    }
     Ok(Some(to_yaml(&asked(object, content.as_deref()))))
+}
+
+/// A Secret as it may be compared: which values there are, how large, and which version brought them.
+fn masked(object: &Object) -> Option<String> {
+    let Spec::Secret(spec) = &object.spec else { return None };
+    let value = |(key, value): (&String, &ostler_schemas::spec::SecretValue)| {
+        (key.clone(), format!("{} of version {}", count(u64::from(value.size), "byte", "bytes"), value.since).into())
+    };
+    let values: serde_json::Map<String, serde_json::Value> = spec.values.iter().map(value).collect();
+    let mut shown = asked(object, None);
+    shown["spec"] = serde_json::json!({ "immutable": spec.immutable, "values": values });
+    Some(to_yaml(&shown))
 }
 
 fn stored_content(object: &Object) -> bool {
@@ -72,6 +88,9 @@ fn stored_content(object: &Object) -> bool {
 /// The content comes from the manifest; a manifest without one keeps what is there.
 fn after(manifests: &Manifests, result: &ApplyResult, before: Option<&str>) -> Option<String> {
     let object = result.after.as_ref()?;
+    if let Some(masked) = masked(object) {
+        return Some(masked);
+    }
     let Spec::ConfigFile(spec) = &object.spec else { return Some(to_yaml(&asked(object, None))) };
     let given = manifests.content_of(&result.object);
     if let Some(bytes) = given.filter(|bytes| spec.content.is_some_and(|c| c == content_ref(bytes))) {

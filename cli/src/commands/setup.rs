@@ -41,9 +41,13 @@ pub fn run(args: &Setup, out: &mut Out) -> Result<(), Failure> {
     let nodes: BTreeSet<NodeName> = names(&args.nodes, "--node")?;
     let operators: BTreeSet<Name> = names(&words(&args.operators, FIRST_OPERATOR, is_first), "--operator")?;
     let entropy = SeededEntropy::from_system().map_err(|error| Failure::local("cannot draw keys", error))?;
-    let options = Options { servers, nodes, operators };
+    let rotate_secret_key = args.rotate_secret_key;
+    let options = Options { servers, nodes, operators, rotate_secret_key };
     let files = write(&args.out, &options, &entropy)
         .map_err(|error| Failure::local(&format!("cannot set up {}", args.out.display()), causes(&error)))?;
+    if rotate_secret_key {
+        out.say("a fresh key seals secrets from now on: give controller/secrets.key to every controller, then restart them");
+    }
     let secrets = files.values().filter(|file| file.secret).count() as u64;
     out.say(&format!(
         "{}: {}, {} of them secret (0600)",
@@ -104,7 +108,7 @@ mod tests {
     fn setup(out: &std::path::Path, servers: &[&str], operators: &[&str]) {
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let (nodes, operators, servers) = (Vec::new(), owned(operators), owned(servers));
-        let args = Setup { out: out.to_owned(), nodes, operators, servers };
+        let args = Setup { out: out.to_owned(), nodes, operators, servers, rotate_secret_key: false };
         let (mut out, _, _) = Out::captured();
         run(&args, &mut out).expect("sets up");
     }

@@ -87,7 +87,7 @@ impl Until {
 fn conditions(view: &View) -> &[Condition] {
     match &view.status {
         Status::Node(status) => &status.conditions,
-        Status::Namespace(_) => &[],
+        Status::Namespace(_) | Status::Secret(_) => &[],
         Status::Process(status) => &status.conditions,
         Status::Deployment(status) => &status.conditions,
         Status::ConfigFile(status) => &status.conditions,

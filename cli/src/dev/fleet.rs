@@ -113,6 +113,7 @@ impl Fleet {
             servers: servers.clone(),
             nodes: parsed.collect::<Result<BTreeSet<NodeName>, Failure>>()?,
             operators: BTreeSet::from([operator]),
+            rotate_secret_key: false,
         };
         let setup = dir.join("setup");
         set_up(&setup, &options, &entropy)

@@ -64,11 +64,11 @@ fn columns(kind: Kind) -> &'static [&'static str] {
         Kind::ConfigFile => {
             &["PATH", "VERSION", "NODES", "IN-SYNC", "DRIFTED", "FAILED", "OFFLINE", "ROLLOUT", "AGE"]
         }
+        Kind::Secret => &["KEYS", "VERSION", "USED-BY", "AGE"],
         Kind::StatefulSet
         | Kind::DaemonSet
         | Kind::Job
         | Kind::CronJob
-        | Kind::Secret
         | Kind::Service
         | Kind::ResourceQuota
         | Kind::Role
@@ -83,12 +83,12 @@ fn wide_columns(kind: Kind) -> &'static [&'static str] {
         Kind::Process => &["PID", "CPU", "MEMORY", "PORTS", "VERSION", "LAST-EXIT", "OWNER", "UID"],
         Kind::Deployment => &["MAX-UNAVAILABLE", "LAST-CHANGE", "BY", "REASON"],
         Kind::ConfigFile => &["SELECTOR", "DRIFT-POLICY", "LAST-GOOD", "LAST-CHANGE", "BY"],
+        Kind::Secret => &["USERS", "LAST-CHANGE", "BY"],
         Kind::Namespace
         | Kind::StatefulSet
         | Kind::DaemonSet
         | Kind::Job
         | Kind::CronJob
-        | Kind::Secret
         | Kind::Service
         | Kind::ResourceQuota
         | Kind::Role
@@ -117,6 +117,10 @@ fn cells(view: &View, moments: &Moments) -> Vec<String> {
             age,
         ],
         Status::ConfigFile(file) => file_cells(view, file, age),
+        Status::Secret(secret) => {
+            let (keys, users) = (secret.keys.len(), secret.used_by.len());
+            vec![keys.to_string(), secret.version.to_string(), users.to_string(), age]
+        }
     }
 }
 
@@ -140,7 +144,7 @@ fn node_cells(view: &View, node: &NodeStatus, moments: &Moments, age: String) ->
 fn file_cells(view: &View, file: &ConfigFileStatus, age: String) -> Vec<String> {
     let path = match &view.spec {
         Spec::ConfigFile(spec) => spec.path.clone(),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => "-".to_owned(),
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => "-".to_owned(),
     };
     vec![
         path,
@@ -160,7 +164,7 @@ fn file_cells(view: &View, file: &ConfigFileStatus, age: String) -> Vec<String> 
 pub fn wanted(view: &View) -> u32 {
     match &view.spec {
         Spec::Deployment(spec) => spec.replicas,
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) => 1,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) | Spec::Secret(_) => 1,
     }
 }
 
@@ -263,6 +267,11 @@ fn wide_cells(view: &View, moments: &Moments) -> Vec<String> {
         Status::Process(process) => wide_process(view, process, moments),
         Status::Deployment(deployment) => wide_deployment(view, deployment, moments),
         Status::ConfigFile(file) => wide_file(view, file, moments),
+        Status::Secret(secret) => vec![
+            list(secret.used_by.iter().cloned()),
+            moments.ago(view.metadata.applied.at),
+            view.metadata.applied.actor.to_string(),
+        ],
     }
 }
 
@@ -270,7 +279,7 @@ fn wide_node(view: &View, node: &NodeStatus) -> Vec<String> {
     let text = |value: &str| if value.is_empty() { "?".to_owned() } else { value.to_owned() };
     let taints = match &view.spec {
         Spec::Node(spec) => list(spec.taints.iter().map(taint)),
-        Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) => "-".to_owned(),
+        Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => "-".to_owned(),
     };
     // `Ready` is told by STATUS; the rest only when it is not well.
     let troubles = node
@@ -344,7 +353,7 @@ pub fn exit_word(exit: &ExitReport) -> String {
 fn wide_deployment(view: &View, _status: &DeploymentStatus, moments: &Moments) -> Vec<String> {
     let bound = match &view.spec {
         Spec::Deployment(spec) => spec.strategy.rolling_update.map(|u| u.max_unavailable),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) => None,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
     };
     let applied = &view.metadata.applied;
     vec![
@@ -358,7 +367,7 @@ fn wide_deployment(view: &View, _status: &DeploymentStatus, moments: &Moments) -
 fn wide_file(view: &View, file: &ConfigFileStatus, moments: &Moments) -> Vec<String> {
     let (selector, drift) = match &view.spec {
         Spec::ConfigFile(spec) => (labels(&spec.node_selector, "(every node)"), drift_word(spec.drift)),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => ("-".to_owned(), "-"),
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => ("-".to_owned(), "-"),
     };
     let applied = &view.metadata.applied;
     vec![

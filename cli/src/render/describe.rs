@@ -7,7 +7,7 @@ use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::event::Event;
 use ostler_schemas::v1::report::{Condition, ConditionStatus, FileState};
 use ostler_schemas::v1::state::RolloutPhase;
-use ostler_schemas::v1::status::{ConfigFileNode, NodePhase, Status, View};
+use ostler_schemas::v1::status::{ConfigFileNode, NodePhase, SecretKeyStatus, SecretStatus, Status, View};
 use ostler_schemas::v1::usage::ProcessUsage;
 
 use super::amounts::{Moments, cores, count, size};
@@ -133,6 +133,7 @@ fn spec(spec: &Spec) -> Vec<(&'static str, String)> {
             ("Drift", format!("{:?}", file.drift).to_lowercase()),
             ("On removal", format!("{:?}", file.on_remove).to_lowercase()),
         ],
+        Spec::Secret(secret) => vec![("Immutable", secret.immutable.to_string())],
     }
 }
 
@@ -157,9 +158,32 @@ fn template(process: &ostler_schemas::spec::ProcessTemplate) -> Vec<(&'static st
             "Ports",
             process.ports.iter().map(|p| format!("{}:{}", p.name, p.port)).collect::<Vec<_>>().join(","),
         ),
+        ("Secrets", secrets(process)),
         ("Needs", process.needs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
         ("Node selector", labels(&process.node_selector, "-")),
     ]
+}
+
+/// What a Secret has, and who refers to it.
+fn secret_status(secret: &SecretStatus) -> Vec<(&'static str, String)> {
+    let key = |key: &SecretKeyStatus| {
+        format!("{} ({} of version {})", key.name, count(u64::from(key.size), "byte", "bytes"), key.since)
+    };
+    vec![
+        ("Version", secret.version.to_string()),
+        ("Values", secret.keys.iter().map(key).collect::<Vec<_>>().join(", ")),
+        ("Used by", secret.used_by.join(", ")),
+    ]
+}
+
+/// Which values of which Secrets it is given, never what these are.
+fn secrets(process: &ostler_schemas::spec::ProcessTemplate) -> String {
+    let all = process.secrets();
+    let one = |(name, keys): (&ostler_schemas::Name, &std::collections::BTreeSet<String>)| {
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        format!("{name} ({})", keys.join(","))
+    };
+    all.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// What a process takes, as far as its node told.
@@ -203,6 +227,7 @@ fn status(status: &Status, moments: &Moments) -> Vec<(&'static str, String)> {
             ("Boot", node.boot_id.clone()),
         ],
         Status::Namespace(namespace) => vec![("Objects", namespace.objects.to_string())],
+        Status::Secret(secret) => secret_status(secret),
         Status::Process(process) => vec![
             ("Phase", process_word(process)),
             ("Ready", dash(process.ready)),
@@ -265,7 +290,7 @@ fn is_well(condition: &Condition) -> bool {
 fn conditions_of(view: &View) -> &[Condition] {
     match &view.status {
         Status::Node(status) => &status.conditions,
-        Status::Namespace(_) => &[],
+        Status::Namespace(_) | Status::Secret(_) => &[],
         Status::Process(status) => &status.conditions,
         Status::Deployment(status) => &status.conditions,
         Status::ConfigFile(status) => &status.conditions,
@@ -378,7 +403,7 @@ fn next(view: &View, around: &Around) -> Option<String> {
             NodePhase::NotReady => Some("see the conditions above".to_owned()),
             NodePhase::Unknown => Some("the control plane cannot tell: look at its own link and at the bus".to_owned()),
         },
-        Status::Namespace(_) => None,
+        Status::Namespace(_) | Status::Secret(_) => None,
         Status::Process(process) => {
             let word = process_word(process);
             match word.as_str() {
@@ -398,7 +423,7 @@ fn next(view: &View, around: &Around) -> Option<String> {
             }
             let sick = around.children.iter().find(|c| match &c.status {
                 Status::Process(p) => p.ready != Some(true),
-                Status::Node(_) | Status::Namespace(_) | Status::Deployment(_) | Status::ConfigFile(_) => false,
+                Status::Node(_) | Status::Namespace(_) | Status::Deployment(_) | Status::ConfigFile(_) | Status::Secret(_) => false,
             });
             Some(match sick {
                 Some(child) => format!("ostler describe process/{}", child.metadata.name),

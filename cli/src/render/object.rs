@@ -69,6 +69,7 @@ fn status(status: &Status) -> Value {
     match status {
         Status::Node(node) => node_status(node),
         Status::Namespace(namespace) => to_value(namespace),
+        Status::Secret(secret) => to_value(&**secret),
         Status::Process(process) => {
             let mut out = to_value(&**process);
             if let Some(exit) = &process.last_exit {

@@ -78,7 +78,7 @@ pub fn affected(fleet: &Fleet, key: &Key) -> Vec<Subject> {
         | Key::ProcessTemplate(_)
         | Key::ProcessBind(_)
         | Key::ProcessGoal(_)
-        | Key::NodeDocument(_, DocumentKind::Run)
+        | Key::NodeDocument(_, DocumentKind::Run | DocumentKind::Secrets)
         | Key::State(..)
         | Key::Lease(_)
         | Key::Term(_)
@@ -109,7 +109,7 @@ fn moving_files(fleet: &Fleet) -> impl Iterator<Item = Subject> {
 pub(crate) fn configfiles(fleet: &Fleet) -> impl Iterator<Item = (&Stored<Object>, &ConfigFileSpec)> {
     fleet.of_kind(Kind::ConfigFile).filter_map(|(_, object)| match &object.value.spec {
         Spec::ConfigFile(spec) => Some((object, &**spec)),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
     })
 }
 
@@ -179,7 +179,7 @@ pub fn rules_of_version<'a>(
         .map(|(_, revision)| &revision.value.spec);
     match kept {
         Some(Spec::ConfigFile(kept)) => &kept.rollout,
-        Some(Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_)) | None => {
+        Some(Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_)) | None => {
             &spec.rollout
         }
     }

@@ -16,6 +16,7 @@ use ostler_schemas::v1::epoch::{Fence, Incarnation, Lease, Term};
 use ostler_schemas::v1::object::{Labels, Object, SpecRevision};
 use ostler_schemas::v1::process::{BindRecord, Goal, GoalRecord, ProcessSpecRecord, ProcessTemplateRecord};
 use ostler_schemas::v1::report::{ProcessReport, Report};
+use ostler_schemas::v1::secret::SecretsDocument;
 use ostler_schemas::v1::state::{NodeState, PendingState, RolloutState};
 use ostler_schemas::{
     Bucket, ControllerName, Generation, Key, Kind, Name, Namespace, NodeName, ObjectRef, Revision, Sha256,
@@ -122,6 +123,8 @@ pub struct Fleet {
     pub run_documents: OrdMap<NodeName, Stored<RunDocument>>,
     /// Files documents.
     pub files_documents: OrdMap<NodeName, Stored<FilesDocument>>,
+    /// Secrets documents.
+    pub secrets_documents: OrdMap<NodeName, Stored<SecretsDocument>>,
     /// Verdicts on nodes.
     pub node_states: OrdMap<NodeName, Stored<NodeState>>,
     /// What is in force of Deployments and ConfigFiles.
@@ -254,6 +257,9 @@ impl Fleet {
             Key::NodeDocument(node, DocumentKind::Files) => {
                 self.files_documents.insert(node.clone(), stored(change, bytes)?);
             }
+            Key::NodeDocument(node, DocumentKind::Secrets) => {
+                self.secrets_documents.insert(node.clone(), stored(change, bytes)?);
+            }
             Key::State(controller, subject) => self.read_state(*controller, subject, change, bytes)?,
             Key::Lease(c) => {
                 self.leases.insert(*c, stored(change, bytes)?);
@@ -356,6 +362,9 @@ impl Fleet {
             Key::NodeDocument(node, DocumentKind::Files) => {
                 self.files_documents.remove(node);
             }
+            Key::NodeDocument(node, DocumentKind::Secrets) => {
+                self.secrets_documents.remove(node);
+            }
             Key::State(controller, subject) => self.forget_state(*controller, subject),
             Key::Lease(c) => {
                 self.leases.remove(c);
@@ -424,7 +433,7 @@ impl Fleet {
         let object = self.objects.get(&ObjectRef::node(name)?)?;
         match &object.value.spec {
             Spec::Node(spec) => Some((object, spec)),
-            Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) => None,
+            Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
         }
     }
 
@@ -434,7 +443,7 @@ impl Fleet {
         let name = namespace.as_str().parse().ok()?;
         match &self.objects.get(&ObjectRef { kind: Kind::Namespace, namespace: None, name })?.value.spec {
             Spec::Namespace(spec) => Some(*spec),
-            Spec::Node(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) => None,
+            Spec::Node(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
         }
     }
 
@@ -442,7 +451,7 @@ impl Fleet {
     pub fn nodes(&self) -> impl Iterator<Item = (NodeName, &Stored<Object>, &NodeSpec)> {
         self.of_kind(Kind::Node).filter_map(|(object_ref, object)| match &object.value.spec {
             Spec::Node(spec) => object_ref.name.as_str().parse().ok().map(|name| (name, object, spec)),
-            Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) => None,
+            Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
         })
     }
 

@@ -84,7 +84,7 @@ pub fn is_affected(fleet: &Fleet, key: &Key) -> bool {
         | Key::ProcessSpec(_)
         | Key::ProcessTemplate(_)
         | Key::ProcessBind(_)
-        | Key::NodeDocument(_, DocumentKind::Files)
+        | Key::NodeDocument(_, DocumentKind::Files | DocumentKind::Secrets)
         | Key::State(..)
         | Key::Lease(_)
         | Key::Term(_)
@@ -201,7 +201,8 @@ fn is_deserted(fleet: &Fleet, node: &NodeName) -> bool {
 fn nodes(sweep: &mut Sweep, fleet: &Fleet) {
     let run = fleet.run_documents.keys().map(|n| (n, DocumentKind::Run));
     let files = fleet.files_documents.keys().map(|n| (n, DocumentKind::Files));
-    for (node, kind) in run.chain(files) {
+    let secrets = fleet.secrets_documents.keys().map(|n| (n, DocumentKind::Secrets));
+    for (node, kind) in run.chain(files).chain(secrets) {
         if is_deserted(fleet, node) && !is_full(&sweep.plan) {
             // Were the node registered again meanwhile, its documents would begin anew: that must not be lost.
             if let Some(object) = ObjectRef::node(node) {

@@ -8,7 +8,7 @@
 //!   [`capacity`]: how much.
 //! * [`lease`]: leadership as a sans-IO machine. [`lane`]: plans to fenced batches.
 //! * [`queue`]: which object to look at next.
-//! * Reconcilers: [`node`], [`scheduler`], [`process`], [`deployment`], [`configfile`], [`garbage`].
+//! * Reconcilers: [`node`], [`scheduler`], [`process`], [`deployment`], [`configfile`], [`secret`], [`garbage`].
 //! * [`admission`]: from requests to transactions of the API.
 //! * [`status`]: what users read, computed from the snapshot. [`audit`]: the invariants, checked on snapshots.
 
@@ -30,6 +30,7 @@ pub mod queue;
 pub mod references;
 pub mod rollout;
 pub mod scheduler;
+pub mod secret;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;

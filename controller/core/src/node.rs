@@ -395,6 +395,7 @@ pub fn regression(fleet: &Fleet, signals: &Signals, last: Revision) -> Option<u3
             [
                 (b.run, ControllerName::Scheduler, key(DocumentKind::Run)),
                 (b.files, ControllerName::ConfigFile, key(DocumentKind::Files)),
+                (b.secrets, ControllerName::Secret, key(DocumentKind::Secrets)),
             ]
         });
     let mut above = None;

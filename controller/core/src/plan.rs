@@ -11,6 +11,7 @@ use ostler_schemas::v1::document::{FileSpec, FilesDocument, RunDocument};
 use ostler_schemas::v1::epoch::{Epoch, Incarnation, Token};
 use ostler_schemas::v1::process::{BindRecord, GoalRecord, ProcessSpecRecord, ProcessTemplateRecord};
 use ostler_schemas::v1::reason::Reason;
+use ostler_schemas::v1::secret::SecretsDocument;
 use ostler_schemas::v1::state::{NodeState, PendingState, RolloutState};
 use ostler_schemas::{Key, NodeName, ObjectRef, Revision, Sha256, Uid};
 
@@ -54,6 +55,7 @@ pub enum Body {
     Goal(GoalRecord),
     Run(Box<RunDocument>),
     Files(Box<FilesDocument>),
+    Secrets(Box<SecretsDocument>),
     NodeState(NodeState),
     Rollout(RolloutState),
     Pending(PendingState),
@@ -233,6 +235,7 @@ impl Body {
                 codec::encode(&v)
             }
             Body::Files(v) => codec::encode(&FilesDocument { epoch: context.epoch, ..(**v).clone() }),
+            Body::Secrets(v) => codec::encode(&SecretsDocument { epoch: context.epoch, ..(**v).clone() }),
             Body::NodeState(v) => codec::encode(&NodeState { epoch: context.epoch, ..v.clone() }),
             Body::Rollout(v) => codec::encode(&RolloutState { epoch: context.epoch, ..v.clone() }),
             Body::Pending(v) => codec::encode(&PendingState { epoch: context.epoch, ..v.clone() }),
@@ -253,6 +256,7 @@ impl Body {
             Body::Goal(_) => GoalRecord::KIND,
             Body::Run(_) => RunDocument::KIND,
             Body::Files(_) => FilesDocument::KIND,
+            Body::Secrets(_) => SecretsDocument::KIND,
             Body::NodeState(_) => NodeState::KIND,
             Body::Rollout(_) => RolloutState::KIND,
             Body::Pending(_) => PendingState::KIND,

@@ -225,7 +225,7 @@ pub fn affected_workloads(fleet: &Fleet, key: &Key, kind: Kind) -> Vec<Uid> {
         Key::Object(_)
         | Key::SpecRevision(..)
         | Key::Template(_)
-        | Key::NodeDocument(_, DocumentKind::Files)
+        | Key::NodeDocument(_, DocumentKind::Files | DocumentKind::Secrets)
         | Key::State(..)
         | Key::Lease(_)
         | Key::Term(_)

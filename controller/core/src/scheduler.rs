@@ -59,7 +59,7 @@ pub fn is_affected(key: &Key) -> bool {
         | Key::MetaIncarnation
         | Key::State(ControllerName::Node | ControllerName::Scheduler, _) => true,
         Key::SpecRevision(..)
-        | Key::NodeDocument(_, DocumentKind::Files)
+        | Key::NodeDocument(_, DocumentKind::Files | DocumentKind::Secrets)
         | Key::State(..)
         | Key::Lease(_)
         | Key::Term(_)

@@ -18,14 +18,15 @@ use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::state::RolloutState;
 use ostler_schemas::v1::status::NodePhase;
-use ostler_schemas::{ControllerName, Generation, Key, Kind, ObjectRef, Revision, Uid, Version};
+use ostler_schemas::sealing::{PublicKey, Sealed};
+use ostler_schemas::{ControllerName, Generation, Key, Kind, NodeName, ObjectRef, Revision, Uid, Version};
 
 use crate::configfile::Subject;
 use crate::fleet::{Change, Fleet, ProcessRecords};
 use crate::liveness::{Signal, Signals};
 use crate::plan::{Act, BatchContext, Ids, Plan};
 use crate::status::rig;
-use crate::{audit, configfile, deployment, garbage, node, process, scheduler};
+use crate::{audit, configfile, deployment, garbage, node, process, scheduler, secret};
 
 use self::agent::Agent;
 
@@ -52,12 +53,30 @@ impl Ids for CountedIds {
     }
 }
 
+/// Seals nothing: shows what would be given to whom.
+pub(crate) struct OpenSealer;
+
+impl secret::Sealer for OpenSealer {
+    fn give(
+        &self,
+        secret: &ObjectRef,
+        values: &BTreeMap<&str, &ostler_schemas::spec::SecretValue>,
+        (node, to): (&NodeName, PublicKey),
+    ) -> Result<Sealed, String> {
+        let keys: Vec<&str> = values.keys().copied().collect();
+        let broken = values.values().any(|value| value.sealed.is_none());
+        let bytes = format!("{secret} {} for {node}", keys.join(",")).into_bytes();
+        if broken { Err("it cannot be opened".to_owned()) } else { Ok(Sealed { to, bytes }) }
+    }
+}
+
 /// One reconciler's look.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Look {
     Deployment(Uid),
     Process(Uid),
     Config(Subject),
+    Secret(NodeName),
     Scheduler,
     Node(String),
     Garbage,
@@ -165,6 +184,7 @@ impl World {
             Look::Deployment(uid) => deployment::reconcile(fleet, uid, now, &mut self.ids),
             Look::Process(uid) => process::reconcile(fleet, uid, now, &mut self.ids),
             Look::Config(subject) => configfile::reconcile(fleet, subject, now, &mut self.ids),
+            Look::Secret(node) => secret::reconcile(fleet, node, &OpenSealer),
             Look::Scheduler => scheduler::reconcile(fleet, &self.signals, now),
             Look::Node(name) => node::reconcile(fleet, &self.signals, &rig::node_name(name), now),
             Look::Garbage => garbage::reconcile(fleet, now).plan,
@@ -183,6 +203,7 @@ impl World {
         looks.extend(process::all(&self.fleet).into_iter().map(Look::Process));
         looks.extend(configfile::all(&self.fleet).into_iter().map(Look::Config));
         looks.push(Look::Scheduler);
+        looks.extend(secret::all(&self.fleet).into_iter().map(Look::Secret));
         looks.extend(node::all(&self.fleet).into_iter().map(|n| Look::Node(n.to_string())));
         looks.push(Look::Garbage);
         looks
@@ -314,7 +335,7 @@ impl World {
             (Some(Spec::Process(a)), Spec::Process(b)) => a != b,
             (Some(Spec::ConfigFile(a)), Spec::ConfigFile(b)) => b.content.is_some() && a.is_new_version(b),
             (None, Spec::ConfigFile(file)) => file.content.is_some(),
-            (None, Spec::Deployment(_) | Spec::Process(_)) => true,
+            (None, Spec::Deployment(_) | Spec::Process(_) | Spec::Secret(_)) => true,
             (_, _) => false,
         };
         let mut metadata = known.unwrap_or_else(|| fresh_metadata(&name, uid, Timestamp(self.wall)));

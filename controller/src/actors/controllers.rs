@@ -2,10 +2,11 @@
 
 use ostler_controller_core::fleet::Fleet;
 use ostler_controller_core::plan::{Aside, Ids, Plan};
-use ostler_controller_core::{configfile, deployment, garbage, node, process, scheduler};
+use ostler_controller_core::{configfile, deployment, garbage, node, process, scheduler, secret};
 use ostler_schemas::{ControllerName, Key, NodeName, Uid};
 
 use super::reconciler::{Controller, World};
+use crate::vault::VaultRef;
 
 /// Verdicts, evictions, return.
 pub struct NodeController;
@@ -126,6 +127,30 @@ impl Controller for ConfigFileController {
 
     fn reconcile(&self, world: &World<'_>, key: &Self::Key, ids: &mut dyn Ids) -> Plan {
         configfile::reconcile(world.fleet, key, world.now, ids)
+    }
+}
+
+/// What of which Secrets each node is given.
+pub struct SecretController(pub VaultRef);
+
+impl Controller for SecretController {
+    type Key = NodeName;
+    const NAME: ControllerName = ControllerName::Secret;
+
+    fn affected(&self, fleet: &Fleet, changed: &Key) -> Vec<NodeName> {
+        secret::affected(fleet, changed)
+    }
+
+    fn heard(&self, _: &Fleet, _: &NodeName) -> Vec<NodeName> {
+        Vec::new()
+    }
+
+    fn all(&self, fleet: &Fleet) -> Vec<NodeName> {
+        secret::all(fleet)
+    }
+
+    fn reconcile(&self, world: &World<'_>, key: &NodeName, _: &mut dyn Ids) -> Plan {
+        secret::reconcile(world.fleet, key, &*self.0)
     }
 }
 

@@ -175,6 +175,7 @@ impl State {
         BeatReply {
             run: last(DocumentKind::Run),
             files: last(DocumentKind::Files),
+            secrets: last(DocumentKind::Secrets),
             report: report.map_or(0, |r| r.seq),
             refused: refused.map(|b| format!("machine {} is alive as {node}", b.machine)),
             unregistered: view.synced && fleet.node(node).is_none(),

@@ -35,6 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::events::Teller;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
+use crate::vault::VaultRef;
 
 use self::inbox::Inboxes;
 use self::leader::Lanes;
@@ -52,6 +53,8 @@ pub struct Context {
     pub clock: ClockRef,
     /// Randomness.
     pub entropy: EntropyRef,
+    /// What opens and seals Secrets.
+    pub vault: VaultRef,
     /// The fleet.
     pub snapshot: Snapshot,
     /// Liveness, as heard.

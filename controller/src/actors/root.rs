@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::controllers::{
     ConfigFileController, DeploymentController, GarbageController, NodeController, ProcessController,
-    Scheduler,
+    Scheduler, SecretController,
 };
 use super::reconciler::{Controller, Reconciler};
 use super::{Context, Task, canary, ears, leader, observer, task};
@@ -43,7 +43,7 @@ pub enum Child {
 }
 
 /// Every child.
-pub const CHILDREN: [Child; 10] = [
+pub const CHILDREN: [Child; 11] = [
     Child::Observer,
     Child::Ears,
     Child::Leader,
@@ -53,6 +53,7 @@ pub const CHILDREN: [Child; 10] = [
     Child::Reconciler(ControllerName::Process),
     Child::Reconciler(ControllerName::Deployment),
     Child::Reconciler(ControllerName::ConfigFile),
+    Child::Reconciler(ControllerName::Secret),
     Child::Reconciler(ControllerName::Garbage),
 ];
 
@@ -259,6 +260,10 @@ async fn spawn_reconciler(
         ControllerName::Process => reconciler(ProcessController, context, me).await,
         ControllerName::Deployment => reconciler(DeploymentController, context, me).await,
         ControllerName::ConfigFile => reconciler(ConfigFileController, context, me).await,
+        ControllerName::Secret => {
+            let vault = Arc::clone(&context.vault);
+            reconciler(SecretController(vault), context, me).await
+        }
         ControllerName::Garbage => reconciler(GarbageController, context, me).await,
     }
 }

@@ -1,9 +1,12 @@
-//! What the API does without being asked: finishes deletions and makes namespace `default`. Done by the replica that
+//! What the API does without being asked: finishes deletions, makes namespace `default`, and seals Secrets anew that are
+//! sealed to an older key. Done by the replica that
 //! leads `garbage`, so that several do not race; each write is guarded, so a race would do no harm.
 
 use std::sync::Arc;
 
-use ostler_controller_core::admission::{Decision, Verdict, bootstrap, reap};
+use ostler_controller_core::admission::{Decision, Verdict, bootstrap, reap, reseal};
+use ostler_controller_core::fleet::Fleet;
+use ostler_schemas::sealing::PublicKey;
 use ostler_schemas::subject::Verb;
 use ostler_schemas::{Actor, ControllerName, Name};
 
@@ -40,6 +43,9 @@ pub(super) async fn round(shared: &Shared) {
         // Decided anew each time: what was clean a moment ago may have been remade.
         commit(shared, |fleet| reap(fleet).into_iter().next()).await;
     }
+    if let Some(newest) = shared.deps.vault.newest() {
+        seal_anew(shared, newest).await;
+    }
     let missing = !fleet
         .objects
         .keys()
@@ -56,16 +62,25 @@ pub(super) async fn round(shared: &Shared) {
     }
 }
 
+/// One Secret a round: there is no hurry, and each of them makes the next round.
+async fn seal_anew(shared: &Shared, newest: PublicKey) {
+    let vault = &shared.deps.vault;
+    let pick = |fleet: &Fleet| reseal(fleet, newest, &|name, key, value| vault.reseal(name, key, value));
+    if pick(&shared.deps.snapshot.fleet()).is_some() {
+        commit(shared, pick).await;
+    }
+}
+
 async fn commit(
     shared: &Shared,
-    pick: impl Fn(&ostler_controller_core::fleet::Fleet) -> Option<Decision> + Send + Sync,
+    pick: impl Fn(&Fleet) -> Option<Decision> + Send + Sync,
 ) {
     let Some(asking) = asking() else { return };
     let done = change(shared, asking.borrow(), never, |world, _| {
         Ok(Verdict { decision: pick(world.fleet).unwrap_or_default(), reply: () })
     });
     if let Err(error) = done.await {
-        tracing::warn!(error = error.message, "a deletion could not be finished");
+        tracing::warn!(error = error.message, "a deletion could not be finished, or a Secret not sealed anew");
     }
 }
 

@@ -37,6 +37,7 @@ use crate::actors::leader::Lanes;
 use crate::actors::{Task, task};
 use crate::events::Teller;
 use crate::snapshot::Snapshot;
+use crate::vault::VaultRef;
 
 pub use identity::{Identities, InvalidIdentities};
 pub use metrics::ApiMetrics;
@@ -95,6 +96,8 @@ pub struct ApiDeps {
     pub snapshot: Snapshot,
     /// Liveness, as heard by this replica.
     pub signals: channel::Receiver<Arc<Signals>>,
+    /// What opens and seals Secrets.
+    pub vault: VaultRef,
     /// Who may call.
     pub identities: Arc<Identities>,
     /// What this replica leads: the leader of `garbage` also finishes deletions.

@@ -113,7 +113,7 @@ fn quiet(view: &View) -> ostler_schemas::v1::status::Status {
                 process.message = None;
             }
         }
-        Status::Namespace(_) | Status::Deployment(_) | Status::ConfigFile(_) => {}
+        Status::Namespace(_) | Status::Deployment(_) | Status::ConfigFile(_) | Status::Secret(_) => {}
     }
     status
 }

@@ -55,7 +55,7 @@ fn good(manifest: Manifest) {
     let again: Option<Vec<Manifest>> = again.ok();
     let content_of = |spec: &Spec| match spec {
         Spec::ConfigFile(file) => file.content,
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
     };
     let completed =
         again.and_then(|found| found.into_iter().next()).map(|manifest| manifest.complete(Some(&spec)));

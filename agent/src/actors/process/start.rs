@@ -10,6 +10,7 @@ use ostler_agent_core::environment::{Surroundings, words};
 use ostler_agent_core::holder::lines::spec::spec;
 use ostler_agent_core::holder::notify::Listen;
 use ostler_agent_core::holder::protocol::{Isolation, Limits, ProcKey, Rlimit, RunAs};
+use ostler_agent_core::secrets::{CredentialFolder, Opened};
 use ostler_agent_core::unit::{Event, Start, StartFailure};
 use ostler_agent_core::veto::Runner;
 use ostler_schemas::spec::{Artifact, ProcessTemplate, ProcessType};
@@ -112,6 +113,8 @@ pub(super) async fn prepare(
         [] => None,
         some => Some(context.deps.artifacts.folder(some)),
     };
+    let secrets = context.open_secrets(&namespace, &template).map_err(|why| (Reason::NeedsNotMet, why))?;
+    let credentials = credentials(context, who.uid, start, &secrets).map_err(failed)?;
     let words = words(&Surroundings {
         template: &template,
         uid: who.uid,
@@ -124,9 +127,11 @@ pub(super) async fn prepare(
         facts: &facts,
         user: &user.facts,
         artifacts: artifacts.as_deref(),
+        secrets: &secrets,
+        credentials: credentials.as_ref().map(|folder| folder.path.as_str()),
     })
     .map_err(|error| failed(error.to_string()))?;
-    let preparation = Preparation::of(who.uid, &template);
+    let preparation = Preparation { credentials, ..Preparation::of(who.uid, &template) };
     for folder in &preparation.folders {
         let path = format!("{}/{}", folder.kind.base(), folder.name);
         if let Some(why) = context.deps.config.veto.folder(&path) {
@@ -167,6 +172,25 @@ pub(super) async fn prepare(
         stop_signal: template.kill_signal,
         grace_ms: template.timeout_stop_sec.as_millis(),
     })
+}
+
+/// The folder of its credentials, if it asks for any.
+fn credentials(
+    context: &Shared,
+    uid: Uid,
+    start: &Start,
+    secrets: &Opened,
+) -> Result<Option<CredentialFolder>, String> {
+    if start.template.credentials.is_empty() {
+        return Ok(None);
+    }
+    let base = match &context.deps.config.credentials {
+        Some(Ok(base)) => base,
+        Some(Err(why)) => return Err(format!("credentials have no place here: {why}")),
+        None => return Err("credentials have no place here".to_owned()),
+    };
+    let path = format!("{base}/{uid}.{}", start.incarnation);
+    Ok(Some(CredentialFolder::of(path, &start.template.credentials, secrets)))
 }
 
 /// Whether this host lets a process be this user and have these rights.

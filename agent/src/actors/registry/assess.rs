@@ -82,6 +82,7 @@ impl State {
         for (uid, item) in &self.items {
             let Some(template) = self.templates.get(&item.template) else { continue };
             let missing = unmet(&template.needs, &item.namespace, &present, &*self.context);
+            let missing = missing.or_else(|| self.missing_secret(template, &item.namespace));
             poll |= missing.is_some() && polls(template);
             if self.needs.get(uid) != Some(&missing)
                 && let Some(actor) = self.processes.get(uid)

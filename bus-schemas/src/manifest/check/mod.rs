@@ -15,6 +15,7 @@ mod probes;
 mod process;
 mod report;
 mod scalars;
+mod secret;
 mod values;
 mod variables;
 mod walk;
@@ -33,6 +34,7 @@ pub(super) use artifacts::path_of as artifact_path;
 pub(in crate::manifest) use file::Given;
 pub use file::{MAX_CONTENT, decode_base64};
 use report::Report;
+pub(super) use secret::body as secret_body;
 use walk::Walk;
 
 /// Most objects of one `apply` (CONTRACT.md 1.3): two messages each, of a thousand in one atomic batch.
@@ -172,10 +174,14 @@ fn check_one(document: Document, options: &Options) -> Result<Manifest, Vec<Find
     }
 }
 
-/// How much text an object is, file contents apart.
+/// How much text an object is, file contents and values of Secrets apart.
 fn size_of(fields: &Map<String, Json>) -> usize {
-    let is_content = |name: &str| matches!(name, "content" | "contentBase64" | "template");
-    let counted = fields.iter().filter(|(name, value)| !(is_content(name) && value.is_string()));
+    let is_content =
+        |name: &str| matches!(name, "content" | "contentBase64" | "template" | "stringData" | "data");
+    let is_apart = |name: &str, value: &Json| {
+        is_content(name) && (value.is_string() || matches!(name, "stringData" | "data"))
+    };
+    let counted = fields.iter().filter(|(name, value)| !is_apart(name, value));
     let size = |(name, value): (&String, &Json)| match (name.as_str(), value) {
         ("files", Json::Array(items)) => items.iter().filter_map(Json::as_object).map(size_of).sum(),
         (_, value) => value.to_string().len(),
@@ -197,12 +203,12 @@ fn check_spec(root: &Node, kind: Kind, report: &mut Report) -> Map<String, Json>
         Kind::ConfigFile => Some("for example {path: /etc/app.conf, nodeSelector: {}}"),
         // There is nothing that must be said of them.
         Kind::Namespace | Kind::Node => None,
+        Kind::Secret => Some("for example {stringData: {password: …}}"),
         Kind::Process
         | Kind::StatefulSet
         | Kind::DaemonSet
         | Kind::Job
         | Kind::CronJob
-        | Kind::Secret
         | Kind::Service
         | Kind::ResourceQuota
         | Kind::Role
@@ -237,12 +243,12 @@ fn rules(parts: &Parts<'_>, options: &Options, report: &mut Report) -> Given {
             return file::check(parts, report);
         }
         Kind::Node => labels::distinct_taints(parts.spec, report),
+        Kind::Secret => secret::check(parts.spec, report),
         Kind::Namespace
         | Kind::StatefulSet
         | Kind::DaemonSet
         | Kind::Job
         | Kind::CronJob
-        | Kind::Secret
         | Kind::Service
         | Kind::ResourceQuota
         | Kind::Role

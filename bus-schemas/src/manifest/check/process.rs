@@ -22,6 +22,7 @@ pub(super) fn check(parts: &Parts<'_>, spec: &Map<String, Json>, path: &str, rep
     probes::check(spec, path, report);
     tolerations(spec, path, report);
     needs(spec, path, report);
+    credentials(spec, path, report);
 }
 
 pub(super) fn list<'a>(spec: &'a Map<String, Json>, name: &str) -> &'a [Json] {
@@ -115,6 +116,21 @@ fn tolerations(spec: &Map<String, Json>, path: &str, report: &mut Report) {
 
 fn needs(spec: &Map<String, Json>, path: &str, report: &mut Report) {
     unique(spec, path, "needs", report);
+}
+
+/// Two credentials of one name would be one file.
+fn credentials(spec: &Map<String, Json>, path: &str, report: &mut Report) {
+    let mut first: BTreeMap<&str, String> = BTreeMap::new();
+    for (index, credential) in list(spec, "credentials").iter().enumerate() {
+        let Some(name) = text(credential, "name") else { continue };
+        let at = format!("{path}.credentials[{index}].name");
+        match first.get(name) {
+            Some(before) => report.duplicate(&at, before),
+            None => {
+                first.insert(name, at);
+            }
+        }
+    }
 }
 
 /// Tells entries of a list of scalars that stand in it before.

@@ -126,8 +126,11 @@ fn read(scalar: &Scalar, ty: &Type) -> Read {
         Type::Account => read_account(text),
         Type::FieldPath => read_field_path(text),
         Type::Need => read_need(text),
+        Type::SecretKey => super::secret::read_key(read_text(scalar)?),
         Type::PortRef => read_port_ref(scalar),
         Type::Base64 => read_text(scalar).map(Json::from),
+        // What was found is not repeated.
+        Type::SecretValues => Err(Bad::new(FindingCode::BadType, "is a map of texts")),
         Type::Labels { .. }
         | Type::Annotations
         | Type::Command
@@ -154,7 +157,7 @@ fn what(ty: &Type) -> &'static str {
         Type::Rlimit => "a whole number, soft:hard, or infinity",
         Type::ExitStatus => "a code or signal such as 143 or SIGTERM",
         Type::CpuList => "a list of cores such as 0-3,8, as text",
-        Type::Labels { .. } | Type::Annotations | Type::Vars | Type::Object(_) => "a map",
+        Type::Labels { .. } | Type::Annotations | Type::SecretValues | Type::Vars | Type::Object(_) => "a map",
         Type::Command | Type::List { .. } => "a list",
         Type::Text
         | Type::Choice { .. }
@@ -172,6 +175,7 @@ fn what(ty: &Type) -> &'static str {
         | Type::Account
         | Type::FieldPath
         | Type::Need
+        | Type::SecretKey
         | Type::PortRef
         | Type::Content
         | Type::Base64

@@ -12,11 +12,12 @@ use crate::manifest::schema::suggest;
 use crate::spec::{GIVEN_VARIABLES, Piece, pieces, port_variable};
 
 /// Variables that processes will have once what sets them is served.
-const LATER_VARIABLES: [&str; 2] = ["OSTLER_ORDINAL", "CREDENTIALS_DIRECTORY"];
+const LATER_VARIABLES: [&str; 1] = ["OSTLER_ORDINAL"];
 
 /// Variables that a process has only where its template asks for them, and the field that does so.
-const ASKED_VARIABLES: [(&str, &str); 6] = [
+const ASKED_VARIABLES: [(&str, &str); 7] = [
     ("OSTLER_ARTIFACTS", "artifacts"),
+    ("CREDENTIALS_DIRECTORY", "credentials"),
     ("WATCHDOG_USEC", "watchdogSec"),
     ("STATE_DIRECTORY", "stateDirectory"),
     ("CACHE_DIRECTORY", "cacheDirectory"),
@@ -68,16 +69,8 @@ pub(super) fn check(spec: &Map<String, Json>, path: &str, report: &mut Report) {
             (None | Some(_), None) | (None, Some(_)) => {}
         }
         let source = variable.get("valueFrom");
-        if source.is_some_and(|from| from.get("fieldRef").is_none())
-            && !report.has_at(&format!("{at}.valueFrom"))
-        {
-            let field = format!("{at}.valueFrom.fieldRef");
-            report.hint(
-                &field,
-                FindingCode::MissingField,
-                "is required",
-                "for example {fieldPath: node.name}",
-            );
+        if let Some(source) = source.filter(|_| !report.has_at(&format!("{at}.valueFrom"))) {
+            one_source(source, &at, report);
         }
         references(value.unwrap_or_default(), &format!("{at}.value"), (&known, &later), report);
         let Some(name) = text(variable, "name") else {
@@ -91,8 +84,50 @@ pub(super) fn check(spec: &Map<String, Json>, path: &str, report: &mut Report) {
             }
         }
     }
+    let hidden = hidden(env);
     for (at, word) in words(spec, path) {
         references(word, &at, (&known, &later), report);
+        for piece in pieces(word) {
+            if let Piece::Variable(name) = piece
+                && hidden.contains(name)
+            {
+                let message = format!("$({name}) has a secret in it, and everybody on a host sees the words of a command");
+                report.hint(&at, FindingCode::BadValue, message, "let the program read the variable, or use credentials");
+            }
+        }
+    }
+}
+
+/// The variables that have a value of a Secret in them, also by way of another one.
+fn hidden(env: &[Json]) -> BTreeSet<&str> {
+    let mut hidden = BTreeSet::new();
+    for variable in env {
+        let Some(name) = text(variable, "name") else { continue };
+        let is_secret = variable.pointer("/valueFrom/secretKeyRef").is_some();
+        let refers = pieces(text(variable, "value").unwrap_or_default());
+        if is_secret || refers.into_iter().any(|p| matches!(p, Piece::Variable(v) if hidden.contains(v))) {
+            hidden.insert(name);
+        }
+    }
+    hidden
+}
+
+/// A variable is taken from one place.
+fn one_source(source: &Json, at: &str, report: &mut Report) {
+    match (source.get("fieldRef"), source.get("secretKeyRef")) {
+        (None, None) => report.hint(
+            &format!("{at}.valueFrom.fieldRef"),
+            FindingCode::MissingField,
+            "is required",
+            "for example {fieldPath: node.name}; or give secretKeyRef",
+        ),
+        (Some(_), Some(_)) => report.key(
+            &format!("{at}.valueFrom.secretKeyRef"),
+            FindingCode::Conflicting,
+            "cannot be given together with fieldRef",
+            None,
+        ),
+        (Some(_), None) | (None, Some(_)) => {}
     }
 }
 

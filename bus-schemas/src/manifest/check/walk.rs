@@ -106,6 +106,7 @@ impl<'r> Walk<'r> {
             Type::Labels { own } => self.labels(node, *own, path),
             Type::Annotations => self.annotations(node, path),
             Type::Vars => self.vars(node, path),
+            Type::SecretValues => self.secret_values(node, path),
             Type::Anything => None,
             Type::Text
             | Type::Bool
@@ -137,6 +138,7 @@ impl<'r> Walk<'r> {
             | Type::Account
             | Type::FieldPath
             | Type::Need
+            | Type::SecretKey
             | Type::PortRef
             | Type::Content
             | Type::Base64

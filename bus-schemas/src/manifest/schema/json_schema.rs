@@ -85,6 +85,7 @@ fn ty(ty: &Type) -> Json {
         Type::Text | Type::EnvName | Type::FieldPath | Type::Need | Type::Content => {
             json!({ "type": "string" })
         }
+        Type::SecretKey => json!({ "type": "string", "pattern": "^[-._a-zA-Z0-9]+$", "maxLength": 253 }),
         Type::LabelKey | Type::LabelValue => json!({ "type": "string" }),
         Type::Bool => json!({ "type": "boolean" }),
         Type::Int { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
@@ -118,7 +119,7 @@ fn ty(ty: &Type) -> Json {
         }
         Type::Choice { words, .. } => json!({ "enum": words }),
         Type::Name => json!({ "type": "string", "pattern": LABEL, "maxLength": 63 }),
-        Type::Labels { .. } | Type::Annotations => {
+        Type::Labels { .. } | Type::Annotations | Type::SecretValues => {
             json!({ "type": "object", "additionalProperties": { "type": "string" } })
         }
         Type::Command => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),

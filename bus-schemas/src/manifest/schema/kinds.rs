@@ -333,11 +333,20 @@ const CRON_JOB: Object = Object {
     ],
 };
 
+/// Names to keep: far more than values of 256 Ki in all are ever given.
+const MOST_KEYS: usize = 10_000;
+
 const SECRET: Object = Object {
     fields: &[
-        Field::reserved("stringData", "Values as text."),
-        Field::reserved("data", "Values as base64."),
-        Field::reserved("immutable", "Whether it can change."),
+        Field::new("stringData", Type::SecretValues, "Values as text; never shown again.").kept(),
+        Field::new("data", Type::SecretValues, "Values as base64; never shown again.").kept(),
+        Field::new(
+            "keep",
+            Type::List { of: &Type::SecretKey, max: MOST_KEYS },
+            "Names of values that stay beside those that are given; all stay where nothing is given.",
+        )
+        .kept(),
+        Field::new("immutable", Type::Bool, "Whether its values can never change.").or("false"),
     ],
 };
 

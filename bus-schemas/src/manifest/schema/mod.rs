@@ -102,6 +102,10 @@ pub enum Type {
     FieldPath,
     /// What must hold before a start.
     Need,
+    /// The name of a value of a Secret, which may be the name of a file.
+    SecretKey,
+    /// Values of a Secret by name. No message repeats any of them.
+    SecretValues,
     /// A port by number or name.
     PortRef,
     /// What is in a file, as text.

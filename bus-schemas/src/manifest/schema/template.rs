@@ -28,7 +28,25 @@ const FIELD_REF: Object = Object {
 const ENV_SOURCE: Object = Object {
     fields: &[
         Field::new("fieldRef", Type::Object(&FIELD_REF), "A fact of the process or its node."),
-        Field::reserved("secretKeyRef", "A key of a Secret."),
+        Field::new("secretKeyRef", Type::Object(&SECRET_KEY_REF), "A value of a Secret."),
+    ],
+};
+
+const SECRET_KEY_REF: Object = Object {
+    fields: &[
+        Field::new("name", Type::Name, "The Secret, in the same namespace.").required("for example db"),
+        Field::new("key", Type::SecretKey, "The name of the value in it.").required("for example password"),
+        Field::new("optional", Type::Bool, "Whether to start without it where it does not exist.")
+            .or("false"),
+    ],
+};
+
+const CREDENTIAL: Object = Object {
+    fields: &[
+        Field::new("name", Type::SecretKey, "The name of the file in CREDENTIALS_DIRECTORY.")
+            .required("for example db-password"),
+        Field::new("secretKeyRef", Type::Object(&SECRET_KEY_REF), "What is in it.")
+            .required("for example {name: db, key: password}"),
     ],
 };
 
@@ -166,8 +184,15 @@ pub const TEMPLATE: Object = Object {
             "Variables read on the host at each start.",
         )
         .or("[]"),
-        Field::reserved("credentials", "Secrets as files in memory."),
-        Field::reserved("rollOnSecretChange", "Whether a changed Secret is a new version."),
+        Field::new("credentials", several(&Type::Object(&CREDENTIAL)), "Values of Secrets as files on memory.")
+            .or("[]"),
+        Field::new(
+            "rollOnSecretChange",
+            Type::Bool,
+            "Whether a changed Secret is a new version; else it is used at the next start.",
+        )
+        .or("false"),
+        Field::ignored("secretVersions", "The Secrets that it starts with at least."),
         Field::new(
             "ports",
             Type::List { of: &Type::Object(&PORT), max: MAX_ENTRIES },

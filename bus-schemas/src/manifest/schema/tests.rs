@@ -82,8 +82,8 @@ const CONTRACT: [(&str, &str); 84] = [
     ("umask", "\"0022\""),
     ("env", "[]"),
     ("environmentFile", "[]"),
-    ("credentials", "◊"),
-    ("rollOnSecretChange", "◊"),
+    ("credentials", "[]"),
+    ("rollOnSecretChange", "false"),
     ("ports", "[]"),
     ("resources", "{}"),
     ("tasksMax", "4096"),
@@ -186,7 +186,7 @@ fn the_table_says_what_the_contract_says() {
         assert_eq!(written, default, "{path}");
     }
     let promised: BTreeSet<&str> = CONTRACT.into_iter().map(|(path, _)| path).collect();
-    for field in TEMPLATE.fields {
+    for field in TEMPLATE.fields.iter().filter(|f| !matches!(f.presence, Presence::Ignored)) {
         assert!(promised.contains(field.name), "{} is not in the contract", field.name);
     }
 }

@@ -144,7 +144,7 @@ pub fn scaled_already(world: &World<'_>, request: &ScaleRequest) -> Result<Optio
     let Some(deed) = deed(world, name, &["scale"])? else { return Ok(None) };
     let replicas = |spec: &Spec| match spec {
         Spec::Deployment(spec) => Some(spec.replicas),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) => None,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
     };
     let message = match (deed.before.and_then(|b| replicas(&b.spec)), replicas(deed.spec)) {
         (Some(was), Some(is)) => format!("{} scaled from {was} to {is}", name.short()),
@@ -189,7 +189,7 @@ pub fn config_already(world: &World<'_>, name: &ObjectRef) -> Result<Option<Conf
     };
     let nodes = match deed.spec {
         Spec::ConfigFile(spec) => selected(world.fleet, spec).len(),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => 0,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => 0,
     };
     Ok(Some(ConfigReply::Changed {
         version: deed.version,

@@ -1,5 +1,7 @@
 //! `apply`: all documents take effect together or not at all.
 
+use std::collections::BTreeSet;
+
 use ostler_schemas::manifest::{
     Content, Finding, FindingCode, Manifest, ManifestBody, Refusal, immutable_changes,
 };
@@ -7,11 +9,13 @@ use ostler_schemas::spec::Spec;
 use ostler_schemas::v1::api::{ApplyOutcome, ApplyResult};
 use ostler_schemas::v1::object::{Labels, Object, Touch};
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::{Key, Kind, ObjectRef};
+use ostler_schemas::v1::secret::SecretVersion;
+use ostler_schemas::{Key, Kind, ObjectRef, Uid};
 
 use super::deny::{changed_since, clock, deleting_text};
 use super::edit::{self, Wish};
 use super::references::Future;
+use super::secret;
 use super::{Decision, NeededContent, World};
 use crate::fleet::Stored;
 use crate::plan::Ids;
@@ -47,6 +51,8 @@ struct Case<'a> {
     spec: Spec,
     labels: Labels,
     content: Option<Content>,
+    /// Which one it will be, if it is new.
+    uid: Uid,
 }
 
 /// Decides about the checked documents of one apply.
@@ -61,7 +67,13 @@ pub fn apply(
 ) -> Result<Apply, Refusal> {
     let documents = manifests.len();
     let mut future = Future::new(world.fleet);
-    let cases: Vec<Case<'_>> = manifests.into_iter().map(|m| case(world, m)).collect();
+    let mut cases: Vec<Case<'_>> = manifests.into_iter().map(|m| case(world, m, ids)).collect();
+    let (all, new) = secret_versions(&cases);
+    for case in &mut cases {
+        let before = case.before.map(|b| &b.value.spec);
+        secret::note_versions(&mut case.spec, &case.name, before, world.fleet, &all);
+    }
+    let asked: BTreeSet<ObjectRef> = cases.iter().map(|case| case.name.clone()).collect();
     for case in &cases {
         future.add(case.name.clone(), case.spec.clone());
     }
@@ -70,12 +82,13 @@ pub fn apply(
     for case in cases {
         let (mut found, warnings) = check(world, &future, &case, options);
         if found.is_empty() {
-            admit(world, case, options, warnings, (ids, &mut out));
+            admit(world, case, options, warnings, &mut out);
         } else {
             refused += 1;
             findings.append(&mut found);
         }
     }
+    secret::roll_others(world, &new, |name| asked.contains(name), &mut out.decision);
     if out.decision.writes.len() > TXN_MESSAGES {
         findings.push(too_many(out.decision.writes.len()));
     }
@@ -86,7 +99,26 @@ fn too_many(messages: usize) -> Finding {
     Finding::too_much(format!("takes {messages} messages, the limit of one transaction is {TXN_MESSAGES}"))
 }
 
-fn case<'a>(world: &World<'a>, manifest: Manifest) -> Case<'a> {
+/// The Secrets of the request as they will be, and those of them that are not as they were.
+fn secret_versions(cases: &[Case<'_>]) -> (secret::Versions, secret::Versions) {
+    let (mut all, mut new) = (secret::Versions::new(), secret::Versions::new());
+    for case in cases.iter().filter(|case| case.name.kind == Kind::Secret) {
+        let version = match case.before {
+            Some(before) => SecretVersion {
+                u: before.metadata.uid,
+                v: edit::next_version(&before.value, &case.spec, false),
+            },
+            None => SecretVersion { u: case.uid, v: edit::first_version(&case.spec) },
+        };
+        all.insert(case.name.clone(), version);
+        if case.before.is_none_or(|before| before.metadata.version != version.v) {
+            new.insert(case.name.clone(), version);
+        }
+    }
+    (all, new)
+}
+
+fn case<'a>(world: &World<'a>, manifest: Manifest, ids: &mut dyn Ids) -> Case<'a> {
     let name =
         ObjectRef { kind: manifest.kind, namespace: manifest.namespace.clone(), name: manifest.name.clone() };
     let before = world.fleet.objects.get(&name);
@@ -95,7 +127,7 @@ fn case<'a>(world: &World<'a>, manifest: Manifest) -> Case<'a> {
         ManifestBody::Node(_)
         | ManifestBody::Namespace(_)
         | ManifestBody::Process(_)
-        | ManifestBody::Deployment(_) => None,
+        | ManifestBody::Deployment(_) | ManifestBody::Secret(_) => None,
     };
     let mut labels = manifest.labels.clone();
     if let Some(node) = before.filter(|_| manifest.kind == Kind::Node) {
@@ -103,7 +135,8 @@ fn case<'a>(world: &World<'a>, manifest: Manifest) -> Case<'a> {
         labels.extend(own.map(|(key, value)| (key.clone(), value.clone())));
     }
     let spec = manifest.clone().complete(before.map(|b| &b.value.spec));
-    Case { manifest, name, before, spec, labels, content }
+    let uid = before.map_or_else(|| ids.uid(), |b| b.metadata.uid);
+    Case { manifest, name, before, spec, labels, content, uid }
 }
 
 /// What the store has to say against a document, and what is worth a warning.
@@ -128,6 +161,7 @@ fn check(
         None => findings.extend(check_new(case, options)),
         Some(before) => findings.extend(check_existing(world, case, before, options)),
     }
+    findings.extend(secret::check(manifest, &case.spec, case.before.map(|b| &b.value.spec)));
     let changes = case.before.is_none_or(|b| b.value.spec != case.spec);
     if !changes || !findings.is_empty() {
         return (findings, Vec::new());
@@ -261,7 +295,7 @@ fn admit(
     case: Case<'_>,
     options: &ApplyOptions,
     warnings: Vec<String>,
-    (ids, out): (&mut dyn Ids, &mut Apply),
+    out: &mut Apply,
 ) {
     let retry = options.retry && case.before.is_some_and(|b| edit::was_rolled_back(world, b));
     let wish = Wish {
@@ -273,7 +307,7 @@ fn admit(
         retry,
     };
     let (outcome, after, spec_changed) = match case.before {
-        None => (ApplyOutcome::Created, edit::created(world, &case.name, ids.uid(), wish), true),
+        None => (ApplyOutcome::Created, edit::created(world, &case.name, case.uid, wish), true),
         Some(before) => {
             let mut edited = edit::edited(world, &before.value, wish);
             let touched = &mut edited.after.metadata.touched;
@@ -328,6 +362,6 @@ fn describe(after: &Object, outcome: ApplyOutcome, options: &ApplyOptions) -> St
 fn content_of(spec: &Spec) -> Option<ostler_schemas::spec::ContentRef> {
     match spec {
         Spec::ConfigFile(spec) => spec.content,
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
     }
 }

@@ -37,7 +37,7 @@ fn find<'a>(
     let namespace = name.namespace.clone().unwrap_or_else(Namespace::default_namespace);
     match fleet.objects.get(name).map(|stored| (stored, &stored.value.spec)) {
         Some((stored, Spec::ConfigFile(spec))) => Ok((stored, spec)),
-        Some((_, Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_))) | None => {
+        Some((_, Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_))) | None => {
             Err(not_found(fleet, Kind::ConfigFile, &namespace, name.name.as_str()))
         }
     }
@@ -60,7 +60,7 @@ fn kept<'a>(
 fn file_of(revision: &SpecRevision) -> Option<&ConfigFileSpec> {
     match &revision.spec {
         Spec::ConfigFile(spec) => Some(spec),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
     }
 }
 
@@ -109,7 +109,7 @@ fn bake_once(decision: &mut Decision, bake: ostler_schemas::quantity::Dur) {
         match &mut write.act {
             Act::SpecRevision(revision) => match &mut revision.spec {
                 Spec::ConfigFile(spec) => spec.rollout.bake = bake,
-                Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => {}
+                Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {}
             },
             Act::Object(_) | Act::Goal(_) | Act::Delete => {}
         }
@@ -183,7 +183,7 @@ fn create(
     let after = applied.results.first().and_then(|r| r.after.as_ref());
     let nodes = match after.map(|o| &o.spec) {
         Some(Spec::ConfigFile(spec)) => selected(world.fleet, spec).len(),
-        Some(Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_)) | None => 0,
+        Some(Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_)) | None => 0,
     };
     let reply = ConfigReply::Changed {
         version: Version(1),

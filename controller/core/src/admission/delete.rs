@@ -85,23 +85,25 @@ pub fn delete(world: &World<'_>, request: &DeleteRequest) -> Result<Verdict<Dele
 
 fn may_go(world: &World<'_>, name: &ObjectRef, stored: &Stored<Object>) -> Result<(), ApiError> {
     match &stored.value.spec {
-        Spec::ConfigFile(_) => {
-            let users = users_of_file(world.fleet, name);
-            if users.is_empty() {
-                return Ok(());
-            }
-            Err(conflict(format!(
-                "{} is needed by {}; delete these first, or --force",
-                name.short(),
-                up_to_five(&users)
-            )))
-        }
+        Spec::ConfigFile(_) => in_use(name, &users_of_file(world.fleet, name)),
         Spec::Node(_) => match name.name.as_str().parse() {
             Ok(node) => node_may_go(world, name, &node),
             Err(_) => Ok(()),
         },
+        Spec::Secret(_) => in_use(name, &crate::secret::users(world.fleet, name)),
         Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => Ok(()),
     }
+}
+
+fn in_use(name: &ObjectRef, users: &[String]) -> Result<(), ApiError> {
+    if users.is_empty() {
+        return Ok(());
+    }
+    Err(conflict(format!(
+        "{} is needed by {}; delete these first, or --force",
+        name.short(),
+        up_to_five(users)
+    )))
 }
 
 fn node_may_go(world: &World<'_>, name: &ObjectRef, node: &NodeName) -> Result<(), ApiError> {
@@ -176,7 +178,7 @@ fn telling(world: &World<'_>, name: &ObjectRef, uid: Uid, request: &DeleteReques
 fn goal_of(view: &View) -> Goal {
     match &view.status {
         Status::Process(status) => status.goal,
-        Status::Node(_) | Status::Namespace(_) | Status::Deployment(_) | Status::ConfigFile(_) => Goal::Run,
+        Status::Node(_) | Status::Namespace(_) | Status::Deployment(_) | Status::ConfigFile(_) | Status::Secret(_) => Goal::Run,
     }
 }
 

@@ -45,7 +45,9 @@ fn applied(world: &World<'_>, verb: &str, reason: Option<String>) -> Applied {
 }
 
 /// A new object.
-pub(super) fn created(world: &World<'_>, name: &ObjectRef, uid: Uid, wish: Wish) -> Object {
+pub(super) fn created(world: &World<'_>, name: &ObjectRef, uid: Uid, mut wish: Wish) -> Object {
+    let version = first_version(&wish.spec);
+    super::secret::stamp(&mut wish.spec, None, version);
     Object {
         metadata: Metadata {
             name: name.name.clone(),
@@ -54,7 +56,7 @@ pub(super) fn created(world: &World<'_>, name: &ObjectRef, uid: Uid, wish: Wish)
             labels: wish.labels,
             annotations: wish.annotations,
             generation: Generation(1),
-            version: first_version(&wish.spec),
+            version,
             creation_timestamp: world.by.at,
             deletion_timestamp: None,
             finalizers: Vec::new(),
@@ -79,6 +81,7 @@ pub(super) fn edited(world: &World<'_>, before: &Object, wish: Wish) -> Edited {
         return Edited { after, changed, spec_changed };
     }
     after.spec = wish.spec;
+    super::secret::stamp(&mut after.spec, Some(&before.spec), version);
     after.metadata.labels = wish.labels;
     after.metadata.annotations = wish.annotations;
     after.metadata.version = version;
@@ -89,23 +92,24 @@ pub(super) fn edited(world: &World<'_>, before: &Object, wish: Wish) -> Edited {
     Edited { after, changed, spec_changed }
 }
 
-fn first_version(spec: &Spec) -> Version {
+pub(super) fn first_version(spec: &Spec) -> Version {
     match spec {
-        Spec::Deployment(_) => Version(1),
+        Spec::Deployment(_) | Spec::Secret(_) => Version(1),
         Spec::ConfigFile(spec) => Version(u64::from(spec.has_content())),
         Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) => Version(0),
     }
 }
 
 /// A version names what is rolled out: it rises when that changes, or when it is to be tried again.
-fn next_version(before: &Object, after: &Spec, retry: bool) -> Version {
+pub(super) fn next_version(before: &Object, after: &Spec, retry: bool) -> Version {
     let rises = match (&before.spec, after) {
         (Spec::Deployment(is), Spec::Deployment(next)) => retry || is.template != next.template,
         (Spec::ConfigFile(is), Spec::ConfigFile(next)) => {
             next.has_content() && (retry || is.is_new_version(next))
         }
+        (Spec::Secret(is), Spec::Secret(next)) => !next.has_values_of(is),
         (
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_),
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_),
             _,
         ) => false,
     };
@@ -134,14 +138,15 @@ pub(super) fn spec_revision(after: &Object) -> SpecRevision {
         generation: after.metadata.generation,
         version: after.metadata.version,
         applied: after.metadata.applied.clone(),
-        spec: after.spec.clone(),
+        // What is kept of a Secret is which values there were: an old value is gone when it is replaced.
+        spec: after.spec.without_values(),
     }
 }
 
 pub(super) fn tell(decision: &mut Decision, object: &Object, reason: Reason, message: impl Into<String>) {
     let node = match &object.spec {
         Spec::Node(_) => object.metadata.name.as_str().parse().ok(),
-        Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) => None,
+        Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
     };
     decision.tell.push(Telling {
         object: object.object_ref(),
@@ -157,7 +162,7 @@ pub(super) fn was_rolled_back(world: &World<'_>, before: &Stored<Object>) -> boo
     let controller = match &before.value.spec {
         Spec::Deployment(_) => ostler_schemas::ControllerName::Deployment,
         Spec::ConfigFile(_) => ostler_schemas::ControllerName::ConfigFile,
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) => return false,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Secret(_) => return false,
     };
     let state = world.fleet.rollouts.get(&(controller, before.value.metadata.uid));
     state.is_some_and(|s| s.failed == before.value.metadata.version && s.failed > Version(0))

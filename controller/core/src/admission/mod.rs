@@ -17,6 +17,7 @@ mod edit;
 mod reap;
 mod references;
 mod register;
+mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ pub use delete::delete;
 pub use deny::{conflict, forbidden, invalid, not_found, refused, unavailable};
 pub use reap::{bootstrap, nodes_that_have, reap};
 pub use register::register;
+pub use secret::reseal;
 
 /// Who asks, when, and in which transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]

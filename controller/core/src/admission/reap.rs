@@ -45,7 +45,7 @@ fn is_clean(fleet: &Fleet, name: &ObjectRef, object: &Object) -> bool {
             .objects
             .keys()
             .any(|o| o.namespace.as_ref().is_some_and(|n| n.as_str() == name.name.as_str())),
-        Spec::Node(_) => true,
+        Spec::Node(_) | Spec::Secret(_) => true,
     }
 }
 

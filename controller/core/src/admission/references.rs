@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use ostler_schemas::manifest::{Finding, FindingCode, Manifest};
-use ostler_schemas::spec::{ConfigFileSpec, Need, Spec, selects};
+use ostler_schemas::spec::{
+    ConfigFileSpec, Need, ProcessTemplate, SecretKeyRef, SecretSpec, Spec, selects,
+};
 use ostler_schemas::{Kind, Namespace, NodeName, ObjectRef};
 
 use crate::fleet::Fleet;
@@ -40,7 +42,7 @@ impl<'a> Future<'a> {
         all.remove(except);
         let file = |(name, spec): (&ObjectRef, &'_ Spec)| match spec {
             Spec::ConfigFile(_) => Some(name.clone()),
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
         };
         let names: Vec<ObjectRef> = all.iter().filter_map(|(n, s)| file((n, s))).collect();
         names.into_iter().filter_map(|name| self.file(&name).map(|spec| (name, spec))).collect()
@@ -50,7 +52,7 @@ impl<'a> Future<'a> {
         let spec = self.asked.get(name).or_else(|| self.fleet.objects.get(name).map(|o| &o.value.spec))?;
         match spec {
             Spec::ConfigFile(spec) => Some(spec),
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) => None,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
         }
     }
 
@@ -111,10 +113,47 @@ impl<'a> Future<'a> {
                 warnings.push(format!("{message} yet: until it does, the processes wait"));
             }
         }
+        findings.extend(self.secrets(manifest, template, base));
         if let Some(node) = template.node_name.as_ref().filter(|n| self.fleet.node(n).is_none()) {
             warnings.push(format!("node {node} is not registered: until it is, the processes wait"));
         }
         (findings, warnings)
+    }
+}
+
+impl Future<'_> {
+    /// Every value of a Secret that a template refers to must be there, unless it can do without.
+    fn secrets(&self, manifest: &Manifest, template: &ProcessTemplate, base: &str) -> Vec<Finding> {
+        let variables = template.env.iter().enumerate().filter_map(|(i, variable)| {
+            let secret = variable.value_from.as_ref()?.secret()?;
+            Some((format!("{base}.env[{i}].valueFrom.secretKeyRef"), secret))
+        });
+        let credentials = template.credentials.iter().enumerate().map(|(i, credential)| {
+            (format!("{base}.credentials[{i}].secretKeyRef"), &credential.secret_key_ref)
+        });
+        let missing = |(field, secret): (String, &SecretKeyRef)| {
+            let (namespace, name) = (manifest.namespace.clone(), secret.name.clone());
+            let target = ObjectRef { kind: Kind::Secret, namespace, name };
+            let message = match self.secret(&target) {
+                None => format!(
+                    "refers to {}, which does not exist in namespace {}",
+                    target.short(),
+                    target.namespace_token()
+                ),
+                Some(found) if found.values.contains_key(&secret.key) => return None,
+                Some(_) => format!("refers to {}, which has no value {:?}", target.short(), secret.key),
+            };
+            Some(manifest.finding(&field, FindingCode::NotFound, message))
+        };
+        variables.chain(credentials).filter(|(_, secret)| !secret.optional).filter_map(missing).collect()
+    }
+
+    fn secret(&self, name: &ObjectRef) -> Option<&SecretSpec> {
+        match self.asked.get(name) {
+            Some(Spec::Secret(spec)) => Some(spec),
+            Some(_) => None,
+            None => crate::secret::find(self.fleet, name).map(|(_, spec)| spec),
+        }
     }
 }
 

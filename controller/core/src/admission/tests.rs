@@ -4,6 +4,7 @@ mod apply;
 mod config;
 mod others;
 mod runtime;
+mod secret;
 mod sequences;
 
 use ostler_schemas::manifest::{Finding, Options, Refusal, read_manifests};

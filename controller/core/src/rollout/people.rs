@@ -39,7 +39,7 @@ const fn is_paused(spec: &Spec) -> bool {
     match spec {
         Spec::Deployment(spec) => spec.paused,
         Spec::ConfigFile(spec) => spec.paused,
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) => false,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Secret(_) => false,
     }
 }
 

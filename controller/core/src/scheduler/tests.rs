@@ -209,7 +209,7 @@ fn a_document_carries_the_node_labels_that_its_templates_refer_to_and_no_others(
     let rack = ostler_schemas::spec::EnvVar {
         name: "RACK".to_owned(),
         value: None,
-        value_from: Some(ostler_schemas::spec::EnvSource { field_ref }),
+        value_from: Some(ostler_schemas::spec::EnvSource::FieldRef(field_ref)),
     };
     let web = deployment(&mut rig, |spec| spec.template.spec.env.push(rack));
     for n in 10..12 {

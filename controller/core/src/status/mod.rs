@@ -14,6 +14,7 @@ mod node;
 mod process;
 #[cfg(test)]
 pub(crate) mod rig;
+mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -82,12 +83,13 @@ impl<'a> Lens<'a> {
     pub fn view(&self, object: &ObjectRef) -> Option<View> {
         match object.kind {
             Kind::Process => process::view(self, object),
-            Kind::Node | Kind::Namespace | Kind::Deployment | Kind::ConfigFile => self.stored(object),
+            Kind::Node | Kind::Namespace | Kind::Deployment | Kind::ConfigFile | Kind::Secret => {
+                self.stored(object)
+            }
             Kind::StatefulSet
             | Kind::DaemonSet
             | Kind::Job
             | Kind::CronJob
-            | Kind::Secret
             | Kind::Service
             | Kind::ResourceQuota
             | Kind::Role
@@ -103,13 +105,15 @@ impl<'a> Lens<'a> {
             Spec::Namespace(_) => Status::Namespace(self.namespace_status(object)),
             Spec::Deployment(spec) => Status::Deployment(Box::new(deployment::status(self, stored, spec))),
             Spec::ConfigFile(spec) => Status::ConfigFile(Box::new(configfile::status(self, stored, spec))),
+            Spec::Secret(spec) => Status::Secret(Box::new(secret::status(self, object, stored, spec))),
             // A Process has records besides its object: `process::view` makes it.
             Spec::Process(_) => return None,
         };
         let object = &stored.value;
         Some(View {
             metadata: object.metadata.clone(),
-            spec: object.spec.clone(),
+            // Nobody who looks gets values, not even sealed ones.
+            spec: object.spec.without_values(),
             status,
             revision: stored.revision,
         })
@@ -160,7 +164,7 @@ impl<'a> Lens<'a> {
     pub fn config_rows(&self, object: &ObjectRef) -> Vec<ConfigFileNode> {
         match self.fleet.objects.get(object).map(|stored| (stored, &stored.value.spec)) {
             Some((stored, Spec::ConfigFile(spec))) => configfile::rows(self, stored, spec),
-            Some((_, Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_))) | None => {
+            Some((_, Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_))) | None => {
                 Vec::new()
             }
         }
@@ -194,7 +198,7 @@ pub fn labels_of(view: &View) -> Labels {
             labels.extend(view.metadata.labels.clone());
             labels
         }
-        Status::Namespace(_) | Status::Process(_) | Status::Deployment(_) | Status::ConfigFile(_) => {
+        Status::Namespace(_) | Status::Process(_) | Status::Deployment(_) | Status::ConfigFile(_) | Status::Secret(_) => {
             view.metadata.labels.clone()
         }
     }

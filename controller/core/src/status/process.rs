@@ -118,7 +118,7 @@ fn controller_of(owner: Kind) -> ControllerName {
 fn template_meta(fleet: &Fleet, owner: &Stored<Object>, version: Version) -> TemplateMeta {
     let of = |spec: &Spec| match spec {
         Spec::Deployment(spec) => Some(spec.template.metadata.clone()),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) => None,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
     };
     let object = &owner.value;
     let from = (object.object_ref(), object.metadata.uid, Generation(0));

@@ -160,7 +160,7 @@ impl Rig {
     }
 
     pub(crate) fn object(&mut self, name: ObjectRef, uid: Uid, spec: Spec) -> Object {
-        let version = u64::from(matches!(spec, Spec::Deployment(_) | Spec::ConfigFile(_)));
+        let version = u64::from(matches!(spec, Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_)));
         let object = Object {
             metadata: Metadata {
                 name: name.name.clone(),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use ostler_schemas::quantity::{Cpu, Size};
+use ostler_schemas::sealing::PublicKey;
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::beat::HeldDocument;
 use ostler_schemas::v1::document::{FileGoal, FilesDocument, RunDocument};
@@ -28,6 +29,8 @@ pub(crate) struct Agent {
     pub(crate) incarnation: u64,
     /// What its host can do, as it reports it; nothing is what agents from before there were features say.
     pub(crate) features: Vec<String>,
+    /// What secrets are sealed to.
+    pub(crate) key: Option<PublicKey>,
     seq: u64,
     run: HeldDocument,
     files: HeldDocument,
@@ -49,6 +52,7 @@ impl Agent {
             alive: true,
             incarnation: 1,
             features: Vec::new(),
+            key: None,
             seq: 0,
             run: HeldDocument::default(),
             files: HeldDocument::default(),
@@ -134,6 +138,7 @@ impl Agent {
             cpu: Cpu::from_millis(64_100),
             memory: Size::from_mib(65_536),
             ports: (20_000, 20_099),
+            sealing_key: self.key,
             ..Facts::default()
         };
         let report = Report {

@@ -7,7 +7,8 @@ use ostler_schemas::v1::api::{
     ApiError, ApiErrorCode, ApplyReply, ApplyRequest, ApplyResult, BlobReply, BlobRequest, ChangeReply,
     DeleteReply, DeleteRequest, ManifestDocument, ManifestDocuments, NodeRequest, PutRequest, ScaleRequest,
 };
-use ostler_schemas::{ObjectRef, Revision, codec};
+use ostler_schemas::v1::object::Object;
+use ostler_schemas::{Kind, ObjectRef, Revision, codec};
 
 use crate::actors::FreshIds;
 use crate::api::blobs;
@@ -25,15 +26,13 @@ fn options(shared: &Shared) -> Options {
 /// The documents of an apply, wherever they are.
 async fn documents(shared: &Shared, request: ApplyRequest) -> Result<Vec<ManifestDocument>, ApiError> {
     let Some(content) = request.content else { return Ok(request.documents) };
-    if !request.documents.is_empty() {
-        return Err(invalid("an apply has its documents with it or ahead of it, not both"));
-    }
     let bytes = blobs::read_request(shared, content).await?;
     let sent: ManifestDocuments = codec::decode(&bytes).map_err(|error| {
         shared.deps.metrics.garbage.inc();
         invalid(format!("the documents that were sent ahead cannot be read: {error}"))
     })?;
-    Ok(sent.documents)
+    // Those that come with the request are the Secrets: what is sent ahead is stored for a while as it is.
+    Ok(sent.documents.into_iter().chain(request.documents).collect())
 }
 
 /// The documents, read and checked; nothing is trusted that the client has checked already.
@@ -53,6 +52,19 @@ fn manifests(shared: &Shared, sent: Vec<ManifestDocument>) -> Result<Vec<Manifes
     manifest::check(documents, &options(shared)).map_err(|refusal| refused(&refusal))
 }
 
+/// Refuses Secrets that were sent ahead of their request.
+fn not_ahead(manifests: &[Manifest], with_it: usize) -> Result<(), ApiError> {
+    let ahead = &manifests[..manifests.len().saturating_sub(with_it)];
+    match ahead.iter().find(|manifest| manifest.kind == Kind::Secret) {
+        None => Ok(()),
+        Some(secret) => Err(invalid(format!(
+            "{} was sent through the store, where its values stay readable for a while: replace them, and apply with \
+             the client of this version",
+            secret.label()
+        ))),
+    }
+}
+
 pub(super) async fn apply(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
     let request: ApplyRequest = call.decode(shared)?;
     let how = ApplyOptions { force: request.force, retry: request.retry, reason: request.reason.clone() };
@@ -62,7 +74,12 @@ pub(super) async fn apply(shared: &Shared, call: &Call, to: &mut Responder) -> R
         None => None,
     };
     let dry_run = request.dry_run;
+    let ahead = request.content.is_some();
+    let with_it = request.documents.len();
     let manifests = manifests(shared, documents(shared, request).await?)?;
+    if ahead {
+        not_ahead(&manifests, with_it)?;
+    }
     if dry_run {
         let reply = self::dry_run(shared, call, manifests, &how).await?;
         answer(&reply, to).await?;
@@ -74,7 +91,8 @@ pub(super) async fn apply(shared: &Shared, call: &Call, to: &mut Responder) -> R
         asking,
         |world| admission::applied_already(world, &manifests),
         |world, ids| {
-            let applied = admission::apply(world, manifests.clone(), &how, ids).map_err(|r| refused(&r))?;
+            let sealed = shared.deps.vault.seal_manifests(world.fleet, &manifests);
+            let applied = admission::apply(world, sealed, &how, ids).map_err(|r| refused(&r))?;
             Ok(Verdict { decision: applied.decision, reply: applied.results })
         },
     );
@@ -113,9 +131,14 @@ async fn dry_run(
     let (deps, signals) = (&shared.deps, shared.signals());
     let by = By { actor: call.caller.actor(), at: deps.clock.wall(), txn: deps.entropy.txn() };
     let world = World { fleet: &fleet, signals: &signals, by: &by };
+    let sealed = deps.vault.seal_manifests(&fleet, &manifests);
+    drop(manifests);
     let applied =
-        admission::apply(&world, manifests, how, &mut FreshIds(&deps.entropy)).map_err(|r| refused(&r))?;
-    Ok(ApplyReply { results: applied.results, revision: fleet.revision, txn: by.txn })
+        admission::apply(&world, sealed, how, &mut FreshIds(&deps.entropy)).map_err(|r| refused(&r))?;
+    let shown = |object: Object| Object { spec: object.spec.without_values(), ..object };
+    let results = applied.results.into_iter();
+    let results = results.map(|r| ApplyResult { before: r.before.map(shown), after: r.after.map(shown), ..r });
+    Ok(ApplyReply { results: results.collect(), revision: fleet.revision, txn: by.txn })
 }
 
 pub(super) async fn delete(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {

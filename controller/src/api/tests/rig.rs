@@ -117,6 +117,13 @@ fn feed(deps: &ApiDeps) -> Vec<Task> {
     vec![feed(Bucket::Objects), feed(Bucket::Observed)]
 }
 
+/// Every replica has the same keys.
+fn vault(seed: u64) -> crate::vault::VaultRef {
+    let keys = SeededEntropy::from_number(7);
+    let ring = ostler_bus::sealing::KeyRing::new(vec![ostler_bus::sealing::KeyPair::generate(&keys)]);
+    Arc::new(crate::vault::Vault::new(ring, Arc::new(SeededEntropy::from_number(seed)) as EntropyRef))
+}
+
 async fn replica(bus: &MemoryBus, party: &Party, (limits, plan): (ApiLimits, &Plan), seed: u64) -> Replica {
     let (store, topic) = bus.cp(party);
     let known = OPERATORS.map(|n| (name(n), "OP".to_owned(), n.to_owned())).into_iter();
@@ -129,6 +136,7 @@ async fn replica(bus: &MemoryBus, party: &Party, (limits, plan): (ApiLimits, &Pl
         entropy: Arc::new(SeededEntropy::from_number(seed)) as EntropyRef,
         snapshot: snapshot(party.clock.clone()),
         signals: heard,
+        vault: vault(seed),
         identities: Arc::new(known.collect::<Identities>()),
         lanes: Lanes::default(),
         teller: Teller::new(topic, party.clock.clone()),

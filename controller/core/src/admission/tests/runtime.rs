@@ -1,12 +1,13 @@
 //! Templates with every field of the process runtime: what is shown of them can be applied again.
 
-use ostler_schemas::Kind;
 use ostler_schemas::manifest::{to_yaml, written_spec};
+use ostler_schemas::spec::{SecretSpec, SecretValue, Spec};
 use ostler_schemas::v1::api::ApplyOutcome;
+use ostler_schemas::{Kind, Version};
 
 use super::super::Apply;
 use super::applied;
-use crate::status::rig::{Rig, object};
+use crate::status::rig::{Rig, object, uid};
 
 /// The fixture, less what must exist beside it.
 fn every_field() -> String {
@@ -28,6 +29,13 @@ fn shown(rig: &Rig, name: &str) -> String {
     }))
 }
 
+/// The Secret that one of them refers to.
+fn secret(rig: &mut Rig) {
+    let value = SecretValue { size: 1, since: Version(1), sealed: None };
+    let spec = SecretSpec { immutable: false, values: [("password".to_owned(), value)].into() };
+    rig.object(object(Kind::Secret, "db"), uid(7), Spec::Secret(Box::new(spec)));
+}
+
 fn outcomes(apply: &Apply) -> Vec<ApplyOutcome> {
     apply.results.iter().map(|result| result.outcome).collect()
 }
@@ -36,6 +44,7 @@ fn outcomes(apply: &Apply) -> Vec<ApplyOutcome> {
 fn what_get_shows_is_unchanged_and_a_change_of_any_field_is_one() {
     let mut rig = Rig::new();
     rig.node("a", 1);
+    secret(&mut rig);
     assert_eq!(outcomes(&applied(&mut rig, &every_field())), [ApplyOutcome::Created; 3]);
     assert_eq!(outcomes(&applied(&mut rig, &every_field())), [ApplyOutcome::Unchanged; 3]);
     for name in ["every", "once", "slow"] {

@@ -136,7 +136,7 @@ proptest! {
         world.settle(2000);
         let replicas = match &world.fleet.object_by_uid(&uid).expect("the object").value.spec {
             Spec::Deployment(spec) => spec.replicas as usize,
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) => 0,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::ConfigFile(_) | Spec::Secret(_) => 0,
         };
         prop_assert_eq!((world.running(uid).len(), world.ready(uid)), (replicas, replicas));
         let alive: usize = world.agents.values().map(crate::testing::agent::Agent::alive).sum();
