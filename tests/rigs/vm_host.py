@@ -275,7 +275,7 @@ class Guest:
         command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "max", "-m", "640",
                    "-nodefaults", "-nographic",
                    "-kernel", self.image / "kernel", "-initrd", self.image / "initrd",
-                   "-append", "console=ttyS0 quiet panic=-1 mitigations=off psi=1 systemd.unit=multi-user.target",
+                   "-append", "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off psi=1 systemd.unit=multi-user.target",
                    "-drive", f"file={self.image}/root.ext4,format=raw,if=virtio,snapshot=on",
                    "-drive", f"file={self.folder}/tar,format=raw,if=virtio,readonly=on",
                    "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile=",
