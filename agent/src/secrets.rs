@@ -8,10 +8,10 @@ use std::path::Path;
 use ostler_agent_core::secrets::{Opened, entry};
 use ostler_bus::entropy::Entropy;
 use ostler_bus::sealing::{KeyFileError, KeyRing};
+use ostler_schemas::Namespace;
 use ostler_schemas::sealing::node_purpose;
 use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::v1::secret::Values;
-use ostler_schemas::Namespace;
 use zeroize::Zeroize as _;
 
 use crate::context::{Context, lock};
@@ -53,7 +53,8 @@ pub fn keys(state_dir: &Path, entropy: &dyn Entropy) -> Result<KeyRing, KeysErro
 /// [`KeysError`].
 pub fn rotate(state_dir: &Path, entropy: &dyn Entropy) -> Result<KeyRing, KeysError> {
     let path = state_dir.join(KEY_FILE);
-    let mut ring = if path.exists() { KeyRing::load(&path).map_err(KeysError::File)? } else { KeyRing::default() };
+    let mut ring =
+        if path.exists() { KeyRing::load(&path).map_err(KeysError::File)? } else { KeyRing::default() };
     ring.rotate(entropy);
     ring.keep(KEPT);
     ring.store(&path).map_err(KeysError::Write)?;
@@ -65,7 +66,11 @@ impl Context {
     ///
     /// # Errors
     /// What is missing or cannot be opened, in words for people.
-    pub(crate) fn open_secrets(&self, namespace: &Namespace, template: &ProcessTemplate) -> Result<Opened, String> {
+    pub(crate) fn open_secrets(
+        &self,
+        namespace: &Namespace,
+        template: &ProcessTemplate,
+    ) -> Result<Opened, String> {
         let mut opened = Opened::new();
         let asked = template.secrets();
         if asked.is_empty() {

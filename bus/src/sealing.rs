@@ -76,12 +76,7 @@ pub enum SealError {
 ///
 /// # Errors
 /// [`SealError::BadKey`].
-pub fn seal(
-    entropy: &EntropyRef,
-    to: PublicKey,
-    purpose: &str,
-    plain: &[u8],
-) -> Result<Sealed, SealError> {
+pub fn seal(entropy: &EntropyRef, to: PublicKey, purpose: &str, plain: &[u8]) -> Result<Sealed, SealError> {
     let mut whole = Zeroizing::new(Vec::with_capacity(purpose.len() + 1 + plain.len()));
     whole.extend_from_slice(purpose.as_bytes());
     whole.push(END_OF_PURPOSE);
@@ -128,10 +123,10 @@ impl KeyPair {
     fn open(&self, sealed: &Sealed, purpose: &str) -> Result<Hidden, SealError> {
         let mut whole = self.0.unseal(&sealed.bytes).map_err(|_| SealError::Broken)?;
         let head = purpose.len();
-        let fits = whole.len() > head
-            && whole[..head] == *purpose.as_bytes()
-            && whole[head] == END_OF_PURPOSE;
-        let plain = if fits { Ok(Hidden::new(whole[head + 1..].to_vec())) } else { Err(SealError::OtherPurpose) };
+        let fits =
+            whole.len() > head && whole[..head] == *purpose.as_bytes() && whole[head] == END_OF_PURPOSE;
+        let plain =
+            if fits { Ok(Hidden::new(whole[head + 1..].to_vec())) } else { Err(SealError::OtherPurpose) };
         whole.zeroize();
         plain
     }

@@ -131,7 +131,8 @@ mod tests {
             namespace: Some(ostler_schemas::Namespace::default_namespace()),
             name: "db".parse().expect("a name"),
         };
-        let stored = vault.seal_value(&secret, "password", &Hidden::new(b"correct-horse".to_vec())).expect("seals");
+        let stored =
+            vault.seal_value(&secret, "password", &Hidden::new(b"correct-horse".to_vec())).expect("seals");
         let (node, to) = (ring(1), "n1".parse::<NodeName>().expect("a name"));
         let key = node.newest().expect("a key");
         let given = vault.give(&secret, &[("password", &stored)].into(), (&to, key)).expect("gives");

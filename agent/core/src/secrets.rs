@@ -15,7 +15,11 @@ pub type Opened = BTreeMap<(Name, String), Hidden>;
 
 /// The entry of a Secret.
 #[must_use]
-pub fn entry<'a>(document: &'a SecretsDocument, namespace: &Namespace, name: &Name) -> Option<&'a SecretEntry> {
+pub fn entry<'a>(
+    document: &'a SecretsDocument,
+    namespace: &Namespace,
+    name: &Name,
+) -> Option<&'a SecretEntry> {
     document.entries.iter().find(|entry| entry.ns == *namespace && entry.name == *name)
 }
 
@@ -108,7 +112,8 @@ mod tests {
     const KEY: PublicKey = PublicKey::from_bytes([1; 32]);
 
     fn template(key: &str, optional: bool) -> ProcessTemplate {
-        let secret_key_ref = SecretKeyRef { name: "db".parse().expect("a name"), key: key.to_owned(), optional };
+        let secret_key_ref =
+            SecretKeyRef { name: "db".parse().expect("a name"), key: key.to_owned(), optional };
         ProcessTemplate {
             credentials: vec![Credential { name: "x".to_owned(), secret_key_ref }],
             ..ProcessTemplate::of(vec!["/bin/x".to_owned()])
@@ -144,7 +149,8 @@ mod tests {
         let no_value = Some("needs secret/db, which has no value \"password\"".to_owned());
         assert_eq!(says(&document(Some(1), &["user"])), (no_value, None));
         assert_eq!(says(&document(Some(1), &["password"])), (None, None));
-        let other = unmet(&must, &Namespace::default_namespace(), Some(&document(Some(1), &["password"])), &[]);
+        let other =
+            unmet(&must, &Namespace::default_namespace(), Some(&document(Some(1), &["password"])), &[]);
         assert!(other.is_some_and(|why| why.contains("another key")));
     }
 
@@ -161,7 +167,9 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_for_files_only() {
         let secret = template("password", false).credentials[0].secret_key_ref.clone();
-        let opened = |bytes: &[u8]| Opened::from([((secret.name.clone(), secret.key.clone()), Hidden::new(bytes.to_vec()))]);
+        let opened = |bytes: &[u8]| {
+            Opened::from([((secret.name.clone(), secret.key.clone()), Hidden::new(bytes.to_vec()))])
+        };
         assert_eq!(text(&opened(b"horse"), &secret), Ok(Some("horse")));
         assert_eq!(text(&Opened::new(), &secret), Ok(None));
         for bad in [&b"a\0b"[..], &[0xff][..]] {

@@ -30,7 +30,9 @@ const UNFINISHED: &str = ".new-";
 pub fn place(run_dir: &Path, state_dir: &Path) -> Result<PathBuf, String> {
     let near = run_dir.join("credentials");
     match is_on_memory(run_dir) {
-        Ok(true) => return make_base(&near).map(|()| near.clone()).map_err(|e| format!("{}: {e}", near.display())),
+        Ok(true) => {
+            return make_base(&near).map(|()| near.clone()).map_err(|e| format!("{}: {e}", near.display()));
+        }
         Ok(false) | Err(_) => {}
     }
     let state = ostler_schemas::hash::sha256(state_dir.as_os_str().as_encoded_bytes()).short();
@@ -148,7 +150,10 @@ mod tests {
 
     fn folder(base: &Path, process: Uid, incarnation: u64, value: &str) -> CredentialFolder {
         let path = base.join(format!("{process}.{incarnation}")).to_string_lossy().into_owned();
-        CredentialFolder { path, files: vec![("password".to_owned(), Hidden::new(value.as_bytes().to_vec()))] }
+        CredentialFolder {
+            path,
+            files: vec![("password".to_owned(), Hidden::new(value.as_bytes().to_vec()))],
+        }
     }
 
     #[test]
@@ -165,7 +170,11 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("is there").mode() & 0o777;
         assert_eq!((mode(&file), mode(Path::new(&first.path)), mode(&base)), (0o400, 0o500, 0o711));
         make(&folder(&base, one, 1, "battery"), one, &user).expect("is there already");
-        assert_eq!(fs::read(&file).expect("reads"), b"correct-horse", "an incarnation keeps what it began with");
+        assert_eq!(
+            fs::read(&file).expect("reads"),
+            b"correct-horse",
+            "an incarnation keeps what it began with"
+        );
         make(&folder(&base, other, 1, "staple"), other, &user).expect("makes");
         make(&folder(&base, one, 2, "battery"), one, &user).expect("makes");
         assert!(!file.exists(), "of one process there is one folder");
@@ -176,7 +185,8 @@ mod tests {
 
     #[test]
     fn nothing_is_written_to_a_disk() {
-        let Some(disk) = ["/var/tmp", "/tmp", "."].into_iter().find(|p| !is_on_memory(Path::new(p)).unwrap_or(true))
+        let Some(disk) =
+            ["/var/tmp", "/tmp", "."].into_iter().find(|p| !is_on_memory(Path::new(p)).unwrap_or(true))
         else {
             return;
         };

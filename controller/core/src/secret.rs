@@ -103,7 +103,9 @@ pub fn find<'a>(fleet: &'a Fleet, secret: &ObjectRef) -> Option<(&'a Stored<Obje
     let stored = fleet.objects.get(secret).filter(|stored| !stored.value.is_deleting())?;
     match &stored.value.spec {
         Spec::Secret(spec) => Some((stored, spec)),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) => None,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) => {
+            None
+        }
     }
 }
 
@@ -123,7 +125,8 @@ pub fn reconcile(fleet: &Fleet, node: &NodeName, sealer: &dyn Sealer) -> Plan {
     let known = fleet.secrets_documents.get(node);
     let mut draft = Draft { fleet, node, sealer, known: known.map(|d| &*d.value), plan, bytes: 0 };
     let asked = draft.asked();
-    let entries: Vec<SecretEntry> = asked.into_iter().map(|(secret, keys)| draft.entry(secret, &keys)).collect();
+    let entries: Vec<SecretEntry> =
+        asked.into_iter().map(|(secret, keys)| draft.entry(secret, &keys)).collect();
     let mut plan = draft.plan;
     let up_to_date = match known {
         Some(known) => known.entries == entries && known.epoch.incarnation >= fleet.store_incarnation(),
@@ -178,8 +181,12 @@ impl Draft<'_> {
         let secret = entry.object_ref();
         let Some((stored, spec)) = find(self.fleet, &secret) else { return entry };
         let metadata = &stored.value.metadata;
-        let values: BTreeMap<&str, &SecretValue> =
-            spec.values.iter().filter(|(key, _)| asked.contains(*key)).map(|(k, v)| (k.as_str(), v)).collect();
+        let values: BTreeMap<&str, &SecretValue> = spec
+            .values
+            .iter()
+            .filter(|(key, _)| asked.contains(*key))
+            .map(|(k, v)| (k.as_str(), v))
+            .collect();
         entry.of = Some(SecretVersion { u: metadata.uid, v: metadata.version });
         entry.keys = values.keys().map(|key| (*key).to_owned()).collect();
         if values.is_empty() {
@@ -211,7 +218,10 @@ impl Draft<'_> {
         let size = sealed.bytes.len() + entry.keys.iter().map(String::len).sum::<usize>();
         if self.bytes + size > ENTRIES_LIMIT {
             let limit = ENTRIES_LIMIT >> 10;
-            return Err(format!("node {} has no room for it: all its secrets together are over {limit}Ki", self.node));
+            return Err(format!(
+                "node {} has no room for it: all its secrets together are over {limit}Ki",
+                self.node
+            ));
         }
         self.bytes += size;
         Ok(sealed)
@@ -248,7 +258,6 @@ pub fn users(fleet: &Fleet, secret: &ObjectRef) -> Vec<String> {
         .map(|(name, _)| name.short())
         .collect()
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -75,7 +75,11 @@ pub(super) fn check(spec: &Map<String, Json>, report: &mut Report) {
         for (key, value) in values(spec, field) {
             let at = join(&format!("spec.{field}"), key);
             if !is_text && texts.contains_key(key) {
-                report.add(&at, FindingCode::Conflicting, "cannot be given together with stringData of that name");
+                report.add(
+                    &at,
+                    FindingCode::Conflicting,
+                    "cannot be given together with stringData of that name",
+                );
             }
             if keep.contains(key.as_str()) {
                 report.add(&at, FindingCode::Conflicting, "cannot be given and kept: take it out of keep");
@@ -105,7 +109,8 @@ pub(in crate::manifest) fn body(spec: &Map<String, Json>) -> Result<SecretBody, 
     if !["stringData", "data", "keep"].into_iter().any(|field| spec.contains_key(field)) {
         return Ok(SecretBody { immutable, values: None });
     }
-    let keep = super::process::list(spec, "keep").iter().filter_map(Json::as_str).map(str::to_owned).collect();
+    let keep =
+        super::process::list(spec, "keep").iter().filter_map(Json::as_str).map(str::to_owned).collect();
     let mut given = BTreeMap::new();
     for (key, text) in values(spec, "stringData") {
         given.insert(key.clone(), GivenValue::Plain(Hidden::new(text.as_bytes().to_vec())));

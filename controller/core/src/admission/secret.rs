@@ -61,11 +61,18 @@ pub(super) type Versions = BTreeMap<ObjectRef, SecretVersion>;
 
 /// Notes in a template which Secrets it starts with at least. With `rollOnSecretChange` these are always the newest;
 /// without it they change only together with something else, because by themselves they would be a new version.
-pub(super) fn note_versions(spec: &mut Spec, name: &ObjectRef, before: Option<&Spec>, fleet: &Fleet, new: &Versions) {
+pub(super) fn note_versions(
+    spec: &mut Spec,
+    name: &ObjectRef,
+    before: Option<&Spec>,
+    fleet: &Fleet,
+    new: &Versions,
+) {
     let Some(template) = spec.process_template() else { return };
     let (asked, rolls) = (template.secrets(), template.roll_on_secret_change);
     let had = before.and_then(Spec::process_template).map(|t| t.secret_versions.clone()).unwrap_or_default();
-    let newest = asked.keys().filter_map(|secret| Some((secret.clone(), version_of(secret, name, fleet, new)?)));
+    let newest =
+        asked.keys().filter_map(|secret| Some((secret.clone(), version_of(secret, name, fleet, new)?)));
     let newest: BTreeMap<Name, SecretVersion> = newest.collect();
     let set = |spec: &mut Spec, versions: BTreeMap<Name, SecretVersion>| {
         if let Some(template) = spec.process_template_mut() {
@@ -79,8 +86,7 @@ pub(super) fn note_versions(spec: &mut Spec, name: &ObjectRef, before: Option<&S
 }
 
 fn version_of(secret: &Name, user: &ObjectRef, fleet: &Fleet, new: &Versions) -> Option<SecretVersion> {
-    let secret =
-        ObjectRef { kind: Kind::Secret, namespace: user.namespace.clone(), name: secret.clone() };
+    let secret = ObjectRef { kind: Kind::Secret, namespace: user.namespace.clone(), name: secret.clone() };
     if let Some(version) = new.get(&secret) {
         return Some(*version);
     }
@@ -107,7 +113,8 @@ pub(super) fn roll_others(
         }
         let mut wish = Wish::as_is(object, "apply", None);
         note_versions(&mut wish.spec, name, Some(&object.spec), world.fleet, new);
-        let changed: Vec<String> = changed_names(&object.spec, &wish.spec).map(|n| format!("secret/{n}")).collect();
+        let changed: Vec<String> =
+            changed_names(&object.spec, &wish.spec).map(|n| format!("secret/{n}")).collect();
         if changed.is_empty() {
             continue;
         }
@@ -124,7 +131,8 @@ pub(super) fn roll_others(
 fn changed_names<'a>(before: &'a Spec, after: &'a Spec) -> impl Iterator<Item = &'a Name> {
     let had = before.process_template().map(|t| &t.secret_versions);
     let now = after.process_template().into_iter().flat_map(|t| &t.secret_versions);
-    now.filter(move |(name, version)| had.and_then(|had| had.get(*name)) != Some(*version)).map(|(name, _)| name)
+    now.filter(move |(name, version)| had.and_then(|had| had.get(*name)) != Some(*version))
+        .map(|(name, _)| name)
 }
 
 /// Seals the values of one Secret anew that are sealed to another key than the newest; `anew` does it. One that cannot be

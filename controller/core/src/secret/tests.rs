@@ -67,7 +67,10 @@ fn a_node_is_given_what_its_processes_refer_to_and_no_more() {
     let found = entries(&world, there);
     assert_eq!(found.iter().map(|e| e.name.as_str().to_owned()).collect::<Vec<_>>(), ["db", "later"]);
     assert_eq!(given(&found[0]), format!("secret/default/db password for {there}"));
-    assert_eq!((found[0].keys.clone(), found[1].of, found[1].sealed.clone()), (vec!["password".to_owned()], None, None));
+    assert_eq!(
+        (found[0].keys.clone(), found[1].of, found[1].sealed.clone()),
+        (vec!["password".to_owned()], None, None)
+    );
     let nowhere = if there == "n1" { "n2" } else { "n1" };
     assert!(entries(&world, nowhere).is_empty());
     put(&mut world, "later", &["x"]);

@@ -8,7 +8,12 @@ use ostler_schemas::v1::status::{SecretKeyStatus, SecretStatus};
 use super::Lens;
 use crate::fleet::Stored;
 
-pub(super) fn status(lens: &Lens<'_>, name: &ObjectRef, stored: &Stored<Object>, spec: &SecretSpec) -> SecretStatus {
+pub(super) fn status(
+    lens: &Lens<'_>,
+    name: &ObjectRef,
+    stored: &Stored<Object>,
+    spec: &SecretSpec,
+) -> SecretStatus {
     let key = |(name, value): (&String, &SecretValue)| SecretKeyStatus {
         name: name.clone(),
         size: value.size,

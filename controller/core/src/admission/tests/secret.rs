@@ -95,10 +95,16 @@ fn a_secret_has_versions_and_its_kept_specs_have_no_values() {
     let changed = applied(&mut rig, &DB.replace("correct-horse", "battery"));
     assert_eq!(after(&changed).metadata.version, Version(2));
     assert_eq!(since(&rig), [("password".to_owned(), 2), ("user".to_owned(), 1)]);
-    let frozen = applied(&mut rig, &DB.replace("correct-horse", "battery").replace("spec: {", "spec: {immutable: true, "));
+    let frozen = applied(
+        &mut rig,
+        &DB.replace("correct-horse", "battery").replace("spec: {", "spec: {immutable: true, "),
+    );
     assert_eq!(after(&frozen).metadata.version, Version(2), "no value changed");
     let refused = findings(&rig, DB);
-    assert!(refused.iter().all(|(code, _)| *code == FindingCode::Immutable) && refused.len() == 2, "{refused:?}");
+    assert!(
+        refused.iter().all(|(code, _)| *code == FindingCode::Immutable) && refused.len() == 2,
+        "{refused:?}"
+    );
     for kept in rig.fleet.spec_revisions.values() {
         let Spec::Secret(kept) = &kept.value.spec else { panic!("a Secret") };
         assert!(kept.values.values().all(|value| value.sealed.is_none()));
@@ -111,13 +117,21 @@ fn what_is_kept_must_be_there_and_what_is_not_sealed_is_refused() {
     let keep = "{apiVersion: ostler/v1, kind: Secret, metadata: {name: db}, spec: {keep: [user, x], stringData: {}}}";
     assert_eq!(findings(&rig, keep).len(), 2);
     applied(&mut rig, DB);
-    assert_eq!(findings(&rig, keep), [(FindingCode::NotFound, "has no value \"x\" that could be kept: give it, or take it out of keep".to_owned())]);
+    assert_eq!(
+        findings(&rig, keep),
+        [(
+            FindingCode::NotFound,
+            "has no value \"x\" that could be kept: give it, or take it out of keep".to_owned()
+        )]
+    );
     applied(&mut rig, &keep.replace(", x", ""));
     assert_eq!(since(&rig), [("user".to_owned(), 1)]);
     let manifests = read_manifests(None, DB.as_bytes(), &Options::default()).expect("checks");
     let plain = apply(&world(&rig, &by()), manifests, &ApplyOptions::default(), &mut ids());
     let refusal = plain.expect_err("nothing was sealed");
-    assert!(refusal.findings.iter().all(|f| f.code == FindingCode::NotSupported && !f.message.contains("horse")));
+    assert!(
+        refusal.findings.iter().all(|f| f.code == FindingCode::NotSupported && !f.message.contains("horse"))
+    );
 }
 
 #[test]
@@ -128,7 +142,10 @@ fn references_must_exist_or_come_along() {
     applied(&mut rig, &WEB.replace("key: password", "key: password, optional: true"));
     applied(&mut rig, &format!("{DB}---{WEB}"));
     let no_value = "refers to secret/db, which has no value \"token\"";
-    assert_eq!(findings(&rig, &WEB.replace("key: password", "key: token")), [(FindingCode::NotFound, no_value.to_owned())]);
+    assert_eq!(
+        findings(&rig, &WEB.replace("key: password", "key: token")),
+        [(FindingCode::NotFound, no_value.to_owned())]
+    );
     let request = DeleteRequest { object: db(), reason: None, force: false };
     let refused = delete(&world(&rig, &by()), &request).expect_err("in use");
     assert!(refused.message.contains("is needed by deployment/web"), "{}", refused.message);
@@ -153,7 +170,9 @@ fn a_changed_secret_rolls_those_who_ask_for_it() {
     assert_eq!(web_version(&rig), 3, "it is used at the next start");
     assert!(applied(&mut rig, &quiet).decision.is_idle());
     applied(&mut rig, &quiet.replace("/usr/bin/app", "/usr/bin/app2"));
-    let Spec::Deployment(spec) = &rig.fleet.objects[&object(Kind::Deployment, "web")].value.spec else { panic!() };
+    let Spec::Deployment(spec) = &rig.fleet.objects[&object(Kind::Deployment, "web")].value.spec else {
+        panic!()
+    };
     let noted: Vec<u64> = spec.template.spec.secret_versions.values().map(|v| v.v.0).collect();
     assert_eq!(noted, [3], "a new template starts with nothing older");
 }
