@@ -4,8 +4,8 @@
 //! open it, not even who sealed it. What is sealed begins with what it is for ([`ostler_schemas::sealing`] has the
 //! words), and opening compares: a box that was moved elsewhere does not open.
 //!
-//! Guarantees: secret keys and what was opened are wiped when dropped, and neither is ever printed. A file of keys is
-//! readable by its owner alone, or refused.
+//! Guarantees: secret keys and what was opened are wiped when dropped, and neither is ever printed. A file of keys that
+//! anybody may read is refused.
 //!
 //! Not here: who gets which key, and where boxes are stored.
 
@@ -24,8 +24,8 @@ use crate::entropy::{Entropy, EntropyRef};
 
 /// Between what a box is for and what is in it: no purpose has a NUL.
 const END_OF_PURPOSE: u8 = 0;
-/// Access that others must not have to a file of keys.
-const OTHERS: u32 = 0o077;
+/// Access that others must not have to a file of keys. A group may read it: a controller's own, of a file of root's.
+const OTHERS: u32 = 0o027;
 
 /// The entropy port, as the cipher asks for it.
 struct Random<'a>(&'a dyn Entropy);
@@ -250,7 +250,7 @@ pub enum KeyFileError {
     #[error("the file of keys cannot be read")]
     Read(#[source] io::Error),
     /// Others may read it.
-    #[error("others may read the file of keys (mode {0:o}): take that away with chmod 600")]
+    #[error("others may read the file of keys (mode {0:o}): take that away with chmod 640 or 600")]
     Open(u32),
     /// A line is no key.
     #[error("line {0} of the file of keys is no key (64 hex digits)")]
@@ -312,8 +312,8 @@ mod tests {
         ring.store(&path).expect("writes");
         ring.store(&path).expect("writes again");
         assert_eq!(KeyRing::load(&path).expect("reads").public_keys(), ring.public_keys());
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("chmod");
-        assert!(matches!(KeyRing::load(&path), Err(KeyFileError::Open(0o640))));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
+        assert!(matches!(KeyRing::load(&path), Err(KeyFileError::Open(0o644))));
         assert!(matches!(KeyRing::from_text("# x\n\nnonsense"), Err(KeyFileError::Line(3))));
         assert!(!format!("{ring:?}").contains(ring.to_text().lines().last().expect("a key")));
     }
