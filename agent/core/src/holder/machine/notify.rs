@@ -20,13 +20,19 @@ const LATE_MS: u64 = 2_000;
 /// Least time between two words about a status: some programs change it with every request.
 const STATUS_EVERY_MS: u64 = 1_000;
 
+/// Least time between two words about more time: each is written down and told, which a process that asks for it
+/// without end must not have done for it as fast as it can ask. What it gets, it gets at once.
+const EXTEND_EVERY_MS: u64 = 100;
+
 /// How an incarnation is listened to.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// By when it must say that it is alive.
     due: Option<u64>,
-    /// When its status is told.
+    /// When its status is told, or that it asked for more time.
     pub(super) tell_at: Option<u64>,
+    /// What is told then has to be written first.
+    write_first: bool,
     /// When something of it was told last.
     told_at: Option<u64>,
     /// How far a stop that is under way can be put off.
@@ -109,17 +115,21 @@ impl HolderCore {
         if held.record.said.extend != before.extend {
             held.put_off(now);
         }
-        let kind = |said: &Said| (said.ready, said.stopping, said.extend);
-        let matters = kind(&held.record.said) != kind(&before);
-        if matters {
+        let kind = |said: &Said| (said.ready, said.stopping);
+        let extends = held.record.said.extend != before.extend;
+        let next = |told: Option<u64>, pace: u64| told.map_or(now, |told| told.saturating_add(pace).max(now));
+        let extended = extends && next(held.watch.told_at, EXTEND_EVERY_MS) <= now;
+        if extended || kind(&held.record.said) != kind(&before) {
             held.watch.tell_at = None;
+            held.watch.write_first = false;
             held.watch.told_at = Some(now);
             let said = held.record.said.clone();
             self.unwritten.touch(key);
             self.after_write.push(Output::Publish(Event::Said(SaidBy { key, said })));
         } else if held.record.said != before {
-            let next = held.watch.told_at.map_or(now, |told| told.saturating_add(STATUS_EVERY_MS).max(now));
-            held.watch.tell_at.get_or_insert(next);
+            let next = next(held.watch.told_at, if extends { EXTEND_EVERY_MS } else { STATUS_EVERY_MS });
+            held.watch.tell_at = Some(held.watch.tell_at.map_or(next, |at| at.min(next)));
+            held.watch.write_first |= extends;
         }
         if unwell && held.interval().is_some() {
             self.end_unwell(now, key, out);
@@ -132,8 +142,13 @@ impl HolderCore {
         if held.watch.tell_at.is_some_and(|at| at <= now) {
             held.watch.tell_at = None;
             held.watch.told_at = Some(now);
-            let said = held.record.said.clone();
-            out.push(Output::Publish(Event::Said(SaidBy { key, said })));
+            let said = Output::Publish(Event::Said(SaidBy { key, said: held.record.said.clone() }));
+            if std::mem::take(&mut held.watch.write_first) {
+                self.unwritten.touch(key);
+                self.after_write.push(said);
+            } else {
+                out.push(said);
+            }
         }
         match held.watch_due() {
             Some(due) if now >= due.saturating_add(LATE_MS) => held.is_well(now),
@@ -271,6 +286,26 @@ mod tests {
         assert!(told(&core.on(1_010, Input::Tick)).is_some_and(|said| said.status == "49"));
         assert_eq!(core.next_wake(), None);
         assert!(core.state().processes[0].said.ready, "for the next holder");
+    }
+
+    #[test]
+    fn who_asks_for_time_without_end_costs_a_write_now_and_then() {
+        let mut core = running(Listen { ready: true, watchdog_ms: 0 });
+        let (mut writes, mut tellings, mut last) = (0, 0, None);
+        for now in 0..1_000 {
+            let mut outputs = says(&mut core, now, &[Word::Extend(10_000 + now)]);
+            outputs.extend(core.on(now, Input::Tick));
+            while core.to_write(now).is_some() {
+                writes += 1;
+                outputs.extend(core.on(now, Input::StateWritten));
+            }
+            if let Some(said) = told(&outputs) {
+                tellings += 1;
+                last = said.extend.map(|extend| extend.ms);
+            }
+        }
+        assert!((2..=11).contains(&writes) && writes == tellings, "{writes} writes, {tellings} tellings");
+        assert!(last.is_some_and(|ms| ms >= 10_900), "{last:?}");
     }
 
     #[test]
