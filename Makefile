@@ -4,7 +4,7 @@
 CARGO ?= cargo
 NATS_DIR := target/nats-server
 
-.PHONY: help build nats demo test lint bench bench-processes vm-test vm-test-all clean
+.PHONY: help build nats demo test lint bench bench-processes bench-logs vm-test vm-test-all clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -33,6 +33,10 @@ bench: nats ## apply -> running, on one and three servers, beside its floor
 bench-processes: nats ## a thousand processes on one host: started, idle, stopped, beside a bare loop
 	$(CARGO) build --workspace --bins --release
 	$(CARGO) run --release -p ostler-tests --bin bench -- processes
+
+bench-logs: nats ## lines through the holder beside cat, to a follower, and with a full disk
+	$(CARGO) build --workspace --bins --release
+	$(CARGO) run --release -p ostler-tests --bin bench -- logs
 
 vm-test: build nats ## limits, rights and pressure in a virtual machine with Debian 12 (needs root)
 	OSTLER_RIGS_REQUIRED=1 BIN=target/debug OSTLER_NATS_SERVER=$$(tests/rigs/tools.sh fetch_nats_server $(NATS_DIR)) \

@@ -72,6 +72,38 @@ fn draw_curves(path: &Path, title: &str, curves: &[Curve<'_>], bar: Duration) ->
     Ok(())
 }
 
+/// Draws which share of all took how long at most; the times rise.
+pub(crate) fn lags(name: &str, title: &str, times: &[Duration]) -> anyhow::Result<()> {
+    let path = file(name)?;
+    draw_lags(&path, title, times).map_err(|error| anyhow!("{}: {error}", path.display()))
+}
+
+fn draw_lags(path: &Path, title: &str, times: &[Duration]) -> Drawn {
+    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    let last = times.last().copied().unwrap_or_default().as_secs_f64() * 1_000.0;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(56)
+        .build_cartesian_2d(0.0..last * 1.05, 0.0..100.0)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_desc("milliseconds")
+        .y_desc("percent of lines")
+        .draw()?;
+    let all = times.len().max(1) as f64;
+    let points = times
+        .iter()
+        .enumerate()
+        .map(|(n, time)| (time.as_secs_f64() * 1_000.0, 100.0 * (n + 1) as f64 / all));
+    chart.draw_series(LineSeries::new(points, COLOURS[0].stroke_width(2)))?;
+    area.present()?;
+    Ok(())
+}
+
 /// Draws how far each value is from its limit: 1 is the limit.
 pub(crate) fn ratios(name: &str, title: &str, rows: &[(String, f64)]) -> anyhow::Result<()> {
     let path = file(name)?;

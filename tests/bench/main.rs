@@ -1,17 +1,20 @@
 //! `make bench`: from an apply to the process that runs, on an idle fleet of the shipped programs, on one server and on
-//! three. With the word `processes`: see `processes.rs`.
+//! three. With the word `processes` or `logs`: see the files of these names.
 //!
 //! What is measured: the time from just before the request of an apply (one Process whose template the node knows
 //! already) to the message of a watch that says `Running`, over the bus, as any program would see it. One caller, one
 //! process at a time, everything on this machine. Beside it stand what nobody can be faster than here: a bare spawn,
 //! and one synced write to the folder that the streams lie in.
 
+mod alone;
 mod bare;
 mod chart;
 mod cost;
 mod floor;
+mod logs;
 mod processes;
 mod rounds;
+mod writer;
 
 use std::time::Duration;
 
@@ -70,8 +73,13 @@ fn row(case: &Case, rounds: usize) -> anyhow::Result<String> {
 }
 
 fn main() -> anyhow::Result<()> {
-    if std::env::args().nth(1).as_deref() == Some("processes") {
-        return processes::run();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.split_first() {
+        Some((what, _)) if what == "processes" => return processes::run(),
+        Some((what, _)) if what == "logs" => return logs::run(),
+        Some((what, rest)) if what == "writer" => return writer::run(rest),
+        Some((what, _)) => anyhow::bail!("{what}: processes, logs, or nothing"),
+        None => {}
     }
     let rounds = std::env::var("OSTLER_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);
     let rows = CASES.iter().map(|case| row(case, rounds)).collect::<anyhow::Result<Vec<_>>>()?;

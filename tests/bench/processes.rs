@@ -2,22 +2,21 @@
 //! what they cost in between; beside the bare loop of `bare.rs` in the same run.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
+use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
-use harness::fleet::{Fleet, Size, programs};
-use ostler_agent::holder_client::HolderClient;
-use ostler_agent_core::holder::protocol::{LogSpec, ProcKey, Spawn};
+use harness::fleet::{Fleet, Size};
+use ostler_agent_core::holder::protocol::LogSpec;
 use ostler_cli::client::{Client, Replies};
+use ostler_schemas::Kind;
 use ostler_schemas::codec;
 use ostler_schemas::v1::api::{ListRequest, WatchChange, WatchMessage};
 use ostler_schemas::v1::report::ProcessPhase;
 use ostler_schemas::v1::status::Status;
-use ostler_schemas::{Kind, Uid};
-use serde_json::json;
 
+use crate::alone::{self, Holder, PATIENCE};
 use crate::chart::{self, Curve};
 use crate::{bare, cost, ms, rounds};
 
@@ -29,8 +28,6 @@ const WINDOW: Duration = Duration::from_secs(20);
 const SETTLE: Duration = Duration::from_secs(10);
 /// Starts of the holder under way at one time: what an agent has.
 const AT_ONCE: usize = 64;
-/// Nothing healthy takes longer.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Runs it and prints its tables.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -40,7 +37,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let (holder_starts, holder_stop) = runtime.block_on(holder(count))?;
     eprintln!("holder: {} / {}", last(&holder_starts), ms(holder_stop));
-    let fleet = Fleet::start(Size { agents: 1, controllers: 1, servers: 1 });
+    let place = bare::Place::make("fleet");
+    let words: Vec<&OsStr> =
+        place.iter().flat_map(|place| [OsStr::new("--cgroup"), place.0.as_os_str()]).collect();
+    let fleet = Fleet::start_with(Size { agents: 1, controllers: 1, servers: 1 }, &words);
     let measured = runtime.block_on(whole(&fleet, count))?;
     println!("| {count} processes on one host | bare loop | holder alone | whole | bar | whole / bar |");
     println!("|---|---|---|---|---|---|");
@@ -206,56 +206,19 @@ async fn until(
     tokio::time::timeout(PATIENCE, reading).await.with_context(|| format!("not {count} in time"))?
 }
 
-/// A holder of its own.
-struct Holder {
-    folder: tempfile::TempDir,
-    child: Child,
-    _place: Option<bare::Place>,
-}
-
-impl Holder {
-    fn start() -> anyhow::Result<Self> {
-        // Its folder belongs on memory.
-        let folder = tempfile::Builder::new().prefix("ostler-bench-").tempdir_in("/dev/shm")?;
-        let place = bare::Place::make("holder");
-        let mut command = Command::new(programs().join("ostler-agent"));
-        command.args(["holder", "--dir"]).arg(folder.path().join("holder")).arg("--cgroup");
-        match &place {
-            Some(place) => command.arg(&place.0),
-            None => command.arg("none"),
-        };
-        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        Ok(Self { folder, child, _place: place })
-    }
-
-    async fn connect(&self) -> anyhow::Result<HolderClient> {
-        let begin = Instant::now();
-        loop {
-            match HolderClient::connect(&self.folder.path().join("holder"), "bench").await {
-                Ok((client, _)) => return Ok(client),
-                Err(error) if begin.elapsed() > PATIENCE => return Err(error.into()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.child.kill().and_then(|()| self.child.wait()).ok();
-    }
-}
-
 /// The same starts and stops by a holder alone: no bus, no agent, no ledger.
 async fn holder(count: usize) -> anyhow::Result<(Vec<Duration>, Duration)> {
     let holder = Holder::start()?;
-    let client = holder.connect().await?;
-    let logs = holder.folder.path().join("logs").display().to_string();
+    let (client, _events) = holder.connect().await?;
+    let logs = holder.folder().join("logs").display().to_string();
     let begin = Instant::now();
     let mut starts = futures::stream::iter(0..count)
         .map(|n| {
             let (client, logs) = (&client, &logs);
-            async move { Ok::<_, anyhow::Error>(client.spawn(spawn(n, logs)?).await?) }
+            async move {
+                let spawn = alone::spawn(n, &["/bin/sleep", "infinity"], LogSpec::below(logs.clone()))?;
+                Ok::<_, anyhow::Error>(client.spawn(spawn).await?)
+            }
         })
         .buffer_unordered(AT_ONCE);
     let mut started = Vec::with_capacity(count);
@@ -267,17 +230,4 @@ async fn holder(count: usize) -> anyhow::Result<(Vec<Duration>, Duration)> {
     let begin = Instant::now();
     client.stop_all(Some(10_000), PATIENCE).await?;
     Ok((started, begin.elapsed()))
-}
-
-fn spawn(n: usize, logs: &str) -> anyhow::Result<Spawn> {
-    let mut bytes = [0; 16];
-    bytes[8..].copy_from_slice(&(n as u64).to_be_bytes());
-    let key = ProcKey { uid: Uid::from_bytes(bytes), incarnation: 1 };
-    let log = LogSpec::below(logs);
-    // Everything else is as an agent leaves it that has nothing to say about it.
-    let spawn = json!({
-        "key": key, "name": format!("many-{n}"), "namespace": "default",
-        "argv": ["/bin/sleep", "infinity"], "log": log,
-    });
-    Ok(serde_json::from_value(spawn)?)
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
-use ostler_agent_core::holder::protocol::{ProcKey, Rlimit, RunAs, Spawn};
+use ostler_agent_core::holder::protocol::{LogTo, ProcKey, Rlimit, RunAs, Spawn};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
@@ -49,8 +49,9 @@ pub(super) struct Launched {
     pub(super) pidfd: OwnedFd,
     pub(super) cgroup: Option<PathBuf>,
     pub(super) unenforced: Vec<String>,
-    pub(super) stdout: File,
-    pub(super) stderr: File,
+    /// Where its outputs are read; none of one that nobody wants.
+    pub(super) stdout: Option<File>,
+    pub(super) stderr: Option<File>,
     /// One byte lets it go on; closing it ends it.
     pub(super) go: OwnedFd,
     /// Its records (see [`child`]).
@@ -174,8 +175,8 @@ fn launch_with_fifos(
 ) -> Result<Launched, String> {
     let user = other_user(spawn)?;
     let [out, err] = fifos;
-    let (stdout, their_stdout) = make_fifo(out, user)?;
-    let (stderr, their_stderr) = make_fifo(err, user)?;
+    let (stdout, their_stdout) = outlet(spawn.log.stdout, out, user)?;
+    let (stderr, their_stderr) = outlet(spawn.log.stderr, err, user)?;
     let stdio = [ground.null.as_fd(), their_stdout.as_fd(), their_stderr.as_fd()];
     let place = Place { cgroup: cgroup.as_deref(), mounts: None, terminal: false, dies_with_holder: false };
     let child = prepare_and_fork(ground, (spawn, texts), stdio, &place)?;
@@ -252,6 +253,18 @@ fn is_self(user: &RunAs) -> bool {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     // Root asked for by number still gets exactly the groups that were asked for.
     !uid.is_root() && user.uid == uid.as_raw() && user.gid == gid.as_raw()
+}
+
+/// Where one output of a child goes, and where the holder reads it. What nobody wants goes nowhere: a change of that
+/// is another start, so there is no need to be able to read it later.
+fn outlet(to: LogTo, path: &Path, user: Option<&RunAs>) -> Result<(Option<File>, File), String> {
+    match to {
+        LogTo::Null => {
+            let null = OpenOptions::new().write(true).open("/dev/null");
+            Ok((None, null.map_err(|error| say("open /dev/null", &error))?))
+        }
+        LogTo::File | LogTo::Journal => make_fifo(path, user).map(|(ours, theirs)| (Some(ours), theirs)),
+    }
 }
 
 /// Makes a FIFO, gives it to the user and opens it twice: for the holder, which must not wait, and for the child,

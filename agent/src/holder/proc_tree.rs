@@ -4,7 +4,8 @@
 //! belongs, or bears the holder's marks (`OSTLER_UID` and others) in the environment it was started with. Only a process that changes its session, outlives its parents *and* was given another environment escapes.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
@@ -15,6 +16,9 @@ use super::sys;
 
 /// How often a tree is gone through in one go: each round can only find what was forked during the last one.
 const ROUNDS: usize = 8;
+
+/// Most environments, and all lines of `stat`, are shorter.
+const USUAL: usize = 4096;
 
 /// One line of `/proc/PID/stat`, as far as it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +37,14 @@ pub(super) struct Stat {
 
 /// The facts of one process; none when there is none.
 pub(super) fn stat(pid: i32) -> Option<Stat> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse(&String::from_utf8_lossy(&read(pid, "stat")?))
+}
+
+/// A whole file of a process. One call reads most of them: thousands are read at a time.
+fn read(pid: i32, name: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(USUAL);
+    File::open(format!("/proc/{pid}/{name}")).ok()?.take(u64::MAX).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 fn parse(text: &str) -> Option<Stat> {
@@ -203,7 +214,7 @@ pub(super) fn kill_runs(holder: &Path) {
 
 /// Process and start, from the environment of a process that this holder has marked.
 fn marks_of(pid: i32, holder: &Path) -> Option<(Vec<u8>, Vec<u8>)> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let environment = read(pid, "environ")?;
     let value = |name: &str| {
         let mut variables = environment.split(|byte| *byte == 0);
         variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))

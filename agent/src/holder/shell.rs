@@ -75,6 +75,10 @@ pub(super) struct Work {
     next_slot: u64,
     inputs: VecDeque<Input>,
     checks: BTreeSet<ProcKey>,
+    /// Trees to look at without a cgroup's help, not before [`Work::next_look`].
+    looks_due: BTreeSet<ProcKey>,
+    /// Since boot, in milliseconds.
+    next_look: u64,
     kills: BTreeSet<ProcKey>,
     /// Adopted processes that ended and were not reaped by their new parent yet: until when that is awaited.
     unreaped: BTreeMap<ProcKey, u64>,
@@ -109,7 +113,8 @@ impl Shell {
         let unreaped = self.work.unreaped.values().min().copied();
         let upgrade = self.work.upgrade.as_ref().map(Upgrade::until);
         let runs = self.work.runs.next_wake();
-        let next = [self.core.next_wake(), unreaped, upgrade, runs].into_iter().flatten().min()?;
+        let look = Some(self.work.next_look).filter(|_| !self.work.looks_due.is_empty());
+        let next = [self.core.next_wake(), unreaped, upgrade, runs, look].into_iter().flatten().min()?;
         Some(next.saturating_sub(boottime_ms()))
     }
 

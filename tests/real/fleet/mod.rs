@@ -11,6 +11,7 @@ mod command;
 mod parties;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -78,6 +79,15 @@ impl Fleet {
     /// When it does not get ready, with what it said.
     #[must_use]
     pub fn start(size: Size) -> Self {
+        Self::start_with(size, &[])
+    }
+
+    /// Starts one, `dev` being given these words too.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    #[must_use]
+    pub fn start_with(size: Size, words: &[&OsStr]) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let programs = programs();
         let folder = tempfile::Builder::new().prefix("ostler-real-").tempdir().expect("a folder").keep();
@@ -88,7 +98,7 @@ impl Fleet {
         // `dev-child` is how `dev` ties its own children to its life; here it ties `dev` to this thread's.
         command.args(["dev-child", &std::process::id().to_string(), "--"]).arg(&ostler);
         command.args(["dev", "--agents", &size.agents.to_string(), "--servers", &size.servers.to_string()]);
-        command.args(["--controllers", &size.controllers.to_string()]);
+        command.args(["--controllers", &size.controllers.to_string()]).args(words);
         command.arg("--dir").arg(folder.join("dev")).arg("--ready-file").arg(folder.join("ready.json"));
         command.env("XDG_CONFIG_HOME", folder.join("config")).env("NO_COLOR", "1");
         command.env_remove("OSTLER_CONTEXT").env_remove("OSTLER_NAMESPACE");

@@ -1,8 +1,10 @@
 //! What the loop does with incarnations: takes them in, lets them go on, drains them, sees them end.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
+use std::time::Instant;
 
 use nix::sys::wait::WaitStatus;
 use ostler_agent_core::holder::Input;
@@ -24,6 +26,10 @@ use super::{Shell, boottime_ms, unix_ms};
 /// How long the exit of an adopted process may wait for its new parent to reap it before it is given up.
 const REAP_WAIT_MS: u64 = 1_000;
 
+/// How many times longer than a look at all processes of the host the next one waits: looks then take a fifth of a core
+/// at most, whatever the host runs.
+const LOOKS_APART: u64 = 4;
+
 /// Why an exit cannot be known.
 const NOT_TOLD: &str = "ended after its holder was replaced, and this kernel does not tell the code";
 const NOT_REAPED: &str = "ended after its holder was replaced, and was not reaped by its new parent";
@@ -42,8 +48,8 @@ impl Shell {
             pidfd: Some(pidfd),
             cgroup: cgroup.clone(),
             fifos,
-            stdout: Outlet::new(Some(stdout), Stream::Stdout),
-            stderr: Outlet::new(Some(stderr), Stream::Stderr),
+            stdout: Outlet::new(stdout, Stream::Stdout),
+            stderr: Outlet::new(stderr, Stream::Stderr),
             target: LogTarget::new(&spawn.log, (&spawn.namespace, &spawn.name), key),
             counters: LogCounters::default(),
             start: Some(Start { go: Some(go), report, said: Vec::new(), told: Told::of(spawn) }),
@@ -246,7 +252,10 @@ impl Shell {
     pub(super) fn look_at_trees(&mut self) {
         loop {
             let kills = std::mem::take(&mut self.work.kills);
-            let checks = std::mem::take(&mut self.work.checks);
+            let mut checks = std::mem::take(&mut self.work.checks);
+            if boottime_ms() >= self.work.next_look {
+                checks.append(&mut self.work.looks_due);
+            }
             if kills.is_empty() && checks.is_empty() {
                 return;
             }
@@ -260,22 +269,41 @@ impl Shell {
             if !without_cgroup.is_empty() {
                 proc_tree::kill(&without_cgroup, &self.ground.dir);
             }
-            let mut snapshot = None;
-            for key in checks {
-                let Some(live) = self.work.live.get(&key) else { continue };
-                let empty = match &live.cgroup {
-                    Some(path) => cgroup::is_empty(path),
-                    None => {
-                        let snapshot = snapshot.get_or_insert_with(|| Snapshot::take(&self.ground.dir));
-                        snapshot.members(live.root).is_empty()
-                    }
-                };
+            let (in_cgroups, without): (BTreeSet<_>, BTreeSet<_>) = checks
+                .into_iter()
+                .partition(|key| self.work.live.get(key).is_none_or(|live| live.cgroup.is_some()));
+            for key in in_cgroups {
+                let path = self.work.live.get(&key).and_then(|live| live.cgroup.as_deref());
+                let Some(empty) = path.map(cgroup::is_empty) else { continue };
                 self.work.inputs.push_back(Input::TreeChecked { key, empty });
             }
+            self.look_at_host(without);
             if let Some(first) = self.work.inputs.pop_front() {
                 self.drive(first);
             }
         }
+    }
+
+    /// Looks at trees that no cgroup holds together, which takes a look at every process of the host. When many end, one
+    /// after the other, the looks wait for each other: most of the time goes to something else, and each look then serves
+    /// all that have ended meanwhile.
+    fn look_at_host(&mut self, keys: BTreeSet<ProcKey>) {
+        if keys.is_empty() {
+            return;
+        }
+        if boottime_ms() < self.work.next_look {
+            self.work.looks_due.extend(keys);
+            return;
+        }
+        let begin = Instant::now();
+        let snapshot = Snapshot::take(&self.ground.dir);
+        for key in keys.into_iter().chain(std::mem::take(&mut self.work.looks_due)) {
+            let Some(live) = self.work.live.get(&key) else { continue };
+            let empty = snapshot.members(live.root).is_empty();
+            self.work.inputs.push_back(Input::TreeChecked { key, empty });
+        }
+        let took = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.work.next_look = boottime_ms().saturating_add(took.saturating_mul(LOOKS_APART));
     }
 
     /// Nothing of it is left: the rest of its output, then its pipes and its cgroup go.

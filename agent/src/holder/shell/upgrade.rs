@@ -153,7 +153,7 @@ impl Shell {
     pub(super) fn upgrade_if_ready(&mut self) {
         let accepted = self.work.upgrade.as_ref().filter(|upgrade| matches!(upgrade.step, Step::Accepted));
         let Some(path) = accepted.map(|upgrade| upgrade.path.clone()) else { return };
-        if self.work.live.values().any(|live| live.start.is_some()) {
+        if self.work.live.values().any(|live| live.start.is_some()) || !self.work.looks_due.is_empty() {
             return;
         }
         if let Err(why) = self.exchange(&path) {
