@@ -396,6 +396,10 @@ impl Running {
             tokio::time::timeout(grace, stop.wait()).await.ok();
         }
         self.end(|role| matches!(role, Role::Holder(_))).await;
+        for place in self.fleet.nodes.iter().filter_map(|node| self.fleet.cgroup(node)) {
+            // Each holder has removed those of its processes. One that could not end may still be in there.
+            std::fs::remove_dir(place).ok();
+        }
         self.end(|role| *role == Role::Server).await;
         if let Some(Err(failure)) = self.contexts.take().map(|saved| saved.restore()) {
             out.warn(&format!("contexts could not be put back: {failure}"));

@@ -160,6 +160,10 @@ pub struct Dev {
     /// First port of the servers (default: free ones)
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
+    /// Give each host cgroups below DIR/NODE, where this is a folder of a cgroup2 file system that may be written:
+    /// limits of processes are then enforced, as on a host of its own
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
     /// Written, whole, once everything is ready: JSON with folders and process ids
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,

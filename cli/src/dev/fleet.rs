@@ -32,6 +32,8 @@ const PORTS_FROM: u32 = 20_000;
 const PORTS_IN_ALL: u32 = 10_000;
 /// Ports of one agent.
 const PORTS_EACH: u32 = 50;
+/// How much shipped output is kept: enough to try it, little of a notebook's disk.
+const LOGS_MAX_BYTES: &str = "64Mi";
 /// From a server's client port to its cluster port, where `--port` fixes them.
 const CLUSTER_OFFSET: u16 = 2_000;
 
@@ -95,6 +97,8 @@ pub struct Fleet {
     pub nodes: Vec<String>,
     /// The programs.
     pub programs: Programs,
+    /// Below it, each host has a folder for its cgroups.
+    pub cgroup: Option<PathBuf>,
 }
 
 impl Fleet {
@@ -127,6 +131,7 @@ impl Fleet {
             http: Vec::new(),
             nodes,
             programs,
+            cgroup: args.cgroup.clone(),
         };
         fleet.plan_servers();
         fleet.plan_controllers(args.controllers)?;
@@ -144,6 +149,12 @@ impl Fleet {
     #[must_use]
     pub fn context(&self) -> PathBuf {
         self.setup().join("operators").join(NAME).join("context.json")
+    }
+
+    /// Where a host has its cgroups, if it was given a place.
+    #[must_use]
+    pub fn cgroup(&self, node: &str) -> Option<PathBuf> {
+        self.cgroup.as_ref().map(|folder| folder.join(node))
     }
 
     /// The root of a host.
@@ -193,6 +204,8 @@ impl Fleet {
                 name.clone().into(),
                 "--http".into(),
                 address.clone().into(),
+                "--logs-max-bytes".into(),
+                LOGS_MAX_BYTES.into(),
             ];
             self.plan(&name, Role::Controller, words);
             self.http.push((name, address));
@@ -217,7 +230,7 @@ impl Fleet {
             // Each start of `dev` is a boot of its hosts: what ran before is gone.
             let boot = etc.join("boot-id");
             replace_file(&boot, format!("{}\n", entropy.uid()).as_bytes())?;
-            let holder: Vec<OsString> = vec![
+            let mut holder: Vec<OsString> = vec![
                 self.programs.agent.clone().into(),
                 "holder".into(),
                 "--dir".into(),
@@ -225,6 +238,10 @@ impl Fleet {
                 "--boot-id".into(),
                 boot.into(),
             ];
+            if let Some(place) = self.cgroup(&node) {
+                make_folder(&place)?;
+                holder.extend(["--cgroup".into(), place.into()]);
+            }
             self.plan(&format!("{node}-holder"), Role::Holder(node.clone()), holder);
             let ports = (PORTS_FROM + first, PORTS_FROM + first + PORTS_EACH - 1);
             first = (first + PORTS_EACH) % PORTS_IN_ALL;
