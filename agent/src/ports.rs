@@ -400,10 +400,12 @@ pub trait Host: Send + Sync + 'static {
 pub trait Files: Send + Sync + 'static {
     /// What lies at a path. With `wanted`, the content that should be there, how what is there differs from it.
     fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>>;
+    /// The names of regular files in a folder; none if there is no such folder.
+    fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>>;
     /// Carries out one step; `content` is what [`Step::WriteTemp`] of a blob writes. [`Step::Record`] never comes here.
     fn apply(&self, step: Step, content: Option<Bytes>) -> BoxFuture<'_, Result<(), StepError>>;
     /// Yields each time something may have happened at the path. May yield too often, and may miss things: a slow
-    /// rescan finds those.
+    /// rescan finds those. A path that ends in `/*` is about everything in that folder.
     fn watch(&self, path: String) -> BoxStream<'static, ()>;
     /// Whether something exists at a path.
     fn exists(&self, path: &str) -> bool;

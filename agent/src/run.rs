@@ -158,20 +158,24 @@ impl Viewer {
         let path = on_host(&self.0.deps.config.root, path);
         let written = {
             let memory = lock(&self.0.memory);
-            let found = memory.file_records.values().find(|r| r.path == path && !r.released);
-            found.and_then(|r| Some((r.named.clone()?, r.written.clone()?)))
+            let mut managed = memory.file_records.values().filter(|r| !r.released);
+            managed.find_map(|r| {
+                let written = r.written.as_ref()?;
+                let part = written.all().into_iter().find(|part| r.path_of(&part.name) == path)?;
+                Some((r.named.clone()?, (written.version, part.sha256)))
+            })
         };
-        let Some(((namespace, name), written)) = written else {
+        let Some(((namespace, name), (version, sha256))) = written else {
             return Err(format!("{path} is not managed here; \"ostler-agent files\" lists what is"));
         };
-        let bytes = self.0.deps.ledger.get(written.sha256).await;
+        let bytes = self.0.deps.ledger.get(sha256).await;
         let bytes = bytes.ok_or_else(|| format!("the content of {path} is not at hand"))?;
         let content = String::from_utf8(bytes.to_vec());
         let content =
             content.map_err(|_| format!("{path} is no text and cannot be compared line by line"))?;
         Ok(Managed {
             path,
-            of: format!("configfile/{namespace}/{name} version {}", written.version),
+            of: format!("configfile/{namespace}/{name} version {version}"),
             content,
         })
     }

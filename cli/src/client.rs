@@ -17,13 +17,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use ostler_bus::{EntropyRef, TopicRef};
 use ostler_schemas::codec::{self, Wire};
-use ostler_schemas::spec::ContentRef;
+use ostler_schemas::spec::{ContentRef, Spec};
 use ostler_schemas::subject::Verb;
 use ostler_schemas::v1::api::{
     ApplyReply, ApplyRequest, BlobReply, BlobRequest, CHUNK, ChangeReply, ConfigOp, ConfigReply,
     ConfigRequest, DeleteReply, DeleteRequest, EventsRequest, GetRequest, ListPage, ListRequest, LogsRequest,
-    NodeRequest, PutRequest, RolloutReply, RolloutRequest, ScaleRequest, VersionReply, WatchRequest,
+    NodeRequest, PutRequest, RolloutOp, RolloutReply, RolloutRequest, ScaleRequest, VersionReply, WatchRequest,
 };
+use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::status::View;
 use ostler_schemas::v1::usage::{TopReply, TopRequest};
 use ostler_schemas::{Name, ObjectRef, Revision};
@@ -33,6 +34,7 @@ pub use attend::Attendance;
 pub use replies::Replies;
 
 use crate::failure::Failure;
+use crate::render::object::Contents;
 
 /// How long a request is repeated that nobody answers: a controller that was killed is back, or has been succeeded,
 /// within 4 s; three servers of the bus elect a leader of a stream within 5 to 10 s (DESIGN.md section 8).
@@ -208,13 +210,24 @@ impl Client {
         Ok(reply)
     }
 
-    /// `rollout`: the object with its status.
+    /// `rollout`: the object with its status, or the versions that are kept.
     ///
     /// # Errors
     /// A refusal, or silence.
-    pub async fn rollout(&self, object: ObjectRef) -> Result<View, Failure> {
-        let reply: RolloutReply = self.call(Verb::Rollout, &RolloutRequest { object }).await?;
-        Ok(reply.view)
+    pub async fn rollout(&self, object: ObjectRef, op: RolloutOp) -> Result<RolloutReply, Failure> {
+        self.call(Verb::Rollout, &RolloutRequest { object, op, reason: None }).await
+    }
+
+    /// A change of a rollout.
+    ///
+    /// # Errors
+    /// A refusal, or silence.
+    pub async fn change_rollout(&self, request: &RolloutRequest) -> Result<RolloutReply, Failure> {
+        let reply: RolloutReply = last(self.order(Verb::Rollout, request).await?)?;
+        if let Some(change) = &reply.change {
+            self.saw(change.revision);
+        }
+        Ok(reply)
     }
 
     /// `config`: all parts of the answer.
@@ -224,9 +237,10 @@ impl Client {
     pub async fn config(&self, request: &ConfigRequest) -> Result<Vec<ConfigReply>, Failure> {
         let bodies = match &request.op {
             ConfigOp::Push(_) | ConfigOp::Rollback { .. } => self.order(Verb::Config, request).await?,
-            ConfigOp::Status { .. } | ConfigOp::History | ConfigOp::Content { .. } => {
-                self.ask(Verb::Config, request).await?
-            }
+            ConfigOp::Status { .. }
+            | ConfigOp::History
+            | ConfigOp::Content { .. }
+            | ConfigOp::Render(_) => self.ask(Verb::Config, request).await?,
         };
         let mut parts = Vec::new();
         for body in bodies {
@@ -244,18 +258,48 @@ impl Client {
     /// # Errors
     /// A refusal, or silence.
     pub async fn content(&self, object: &ObjectRef, version: Option<u64>) -> Result<Vec<u8>, Failure> {
+        self.content_of(object, (version, None)).await
+    }
+
+    /// What is in the files of a ConfigFile as an object has it, by hash; nothing for other kinds.
+    ///
+    /// # Errors
+    /// A refusal, or silence.
+    pub async fn contents(&self, object: &Object) -> Result<Contents, Failure> {
+        let Spec::ConfigFile(spec) = &object.spec else { return Ok(Contents::new()) };
+        let mut contents = Contents::new();
+        for part in spec.parts() {
+            let sha256 = part.source.reference().sha256;
+            let name = Some(part.name).filter(|name| !name.is_empty());
+            let version = Some(object.metadata.version.0).filter(|version| *version > 0);
+            contents.insert(sha256, self.content_of(&object.object_ref(), (version, name)).await?);
+        }
+        Ok(contents)
+    }
+
+    /// Likewise; of several files the one that is named.
+    ///
+    /// # Errors
+    /// A refusal, or silence.
+    pub async fn content_of(
+        &self,
+        object: &ObjectRef,
+        (version, part): (Option<u64>, Option<&str>),
+    ) -> Result<Vec<u8>, Failure> {
         let Some(namespace) = object.namespace.clone() else {
             return Err(Failure::message(format!("{} has no content", object.short())));
         };
-        let op = ConfigOp::Content { version: version.map(ostler_schemas::Version) };
+        let (version, part) = (version.map(ostler_schemas::Version), part.map(str::to_owned));
+        let op = ConfigOp::Content { version, part };
         let parts = self.config(&ConfigRequest { name: object.name.clone(), namespace, op }).await?;
         let mut content = Vec::new();
         for part in parts {
             match part {
                 ConfigReply::Content(bytes) => content.extend_from_slice(&bytes),
-                ConfigReply::Changed { .. } | ConfigReply::Status(_) | ConfigReply::History(_) => {
-                    return Err(unexpected());
-                }
+                ConfigReply::Changed { .. }
+                | ConfigReply::Status(_)
+                | ConfigReply::History(_)
+                | ConfigReply::Rendered { .. } => return Err(unexpected()),
             }
         }
         Ok(content)

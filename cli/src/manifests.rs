@@ -18,6 +18,7 @@ use serde_bytes::ByteBuf;
 
 use crate::args::change::Sources;
 use crate::failure::Failure;
+use crate::render::object::Contents;
 
 /// Contents travel inside the request only while all of them are no more than this: the request is one message of at
 /// most 1 MiB, and the other half is for 450 small objects.
@@ -68,21 +69,28 @@ impl Manifests {
         self.checked.iter().map(object_of).collect()
     }
 
-    /// The content that a ConfigFile's manifest gives.
+    /// What a ConfigFile's manifest says is in its files, by hash.
     #[must_use]
-    pub fn content_of(&self, object: &ObjectRef) -> Option<&[u8]> {
-        let manifest = self.checked.iter().find(|m| object_of(m) == *object)?;
-        match &manifest.body {
-            ManifestBody::ConfigFile(file) => match &file.content {
-                Some(Content::Inline(bytes)) => Some(bytes),
-                Some(Content::Stored(_)) | None => None,
-            },
-            ManifestBody::Node(_)
-            | ManifestBody::Namespace(_)
-            | ManifestBody::Process(_)
-            | ManifestBody::Deployment(_)
-            | ManifestBody::Secret(_) => None,
-        }
+    pub fn contents_of(&self, object: &ObjectRef) -> Contents {
+        let manifest = self.checked.iter().find(|m| object_of(m) == *object);
+        let Some(ManifestBody::ConfigFile(file)) = manifest.map(|m| &m.body) else { return Contents::new() };
+        let alone = match &file.content {
+            Some(Content::Inline(bytes)) => Some(bytes),
+            Some(Content::Stored(_)) | None => None,
+        };
+        let all = alone.into_iter().chain(&file.files);
+        all.map(|bytes| (content_ref(bytes).sha256, bytes.clone())).collect()
+    }
+
+    /// The document of one object, whole, for a question about it.
+    #[must_use]
+    pub fn document_of(&self, object: &ObjectRef, namespace: &Namespace) -> Option<ManifestDocument> {
+        let (document, _) =
+            self.documents.iter().zip(&self.checked).find(|(_, manifest)| object_of(manifest) == *object)?;
+        let mut document = document.clone();
+        put_namespace(&mut document.root, namespace);
+        let tree = ByteBuf::from(encode_tree(&document));
+        Some(ManifestDocument { file: document.file, tree, content: None })
     }
 
     /// Whether the manifest at that place of the parcel has values that must not be stored on the way.
@@ -104,7 +112,7 @@ impl Manifests {
             let ahead = detach_content(&mut document, room);
             let content = ahead.as_deref().map(content_ref);
             if content.is_none() && manifest.kind == Kind::ConfigFile {
-                inline += self.content_of(&object_of(manifest)).map_or(0, <[u8]>::len);
+                inline += self.contents_of(&object_of(manifest)).values().map(Vec::len).sum::<usize>();
             }
             contents.extend(ahead);
             let tree = ByteBuf::from(encode_tree(&document));

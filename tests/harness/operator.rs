@@ -86,7 +86,7 @@ pub fn deployment(name: &str, replicas: u32, rev: u64) -> String {
 pub fn configfile(name: &str, content: &str) -> String {
     format!(
         "apiVersion: ostler/v1\nkind: ConfigFile\nmetadata: {{name: {name}}}\nspec:\n  path: /etc/{name}.conf\n  \
-         nodeSelector: {{}}\n  content: \"{content}\"\n  onRemove: delete\n"
+         nodeSelector: {{}}\n  content: \"{content}\"\n  onRemove: delete\n  rollout: {{waves: [100%]}}\n"
     )
 }
 
@@ -205,9 +205,11 @@ impl Operator {
         let push = ConfigPush {
             inline: Some(ByteBuf::from(content)),
             content: content_ref(content),
+            is_template: false,
             path: None,
             node_selector: None,
             bake: None,
+            waves: None,
             if_version: None,
             retry: false,
             reason: None,

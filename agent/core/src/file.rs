@@ -11,11 +11,16 @@
 //! * what is no regular file, lies in a forbidden place or belongs to another ConfigFile is left alone and reported;
 //! * a fight over the file is reported and slows down instead of heating up.
 //!
-//! Not here: rendering, validators and actions; they come between writing and renaming when they exist.
+//! A version may be several files of one folder: [`parts`] says what holds then.
+//!
+//! Not here: rendering (what is asked comes rendered), validators and actions; they come between writing and renaming
+//! when they exist.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ostler_schemas::quantity::Mode;
+use ostler_schemas::spec::Unlisted;
 use ostler_schemas::time::{Mono, Now, Timestamp};
 use ostler_schemas::v1::document::{FileGoal, FileSpec};
 use ostler_schemas::v1::reason::Reason;
@@ -27,11 +32,13 @@ use crate::holds::Held;
 
 mod decide;
 pub mod model;
+mod parts;
 mod paths;
 mod steps;
 #[cfg(test)]
 mod tests;
 
+pub use parts::{Part, Sight, digest};
 pub use paths::{Rules, in_folder, parent, temp_path};
 pub use steps::{Content, Step, StepError, StepErrorKind};
 
@@ -61,8 +68,12 @@ pub struct WantedFile {
     pub spec: Option<Arc<FileSpec>>,
     /// Owner and group as numbers, or why they cannot be had; none until they were looked up.
     pub owner: Option<Result<Owner, String>>,
-    /// Whether its content is at hand.
+    /// What its files are to be, or why that cannot be told; none until they are rendered.
+    pub parts: Option<Result<Vec<Part>, String>>,
+    /// Whether their contents are at hand.
     pub content: bool,
+    /// Whether a secret is in it: then neither the contents nor their hashes are told to anybody.
+    pub is_secret: bool,
     /// Another ConfigFile that keeps the path, if there is one.
     pub conflict: Option<String>,
 }
@@ -89,6 +100,9 @@ pub struct FileRecord {
     pub written: Option<Written>,
     /// What was there before Ostler.
     pub original: Original,
+    /// Likewise of several files, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub originals: BTreeMap<String, Original>,
     /// When it was put back, within the window.
     pub repairs: Vec<Timestamp>,
     /// How often it was ever put back.
@@ -111,6 +125,7 @@ impl FileRecord {
             path: String::new(),
             written: None,
             original: Original::Unseen,
+            originals: BTreeMap::new(),
             repairs: Vec::new(),
             repairs_total: 0,
             contested_since: None,
@@ -118,6 +133,47 @@ impl FileRecord {
             released: false,
         }
     }
+}
+
+impl FileRecord {
+    /// What was there before, of one of its files.
+    #[must_use]
+    pub fn original_of(&self, name: &str) -> &Original {
+        match name {
+            "" => &self.original,
+            name => self.originals.get(name).unwrap_or(&Original::Unseen),
+        }
+    }
+
+    /// Notes what was there before.
+    fn set_original(&mut self, name: &str, original: Original) {
+        match name {
+            "" => self.original = original,
+            name => {
+                self.originals.insert(name.to_owned(), original);
+            }
+        }
+    }
+
+    /// Where one of its files is.
+    #[must_use]
+    pub fn path_of(&self, name: &str) -> String {
+        part_path(&self.path, name)
+    }
+
+    /// Every file that was ever written or taken over, by name.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        let written = self.written.iter().flat_map(Written::all).map(|part| part.name);
+        let alone = (self.original != Original::Unseen).then(String::new);
+        written.chain(alone).chain(self.originals.keys().cloned()).collect()
+    }
+}
+
+/// The path of one file of a folder, or of the only one.
+#[must_use]
+pub fn part_path(path: &str, name: &str) -> String {
+    if name.is_empty() { path.to_owned() } else { format!("{path}/{name}") }
 }
 
 /// A version as written.
@@ -131,6 +187,9 @@ pub struct Written {
     pub mode: Mode,
     /// Its owner.
     pub owner: Owner,
+    /// Its files, where it is several; then the hash above names them all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
 }
 
 /// What was at the path before Ostler.
@@ -204,7 +263,7 @@ pub enum Event {
     /// Something happened at the path, or it is time to look again.
     Look,
     /// What was seen, or why it could not be seen.
-    Observed(Result<Observed, String>),
+    Observed(Result<Sight, String>),
     /// Steps were carried out: so many are done, and the next one failed if there is an error.
     Ran {
         /// How many are done.
@@ -255,7 +314,7 @@ pub struct ManagedFile {
     record: FileRecord,
     rules: Rules,
     wanted: Option<WantedFile>,
-    observed: Option<Observed>,
+    observed: Option<Sight>,
     looking: bool,
     look_again: bool,
     work: Option<(Work, Vec<Step>)>,
@@ -264,7 +323,7 @@ pub struct ManagedFile {
     standing: Standing,
     retry: Option<(Mono, u64)>,
     pace: Option<Mono>,
-    drift_told: Option<Found>,
+    drift_told: Option<Vec<(String, Found)>>,
     held: Option<Held>,
 }
 
@@ -350,6 +409,19 @@ impl ManagedFile {
         asked.or_else(|| (!self.record.path.is_empty()).then(|| self.record.path.clone()))
     }
 
+    /// The files that are to be looked at, by name, and the folder if what nobody named in it is to be removed.
+    #[must_use]
+    pub fn to_look_at(&self) -> (BTreeSet<String>, bool) {
+        let spec = self.wanted.as_ref().and_then(|w| w.spec.as_ref());
+        let Some(spec) = spec else { return (self.record.names(), false) };
+        let mut names: BTreeSet<String> = spec.parts().map(|part| part.name.to_owned()).collect();
+        let releases = self.wanted.as_ref().is_some_and(|w| w.goal == FileGoal::Release);
+        if releases {
+            names.extend(self.record.names());
+        }
+        (names, !releases && spec.unlisted == Unlisted::Delete && !spec.files.is_empty())
+    }
+
     /// Whether it can be forgotten: no entry asks for it, and it is let go or was never written.
     #[must_use]
     pub fn is_retired(&self) -> bool {
@@ -372,10 +444,8 @@ impl ManagedFile {
     /// Its row in the report.
     #[must_use]
     pub fn report(&self) -> FileReport {
-        let sha256 = match self.observed.as_ref().map(|o| &o.found) {
-            Some(Found::Regular { sha256, .. }) => Some(*sha256),
-            Some(Found::Missing | Found::NotRegular(_)) | None => None,
-        };
+        let is_secret = self.wanted.as_ref().is_some_and(|w| w.is_secret);
+        let sha256 = self.observed.as_ref().filter(|_| !is_secret).and_then(Sight::digest);
         FileReport {
             u: self.record.uid,
             v: self.record.written.as_ref().map(|w| w.version).unwrap_or_default(),
@@ -452,7 +522,7 @@ impl ManagedFile {
         }
     }
 
-    fn saw(&mut self, now: Now, result: Result<Observed, String>, effects: &mut Vec<Effect>) {
+    fn saw(&mut self, now: Now, result: Result<Sight, String>, effects: &mut Vec<Effect>) {
         self.looking = false;
         if self.look_again {
             // Something has happened since: this is old, and may be of another version's time.
@@ -462,7 +532,16 @@ impl ManagedFile {
             return;
         }
         match result {
-            Ok(observed) => self.observed = Some(observed),
+            Ok(mut observed) => {
+                // What the host does not let be written is not removed either; links, folders and devices are nobody's.
+                let spec = self.wanted.as_ref().and_then(|w| w.spec.clone());
+                observed.unlisted.retain(|name, seen| {
+                    let path = spec.as_ref().map(|spec| part_path(&spec.path, name));
+                    let refused = path.and_then(|path| self.rules.refusal(&path, seen.leads_to.as_deref()));
+                    refused.is_none() && matches!(seen.found, Found::Regular { .. })
+                });
+                self.observed = Some(observed);
+            }
             Err(_) if self.is_let_go() => self.observed = None,
             Err(message) => {
                 self.observed = None;

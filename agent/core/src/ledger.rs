@@ -113,9 +113,11 @@ impl Ledger {
             used.extend(run.templates.iter().copied());
         }
         if let Some(files) = &self.files.document {
-            used.extend(files.entries.iter().map(|e| e.d));
+            used.extend(files.entries.iter().flat_map(|e| [Some(e.d), e.w]).flatten());
         }
         used.extend(self.units.values().flat_map(UnitRecord::templates));
+        let written = self.file_records.values().filter(|r| !r.released).filter_map(|r| r.written.as_ref());
+        used.extend(written.flat_map(|w| w.all()).map(|part| part.sha256));
         used
     }
 

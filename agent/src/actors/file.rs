@@ -1,38 +1,39 @@
 //! One managed file: feeds its machine, carries out its steps in order, and shows it on the board.
 
+mod look;
+mod prepare;
+
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures::StreamExt;
-use ostler_agent_core::file::{
-    Content, Effect, Event, FileRecord, ManagedFile, Owner, Step, StepError, StepErrorKind, WantedFile,
-};
+use ostler_agent_core::file::{Effect, Event, FileRecord, ManagedFile, Owner, Step, WantedFile, part_path};
 use ostler_agent_core::holds::Held;
 use ostler_agent_core::ledger::Change;
 use ostler_schemas::time::Mono;
-use ostler_schemas::v1::document::{FileEntry, FileSpec};
-use ostler_schemas::{Kind, ObjectRef};
+use ostler_schemas::v1::document::{FileEntry, FileSpec, FileVars, NodeFacts};
+use ostler_schemas::{Kind, ObjectRef, Sha256};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 
+use self::look::{Wish, carry_out, look};
+use self::prepare::{FETCH_FIRST_MS, FETCH_MAX_MS, Prepared, Recipe};
 use crate::context::{FileView, Shared, Task};
 
 /// How often a file is looked at although nothing was heard of it: inotify can lose events, and some changes (of a
 /// folder above) are not heard at all. A tenth is jitter, so that a thousand files do not ask at once.
 const RESCAN_MS: u64 = 120_000;
-/// First wait before content or owner is asked for again; doubles.
-const FETCH_FIRST_MS: u64 = 250;
-/// Longest such wait.
-const FETCH_MAX_MS: u64 = 10_000;
 
 pub(crate) struct FileActor;
 
 pub(crate) enum Msg {
     /// The document asks this.
-    Entry(Box<FileEntry>, Option<Arc<FileSpec>>, Option<String>),
+    Entry(Box<Asked>),
     /// The document has no entry any more.
     Unwanted,
     Event(Box<Event>),
-    /// The content of a spec is at hand.
-    Content(Bytes),
+    /// What is asked was fetched and rendered, or cannot be rendered.
+    Prepared(Box<Recipe>, Result<Box<Prepared>, String>),
     /// Owner and group were looked up.
     Owner(Result<Owner, String>),
     /// Time to look without having heard anything.
@@ -41,13 +42,29 @@ pub(crate) enum Msg {
     Holds,
 }
 
+/// What the document asks of one file, as far as it is here.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) entry: FileEntry,
+    pub(crate) spec: Option<Arc<FileSpec>>,
+    /// Values that it is rendered with.
+    pub(crate) vars: Option<Arc<FileVars>>,
+    /// What templates may say of this node.
+    pub(crate) facts: Option<Arc<NodeFacts>>,
+    /// Another ConfigFile that keeps a path of it.
+    pub(crate) conflict: Option<String>,
+}
+
 pub(crate) struct State {
     context: Shared,
     file: ManagedFile,
     wanted: Option<WantedFile>,
-    content: Option<Bytes>,
+    /// What is to be made, once all of it is here.
+    recipe: Option<Recipe>,
+    /// The bytes to write, by hash.
+    contents: BTreeMap<Sha256, Bytes>,
     armed: Option<(Mono, Task)>,
-    watching: Option<(String, Task)>,
+    watching: Option<(Vec<String>, Vec<Task>)>,
     fetching: Option<Task>,
     owning: Option<Task>,
     working: Option<Task>,
@@ -70,7 +87,8 @@ impl Actor for FileActor {
             context,
             file,
             wanted: None,
-            content: None,
+            recipe: None,
+            contents: BTreeMap::new(),
             armed: None,
             watching: None,
             fetching: None,
@@ -93,7 +111,7 @@ impl Actor for FileActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Msg::Entry(entry, spec, conflict) => state.entry(&me, &entry, spec, conflict),
+            Msg::Entry(asked) => state.entry(&me, *asked),
             Msg::Unwanted => {
                 state.wanted = None;
                 state.feed(&me, Event::Unwanted);
@@ -106,10 +124,7 @@ impl Actor for FileActor {
                     state.note_record();
                 }
             }
-            Msg::Content(bytes) => {
-                state.content = Some(bytes);
-                state.again(&me, |wanted| wanted.content = true);
-            }
+            Msg::Prepared(recipe, prepared) => state.prepared(&me, &recipe, prepared),
             Msg::Owner(owner) => state.again(&me, |wanted| wanted.owner = Some(owner)),
             Msg::Holds => {
                 let path = state.file.path();
@@ -138,36 +153,38 @@ impl State {
         Some(ObjectRef { kind: Kind::ConfigFile, namespace: Some(namespace), name })
     }
 
-    fn entry(
-        &mut self,
-        me: &ActorRef<Msg>,
-        entry: &FileEntry,
-        spec: Option<Arc<FileSpec>>,
-        conflict: Option<String>,
-    ) {
+    fn entry(&mut self, me: &ActorRef<Msg>, asked: Asked) {
+        let Asked { entry, spec, vars, facts, conflict } = asked;
         let before = self.wanted.take();
         let same_spec = before.as_ref().is_some_and(|b| b.hash == entry.d && b.spec.is_some());
+        let recipe = spec.clone().filter(|spec| vars.is_some() || !spec.has_template());
+        let recipe = recipe.map(|spec| Recipe { spec, vars, facts });
         let kept = before.filter(|_| same_spec);
-        let is_here = self.content.is_some() && kept.is_some();
-        if !is_here {
-            self.content = None;
+        let same_recipe = recipe.is_some() && recipe == self.recipe;
+        let (parts, content, is_secret) = match kept.as_ref().filter(|_| same_recipe) {
+            Some(kept) => (kept.parts.clone(), kept.content, kept.is_secret),
+            None => (recipe.as_ref().and_then(Recipe::parts).map(Ok), false, false),
+        };
+        if !same_recipe {
+            self.contents.clear();
+            self.fetching = recipe.clone().map(|recipe| self.prepare(me, recipe));
+            self.recipe = recipe;
         }
         let wanted = WantedFile {
             version: entry.v,
             goal: entry.g,
             hash: entry.d,
             owner: kept.and_then(|k| k.owner),
-            content: is_here,
+            parts,
+            content,
+            is_secret,
             spec,
             conflict,
         };
-        if let Some(spec) = &wanted.spec {
-            if !wanted.content {
-                self.fetch(me, spec);
-            }
-            if !matches!(wanted.owner, Some(Ok(_))) {
-                self.look_up(me, spec);
-            }
+        if let Some(spec) = &wanted.spec
+            && !matches!(wanted.owner, Some(Ok(_)))
+        {
+            self.look_up(me, spec);
         }
         self.wanted = Some(wanted.clone());
         // Before it is wanted: what is held is not written even once.
@@ -177,9 +194,40 @@ impl State {
         self.feed(me, Event::Want(wanted));
     }
 
+    fn prepare(&self, me: &ActorRef<Msg>, recipe: Recipe) -> Task {
+        let (context, me) = (self.context.clone(), me.clone());
+        Task::spawn(async move {
+            let prepared = recipe.prepare(&context).await.map(Box::new);
+            cast(&me, Msg::Prepared(Box::new(recipe), prepared));
+        })
+    }
+
+    fn prepared(&mut self, me: &ActorRef<Msg>, recipe: &Recipe, prepared: Result<Box<Prepared>, String>) {
+        if self.recipe.as_ref() != Some(recipe) {
+            return;
+        }
+        match prepared {
+            Ok(prepared) => {
+                let Prepared { parts, contents, is_secret } = *prepared;
+                self.contents = contents;
+                self.again(me, |wanted| {
+                    wanted.parts = Some(Ok(parts));
+                    wanted.content = true;
+                    wanted.is_secret = is_secret;
+                });
+            }
+            Err(why) => self.again(me, |wanted| wanted.parts = Some(Err(why))),
+        }
+    }
+
     /// Tells the machine whether its path is held.
     fn heed_holds(&mut self, me: &ActorRef<Msg>, path: Option<String>) {
-        let held = path.and_then(|path| self.context.holds().path(&path));
+        let held = path.and_then(|path| {
+            let holds = self.context.holds();
+            let (names, _) = self.file.to_look_at();
+            let parts = names.iter().map(|name| part_path(&path, name));
+            std::iter::once(path.clone()).chain(parts).find_map(|path| holds.path(&path))
+        });
         if held != self.held {
             self.held.clone_from(&held);
             self.feed(me, Event::Hold(held));
@@ -192,31 +240,6 @@ impl State {
             let wanted = wanted.clone();
             self.feed(me, Event::Want(wanted));
         }
-    }
-
-    /// Fetches the content: from the ledger, else from the bus, until it is there.
-    fn fetch(&mut self, me: &ActorRef<Msg>, spec: &FileSpec) {
-        let Some(content) = spec.content else { return };
-        let (context, me) = (self.context.clone(), me.clone());
-        self.fetching = Some(Task::spawn(async move {
-            let mut wait = FETCH_FIRST_MS;
-            loop {
-                if let Some(bytes) = context.deps.ledger.get(content.sha256).await {
-                    return cast(&me, Msg::Content(bytes));
-                }
-                match context.deps.link.get_blob(&content).await {
-                    Ok(bytes) => match context.deps.ledger.put(content.sha256, bytes.clone()).await {
-                        Ok(()) => return cast(&me, Msg::Content(bytes)),
-                        Err(error) => tracing::warn!(error, "a content could not be stored"),
-                    },
-                    Err(error) => {
-                        tracing::debug!(%error, hash = %content.sha256, "a content could not be fetched");
-                    }
-                }
-                context.deps.clock.sleep_ms(wait).await;
-                wait = (wait * 2).min(FETCH_MAX_MS);
-            }
-        }));
     }
 
     /// Looks owner and group up; users can be made later, so an unknown one is asked for again.
@@ -258,20 +281,24 @@ impl State {
 
     fn observe(&mut self, me: &ActorRef<Msg>) {
         let Some(path) = self.file.path() else { return };
-        let (context, me, content) = (self.context.clone(), me.clone(), self.content.clone());
+        let (names, unlisted) = self.file.to_look_at();
+        let parts = self.wanted.as_ref().and_then(|w| w.parts.clone()).and_then(Result::ok);
+        let (parts, contents) = (parts.unwrap_or_default(), self.contents.clone());
+        let wish = Wish { path, names, unlisted, parts, contents };
+        let (context, me) = (self.context.clone(), me.clone());
         self.working = Some(Task::spawn(async move {
-            let seen = context.deps.files.observe(path, content).await;
+            let seen = look(&context, wish).await;
             cast(&me, Msg::Event(Box::new(Event::Observed(seen))));
         }));
     }
 
     fn run(&mut self, me: &ActorRef<Msg>, steps: Vec<Step>) {
-        let (context, me, content) = (self.context.clone(), me.clone(), self.content.clone());
+        let (context, me, contents) = (self.context.clone(), me.clone(), self.contents.clone());
         self.working = Some(Task::spawn(async move {
             let total = steps.len();
             let mut ran = Event::Ran { done: total, error: None };
             for (done, step) in steps.into_iter().enumerate() {
-                if let Err(error) = carry_out(&context, step, content.clone()).await {
+                if let Err(error) = carry_out(&context, step, &contents).await {
                     ran = Event::Ran { done, error: Some(error) };
                     break;
                 }
@@ -302,19 +329,27 @@ impl State {
 
     fn watch(&mut self, me: &ActorRef<Msg>) {
         let path = self.wanted.as_ref().and_then(|_| self.file.path());
-        if path == self.watching.as_ref().map(|(path, _)| path.clone()) {
+        let (mut names, unlisted) = self.file.to_look_at();
+        if unlisted {
+            // What nobody named is heard of by its folder.
+            names.insert("*".to_owned());
+        }
+        let paths: Vec<String> =
+            path.iter().flat_map(|path| names.iter().map(|name| part_path(path, name))).collect();
+        if self.watching.as_ref().is_some_and(|(watched, _)| *watched == paths) {
             return;
         }
-        self.watching = path.map(|path| {
+        let watch = |path: &String| {
             let mut changes = self.context.deps.files.watch(path.clone());
             let me = me.clone();
-            let task = Task::spawn(async move {
+            Task::spawn(async move {
                 while changes.next().await.is_some() {
                     cast(&me, Msg::Event(Box::new(Event::Look)));
                 }
-            });
-            (path, task)
-        });
+            })
+        };
+        let tasks = paths.iter().map(watch).collect();
+        self.watching = Some((paths, tasks));
     }
 
     fn rescan_later(&mut self, me: &ActorRef<Msg>) {
@@ -350,16 +385,5 @@ impl State {
         if concerns {
             self.context.reassess();
         }
-    }
-}
-
-async fn carry_out(context: &Shared, step: Step, content: Option<Bytes>) -> Result<(), StepError> {
-    let failed = |message: String| StepError { kind: StepErrorKind::Failed, message };
-    match step {
-        Step::Record(record) => context.persist(Change::File(record)).await.map_err(failed),
-        Step::WriteTemp { content: Content::Blob(_), .. } if content.is_none() => {
-            Err(failed("its content is not at hand".to_owned()))
-        }
-        step => context.deps.files.apply(step, content).await,
     }
 }

@@ -17,7 +17,7 @@ use ostler_schemas::key::DocumentKind;
 use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::time::Mono;
 use ostler_schemas::v1::beat::HeldDocument;
-use ostler_schemas::v1::document::{FileEntry, FileSpec, RunDocument};
+use ostler_schemas::v1::document::{FileEntry, FileSpec, FileVars, NodeFacts, RunDocument};
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Revision, Sha256, Uid};
@@ -97,6 +97,9 @@ pub(crate) struct State {
     entries: BTreeMap<Uid, FileEntry>,
     templates: BTreeMap<Sha256, Arc<ProcessTemplate>>,
     specs: BTreeMap<Sha256, Arc<FileSpec>>,
+    vars: BTreeMap<Sha256, Arc<FileVars>>,
+    /// What templates may say of this node.
+    facts: Option<Arc<NodeFacts>>,
     fetching: BTreeMap<Sha256, Task>,
     reading: BTreeMap<&'static str, (Task, bool)>,
     /// Which documents were read since the last return.
@@ -129,6 +132,8 @@ impl Actor for RegistryActor {
             entries: BTreeMap::new(),
             templates: BTreeMap::new(),
             specs: BTreeMap::new(),
+            vars: BTreeMap::new(),
+            facts: None,
             fetching: BTreeMap::new(),
             reading: BTreeMap::new(),
             fresh: BTreeSet::new(),

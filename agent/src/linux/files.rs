@@ -47,6 +47,10 @@ impl Files for LinuxFiles {
             .boxed()
     }
 
+    fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        blocking(move || list(&dir).map_err(|error| format!("{dir}: {error}"))).boxed()
+    }
+
     fn apply(&self, step: Step, content: Option<Bytes>) -> BoxFuture<'_, Result<(), StepError>> {
         async move {
             let done = tokio::task::spawn_blocking(move || apply(&step, content.as_deref())).await;
@@ -70,6 +74,24 @@ impl Files for LinuxFiles {
         let above = fs::metadata(parent(path));
         matches!((own, above), (Ok(own), Ok(above)) if own.dev() != above.dev() || own.ino() == above.ino())
     }
+}
+
+/// Names that are no text are nobody's to remove, and left out.
+fn list(dir: &str) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            names.extend(entry.file_name().into_string().ok());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn observe(path: &str, wanted: Option<&[u8]>) -> io::Result<Observed> {

@@ -89,6 +89,9 @@ impl Watcher {
     }
 }
 
+/// A path that ends so is about everything in its folder.
+const ANY: &str = "*";
+
 fn mask() -> WatchMask {
     WatchMask::CLOSE_WRITE
         | WatchMask::CREATE
@@ -156,7 +159,7 @@ fn heard(table: &mut Table, descriptor: i32, mask: EventMask, name: Option<&std:
         table.folders.remove(&descriptor);
     }
     for ((watched, file), sender) in &table.names {
-        if *watched == folder && (gone || name.is_none_or(|name| name == file)) {
+        if *watched == folder && (gone || *file == *ANY || name.is_none_or(|name| name == file)) {
             sender.send_modify(|n| *n += 1);
         }
     }

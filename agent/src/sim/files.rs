@@ -98,6 +98,10 @@ impl Files for SimFiles {
         std::future::ready(Ok(lock(&self.inner).fs.observe(&path))).boxed()
     }
 
+    fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        std::future::ready(Ok(lock(&self.inner).fs.list(&dir))).boxed()
+    }
+
     fn apply(&self, step: Step, content: Option<Bytes>) -> BoxFuture<'_, Result<(), StepError>> {
         async move {
             match self.try_apply(&step, content) {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::claims::Claims;
 use super::vars::Vars;
 use super::{Labels, Rollout, selects};
 use crate::ids::{NodeName, Sha256};
@@ -262,12 +263,6 @@ impl ConfigFileSpec {
         vars
     }
 
-    /// Whether two ConfigFiles want the same file of a host.
-    #[must_use]
-    pub fn collides_with(&self, other: &ConfigFileSpec) -> Option<String> {
-        self.claims().collides_with(&other.claims())
-    }
-
     /// The paths that it is about.
     #[must_use]
     pub fn claims(&self) -> Claims {
@@ -285,53 +280,4 @@ impl ConfigFileSpec {
         };
         held(self) != held(next)
     }
-}
-
-/// The paths of a host that one ConfigFile is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claims {
-    /// Files.
-    pub paths: Vec<String>,
-    /// A folder in which everything is its own.
-    pub whole: Option<String>,
-}
-
-impl Claims {
-    /// Of a file, or of files in a folder.
-    #[must_use]
-    pub fn new<'a>(path: &str, names: impl Iterator<Item = &'a str>, unlisted: Unlisted) -> Claims {
-        let mut paths: Vec<String> = names.map(|name| format!("{path}/{name}")).collect();
-        let whole = match unlisted {
-            Unlisted::Delete if !paths.is_empty() => Some(path.to_owned()),
-            Unlisted::Keep | Unlisted::Delete | Unlisted::Unknown => None,
-        };
-        if paths.is_empty() {
-            paths.push(path.to_owned());
-        }
-        Claims { paths, whole }
-    }
-
-    /// A path that both want, if there is one. A file where the other needs a folder is one, too.
-    #[must_use]
-    pub fn collides_with(&self, other: &Claims) -> Option<String> {
-        let meet = |a: &str, b: &str| a == b || is_below(a, b) || is_below(b, a);
-        let within = |paths: &[String], folder: &Option<String>| {
-            let folder = folder.as_deref()?;
-            paths.iter().find(|path| is_below(path, folder)).cloned()
-        };
-        self.paths
-            .iter()
-            .find(|mine| other.paths.iter().any(|theirs| meet(mine, theirs)))
-            .cloned()
-            .or_else(|| within(&self.paths, &other.whole))
-            .or_else(|| within(&other.paths, &self.whole))
-            .or_else(|| {
-                let (mine, theirs) = (self.whole.as_deref()?, other.whole.as_deref()?);
-                meet(mine, theirs).then(|| mine.to_owned())
-            })
-    }
-}
-
-fn is_below(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -4,6 +4,7 @@
 //! value of these types that was read from the store is trusted to have been checked by the API server. A field
 //! that is not served yet is not here at all.
 
+mod claims;
 mod configfile;
 mod deployment;
 mod env;
@@ -26,8 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Kind;
 
+pub use claims::{Claims, Taken};
 pub use configfile::{
-    Claims, ConfigFileSpec, ContentRef, Drift, FileItem, OnExisting, OnRemove, Override, Part, Source, Unlisted,
+    ConfigFileSpec, ContentRef, Drift, FileItem, OnExisting, OnRemove, Override, Part, Source, Unlisted,
 };
 pub use vars::{InvalidVar, MAX_VAR_DEPTH, MAX_VARS, Var, Vars, vars_size};
 pub use deployment::{DeploymentSpec, RollingUpdate, Strategy, StrategyType};
@@ -45,7 +47,7 @@ pub use process::{
     Amounts, LimitAction, Port, ProcessSpec, ProcessTemplate, Protocol, Requests, Resources, Restart,
     TASKS_MAX, Template, TemplateMeta, WEIGHT,
 };
-pub use rollout::{OnFailure, Rollout};
+pub use rollout::{BadWaves, OnFailure, Rollout, check_waves};
 pub use secret::{
     Credential, MAX_SECRET, MAX_SECRET_VALUE, SecretKeyRef, SecretNeeds, SecretSpec, SecretValue, is_secret_key,
 };

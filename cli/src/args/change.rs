@@ -180,6 +180,8 @@ pub enum Config {
     History(ConfigHistory),
     /// Make a new version with an old content
     Rollback(Rollback),
+    /// Print what becomes of it on a node
+    Render(ConfigRender),
     /// Commands of other versions.
     #[command(external_subcommand)]
     Other(Vec<String>),
@@ -198,7 +200,7 @@ pub struct Push {
     /// The content; - for standard input
     #[arg(long, value_name = "FILE", required_unless_present = "template")]
     pub file: Option<PathBuf>,
-    /// A template (not supported by this version)
+    /// A template, rendered for each node; - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub template: Option<PathBuf>,
     /// Where it goes, when the object is to be made
@@ -210,7 +212,7 @@ pub struct Push {
     /// Every node, when the object is to be made
     #[arg(long)]
     pub all_nodes: bool,
-    /// Waves of this push alone (this version serves 100%)
+    /// Waves of this push alone: counts and percentages, as 1,10%,100%
     #[arg(long, value_name = "WAVES")]
     pub waves: Option<String>,
     /// Bake of this push alone
@@ -280,6 +282,29 @@ pub struct ConfigDiff {
     /// Against what hosts had before Ostler (not supported by this version)
     #[arg(long)]
     pub original: bool,
+}
+
+/// Arguments of `config render`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  ostler config render app-conf --node web-017
+  ostler config render app-conf --node web-017 -f app-conf.yaml")]
+pub struct ConfigRender {
+    /// The ConfigFile: NAME or configfile/NAME
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// For this node
+    #[arg(long, value_name = "NODE")]
+    pub node: String,
+    /// This version instead of the present one
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<u64>,
+    /// What this manifest says instead of what is stored; - for standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "version")]
+    pub manifest: Option<PathBuf>,
+    /// Only this one of several files
+    #[arg(long, value_name = "NAME")]
+    pub part: Option<String>,
 }
 
 /// Arguments of `config history`.

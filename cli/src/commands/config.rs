@@ -1,10 +1,13 @@
-//! `config`: contents of files on hosts: push, status, diff, history, rollback.
+//! `config`: contents of files on hosts: push, status, diff, history, rollback, render.
 
+mod render;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use ostler_schemas::manifest::MAX_CONTENT;
-use ostler_schemas::quantity::Dur;
-use ostler_schemas::spec::Spec;
+use ostler_schemas::quantity::{CountOrPercent, Dur};
+use ostler_schemas::spec::{Spec, check_waves};
 use ostler_schemas::v1::api::{
     ConfigOp, ConfigPush, ConfigReply, ConfigRequest, ConfigVersion, INLINE_MAX, LabelOperator, content_ref,
     file_state_by_name,
@@ -41,8 +44,9 @@ pub async fn run(global: &Global, args: &Config, out: &mut Out) -> Result<(), Fa
         Config::Diff(args) => diff(&session(global).await?, args, out).await,
         Config::History(args) => history(&session(global).await?, args, out).await,
         Config::Rollback(args) => rollback(&session(global).await?, args, out).await,
+        Config::Render(args) => render::run(&session(global).await?, args, out).await,
         Config::Other(words) => {
-            Err(super::other_below("config", words, &["push", "status", "diff", "history", "rollback"]))
+            Err(super::other_below("config", words, &["push", "status", "diff", "history", "rollback", "render"]))
         }
     }
 }
@@ -69,16 +73,12 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 async fn push(global: &Global, args: &Push, out: &mut Out) -> Result<(), Failure> {
-    if args.template.is_some() {
-        return Err(super::not_supported("--template"));
-    }
     if let Some(side) = &args.dry_run {
         return Err(super::not_supported(&format!("--dry-run={side}")));
     }
-    if args.waves.as_deref().is_some_and(|waves| waves != "100%") {
-        return Err(super::not_supported("any --waves but 100%"));
-    }
-    let Some(source) = &args.file else { return Err(Failure::message("--file is missing")) };
+    let Some(source) = args.template.as_ref().or(args.file.as_ref()) else {
+        return Err(Failure::message("--file or --template is missing"));
+    };
     let bytes = read(source)?;
     if bytes.len() > MAX_CONTENT {
         // Told here, before megabytes of it are sent for nothing.
@@ -100,6 +100,8 @@ async fn push(global: &Global, args: &Push, out: &mut Out) -> Result<(), Failure
     let push = ConfigPush {
         inline,
         content,
+        is_template: args.template.is_some(),
+        waves: args.waves.as_deref().map(waves).transpose()?,
         path: args.path.clone(),
         node_selector: node_selector(args)?,
         bake: args.bake,
@@ -109,6 +111,17 @@ async fn push(global: &Global, args: &Push, out: &mut Out) -> Result<(), Failure
     };
     let parts = ask(&session, &object, ConfigOp::Push(Box::new(push))).await?;
     changed(&session, &object, &parts, args.wait.then_some(args.timeout), out).await
+}
+
+/// `1,10%,100%`; the last may be left out.
+fn waves(text: &str) -> Result<Vec<CountOrPercent>, Failure> {
+    let parsed = text.split(',').map(|wave| wave.trim().parse::<CountOrPercent>());
+    let mut waves = parsed.collect::<Result<Vec<_>, _>>().map_err(|e| Failure::message(format!("--waves: {e}")))?;
+    if waves.last() != Some(&CountOrPercent::ALL) {
+        waves.push(CountOrPercent::ALL);
+    }
+    check_waves(&waves).map_err(|bad| Failure::message(format!("--waves: {}", bad.message)))?;
+    Ok(waves)
 }
 
 /// Selectors of files are plain maps.
@@ -151,9 +164,9 @@ async fn changed(
     rollout::follow(&session.client, object, goal, timeout.to_std(), out).await
 }
 
-/// `configfile/app-conf version 9 (was 8): 2 lines changed, 80 nodes, 1 wave`.
+/// `configfile/app-conf version 9 (was 8): 2 lines changed, 80 nodes, 4 waves of 1, 4, 20, 80`.
 fn changed_line(object: &ObjectRef, part: &ConfigReply) -> Option<String> {
-    let ConfigReply::Changed { version, before, changed, created, nodes, lines, .. } = part else {
+    let ConfigReply::Changed { version, before, changed, created, nodes, waves, lines, .. } = part else {
         return None;
     };
     let name = object.short();
@@ -169,10 +182,20 @@ fn changed_line(object: &ObjectRef, part: &ConfigReply) -> Option<String> {
         format!("{} changed, ", count(most, "line", "lines"))
     });
     Some(format!(
-        "{name} version {version} ({was}): {}{}, 1 wave of {nodes}",
+        "{name} version {version} ({was}): {}{}, {}",
         lines.unwrap_or_default(),
         count(u64::from(*nodes), "node", "nodes"),
+        wave_words(waves, *nodes),
     ))
+}
+
+/// `4 waves of 1, 4, 20, 80`.
+fn wave_words(waves: &[u32], nodes: u32) -> String {
+    let sizes: Vec<String> = waves.iter().map(ToString::to_string).collect();
+    match sizes.as_slice() {
+        [] => format!("1 wave of {nodes}"),
+        sizes => format!("{} of {}", count(sizes.len() as u64, "wave", "waves"), sizes.join(", ")),
+    }
 }
 
 async fn status(session: &Session, args: &ConfigStatus, out: &mut Out) -> Result<(), Failure> {
@@ -194,7 +217,10 @@ async fn status(session: &Session, args: &ConfigStatus, out: &mut Out) -> Result
     for part in parts {
         match part {
             ConfigReply::Status(more) => rows.extend(more),
-            ConfigReply::Changed { .. } | ConfigReply::History(_) | ConfigReply::Content(_) => {}
+            ConfigReply::Changed { .. }
+            | ConfigReply::History(_)
+            | ConfigReply::Content(_)
+            | ConfigReply::Rendered { .. } => {}
         }
     }
     rows.retain(|row| wanted.is_none_or(|state| row.state == state));
@@ -326,7 +352,10 @@ async fn versions(session: &Session, object: &ObjectRef) -> Result<Vec<ConfigVer
     for part in ask(session, object, ConfigOp::History).await? {
         match part {
             ConfigReply::History(more) => versions.extend(more),
-            ConfigReply::Changed { .. } | ConfigReply::Status(_) | ConfigReply::Content(_) => {}
+            ConfigReply::Changed { .. }
+            | ConfigReply::Status(_)
+            | ConfigReply::Content(_)
+            | ConfigReply::Rendered { .. } => {}
         }
     }
     Ok(versions)
@@ -370,31 +399,83 @@ async fn diff(session: &Session, args: &ConfigDiff, out: &mut Out) -> Result<(),
     if let Some(node) = &args.node {
         return node_diff(session, &object, node, out).await;
     }
-    let ((old_name, old), (new_name, new)) = if let Some(path) = &args.file {
+    let different = if let Some(path) = &args.file {
         let old = session.client.content(&object, args.to).await?;
         let version = args.to.map_or_else(|| "(now)".to_owned(), |v| format!("version {v}"));
-        ((format!("{name} {version}"), old), (path.display().to_string(), read(path)?))
+        let old = (format!("{name} {version}"), old);
+        compare(&old, &(path.display().to_string(), read(path)?), out)?
     } else {
         let (from, to) = range(session, &object, args).await?;
-        let old = session.client.content(&object, Some(from)).await?;
-        let new = session.client.content(&object, Some(to)).await?;
-        ((format!("{name} version {from}"), old), (format!("{name} version {to}"), new))
+        let mut different = false;
+        for (part, sides) in parts_of(session, &object, (from, to)).await? {
+            let of = part.as_deref().map(|part| format!(" {part}")).unwrap_or_default();
+            let (old, new) = sides;
+            let old = (format!("{name}{of} version {from}"), old);
+            different |= compare(&old, &(format!("{name}{of} version {to}"), new), out)?;
+        }
+        different
     };
+    if different { Err(Failure::Different) } else { Ok(()) }
+}
+
+/// Shows how two texts differ; says whether they do.
+fn compare(
+    (old_name, old): &(String, Vec<u8>),
+    (new_name, new): &(String, Vec<u8>),
+    out: &mut Out,
+) -> Result<bool, Failure> {
     if old == new {
-        return Ok(());
+        return Ok(false);
     }
-    match (std::str::from_utf8(&old), std::str::from_utf8(&new)) {
+    match (std::str::from_utf8(old), std::str::from_utf8(new)) {
         (Ok(old), Ok(new)) => {
             let colour = out.colour;
-            out.data(&unified(old, new, (&old_name, &new_name), colour))?;
+            out.data(&unified(old, new, (old_name, new_name), colour))?;
         }
-        _ => out.line(&format!(
-            "{old_name} ({} bytes) and {new_name} ({} bytes) differ",
-            old.len(),
-            new.len()
-        ))?,
+        _ => {
+            let (was, is) = (old.len(), new.len());
+            out.line(&format!("{old_name} ({was} bytes) and {new_name} ({is} bytes) differ"))?;
+        }
     }
-    Err(Failure::Different)
+    Ok(true)
+}
+
+/// One of several files, and what is in it in two versions.
+type PartSides = (Option<String>, (Vec<u8>, Vec<u8>));
+
+/// The files of two versions side by side. What one of them does not have is empty there.
+async fn parts_of(
+    session: &Session,
+    object: &ObjectRef,
+    (from, to): (u64, u64),
+) -> Result<Vec<PartSides>, Failure> {
+    let kept = versions(session, object).await?;
+    let names = |version: u64| {
+        let kept = kept.iter().find(|kept| kept.version.0 == version);
+        kept.map(|kept| kept.files.clone()).unwrap_or_default()
+    };
+    let (old, new) = (names(from), names(to));
+    let all: BTreeSet<Option<&String>> = match old.is_empty() && new.is_empty() {
+        true => BTreeSet::from([None]),
+        false => old.iter().chain(&new).map(Some).collect(),
+    };
+    let mut out = Vec::new();
+    for part in all {
+        let mut sides = Vec::new();
+        for (version, names) in [(from, &old), (to, &new)] {
+            let is_there = part.is_none_or(|part| names.contains(part));
+            sides.push(match is_there {
+                true => {
+                    let wanted = (Some(version), part.map(String::as_str));
+                    session.client.content_of(object, wanted).await?
+                }
+                false => Vec::new(),
+            });
+        }
+        let new = sides.pop().unwrap_or_default();
+        out.push((part.cloned(), (sides.pop().unwrap_or_default(), new)));
+    }
+    Ok(out)
 }
 
 /// By default the last version against the one before it.
@@ -415,7 +496,10 @@ async fn node_diff(session: &Session, object: &ObjectRef, node: &str, out: &mut 
     let op = ConfigOp::Status { version: None, labels: Vec::new() };
     let rows = ask(session, object, op).await?.into_iter().filter_map(|part| match part {
         ConfigReply::Status(rows) => Some(rows),
-        ConfigReply::Changed { .. } | ConfigReply::History(_) | ConfigReply::Content(_) => None,
+        ConfigReply::Changed { .. }
+        | ConfigReply::History(_)
+        | ConfigReply::Content(_)
+        | ConfigReply::Rendered { .. } => None,
     });
     let row = rows.flatten().find(|row| row.node.as_str() == node);
     let row = row.ok_or_else(|| Failure::message(format!("{} is not for node/{node}", object.short())))?;

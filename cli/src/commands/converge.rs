@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ostler_schemas::quantity::Dur;
 use ostler_schemas::spec::Spec;
 use ostler_schemas::v1::api::ListRequest;
 use ostler_schemas::v1::report::ProcessPhase;
-use ostler_schemas::v1::state::RolloutPhase;
+use ostler_schemas::v1::state::{RolloutPhase, WaveTally};
 use ostler_schemas::v1::status::{ConfigFileStatus, DeploymentStatus, RolloutStatus, Status, View};
 use ostler_schemas::{Generation, Kind, ObjectRef};
 
@@ -92,7 +93,7 @@ fn deployment_verdict(view: &View, status: &DeploymentStatus) -> Verdict {
 }
 
 fn file_verdict(view: &View, status: &ConfigFileStatus) -> Verdict {
-    let has_content = matches!(&view.spec, Spec::ConfigFile(spec) if spec.content.is_some());
+    let has_content = matches!(&view.spec, Spec::ConfigFile(spec) if spec.has_content());
     if !has_content {
         return Verdict::Reached;
     }
@@ -148,28 +149,50 @@ pub fn is_observed(view: &View) -> bool {
     observed >= view.metadata.generation.0
 }
 
-/// `wave 1/4    1/1   in sync, bake 1m  done`.
-#[must_use]
-pub fn wave_line(view: &View, rollout: &RolloutStatus) -> String {
+/// What being well is called, and the bake. A push may have a bake of its own, which the object's spec does not show.
+fn words(view: &View, rollout: &RolloutStatus) -> (&'static str, Option<Dur>) {
     let (well, usual) = match &view.spec {
         Spec::Deployment(spec) => ("ready", Some(spec.rollout.bake)),
         Spec::ConfigFile(spec) => ("in sync", Some(spec.rollout.bake)),
         Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Secret(_) => ("well", None),
     };
-    // A push may have a bake of its own, which the object's spec does not show.
-    let bake = rollout.bake.or(usual);
-    let mut line = format!(
-        "wave {}/{}    {}/{}   {well}",
-        rollout.wave.max(1),
-        rollout.waves.max(1),
-        rollout.healthy,
-        rollout.total
-    );
-    for (count, word) in [(rollout.failed, "failed"), (rollout.offline, "offline")] {
+    (well, rollout.bake.or(usual))
+}
+
+fn counts(tally: &WaveTally, waves: u32, well: &str) -> String {
+    let mut line = format!("wave {}/{}    {}/{}   {well}", tally.wave, waves.max(1), tally.healthy, tally.size);
+    for (count, word) in [(tally.failed, "failed"), (tally.offline, "offline")] {
         if count > 0 {
             line.push_str(&format!(", {count} {word}"));
         }
     }
+    line
+}
+
+/// `wave 1/4    1/1   in sync, bake 1m  done`, for each wave that is over.
+#[must_use]
+pub fn past_lines(view: &View, rollout: &RolloutStatus) -> Vec<String> {
+    let (well, bake) = words(view, rollout);
+    let bake = bake.map(|bake| format!(", bake {bake}")).unwrap_or_default();
+    rollout.past.iter().map(|past| format!("{}{bake}  done", counts(past, rollout.waves, well))).collect()
+}
+
+/// `wave 2/4    3/4   in sync, bake 1m`: the present wave.
+#[must_use]
+pub fn wave_line(view: &View, rollout: &RolloutStatus) -> String {
+    let (well, bake) = words(view, rollout);
+    if let (RolloutPhase::Complete, Some(last)) = (rollout.state, past_lines(view, rollout).pop()) {
+        return last;
+    }
+    let whole = WaveTally {
+        wave: rollout.wave.max(1),
+        size: rollout.total,
+        healthy: rollout.healthy,
+        failed: rollout.failed,
+        offline: rollout.offline,
+        ..WaveTally::default()
+    };
+    let mut line = counts(rollout.present.as_ref().unwrap_or(&whole), rollout.waves, well);
     match (rollout.state, bake) {
         (RolloutPhase::Baking, Some(bake)) => line.push_str(&format!(", bake {bake}")),
         (RolloutPhase::Complete, Some(bake)) => line.push_str(&format!(", bake {bake}  done")),
@@ -184,8 +207,15 @@ pub fn wave_line(view: &View, rollout: &RolloutStatus) -> String {
                 line.push_str(&format!(": {}", rollout.message));
             }
         }
-        (RolloutPhase::Progressing | RolloutPhase::Unknown, _)
-        | (RolloutPhase::Baking | RolloutPhase::Complete, None) => {}
+        (RolloutPhase::Progressing | RolloutPhase::Unknown, _) => {
+            // What keeps it: a window, a failure that is borne, or somebody who has not answered yet.
+            let waits = (!rollout.waits_for.is_empty()).then(|| format!("waits for {}", rollout.waits_for.join(", ")));
+            let message = Some(&rollout.message).filter(|message| !message.is_empty());
+            if let Some(why) = message.or(rollout.failures.first()).cloned().or(waits) {
+                line.push_str(&format!(": {why}"));
+            }
+        }
+        (RolloutPhase::Baking | RolloutPhase::Complete, None) => {}
     }
     line
 }
@@ -215,13 +245,23 @@ impl Progress {
         let Some(rollout) = rollout_of(view).filter(|_| is_observed(view)) else { return Ok(()) };
         let key = (rollout.to_version.0, rollout.wave.max(1));
         let line = wave_line(view, rollout);
+        if self.shown.is_none() && self.is_data {
+            // Who comes late sees what was before.
+            let past = past_lines(view, rollout).into_iter().zip(&rollout.past);
+            for (past, _) in past.filter(|(_, tally)| tally.wave < key.1) {
+                out.line(&past)?;
+            }
+        }
         if let Some((before, shown)) = self.shown.take() {
             if before == key && shown == line {
                 self.shown = Some((before, shown));
                 return Ok(());
             }
             if before != key {
-                self.finish_line(&shown, out)?;
+                // The wave is over by now: what it came to is said, not how it stood when it was last seen.
+                let over = rollout.past.iter().zip(past_lines(view, rollout));
+                let over = over.filter(|(tally, _)| before == (key.0, tally.wave)).map(|(_, line)| line).last();
+                self.finish_line(&over.unwrap_or(shown), out)?;
             }
         }
         if self.live && self.is_data {

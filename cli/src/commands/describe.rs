@@ -99,7 +99,10 @@ async fn files(session: &Session, view: &View) -> Result<Vec<ConfigFileNode>, Fa
         .into_iter()
         .flat_map(|part| match part {
             ConfigReply::Status(rows) => rows,
-            ConfigReply::Changed { .. } | ConfigReply::History(_) | ConfigReply::Content(_) => Vec::new(),
+            ConfigReply::Changed { .. }
+            | ConfigReply::History(_)
+            | ConfigReply::Content(_)
+            | ConfigReply::Rendered { .. } => Vec::new(),
         })
         .collect())
 }

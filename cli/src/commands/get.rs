@@ -79,14 +79,14 @@ impl Show {
 
     fn keeps(&self, view: &View) -> bool {
         self.fields.is_empty() || {
-            let value = object::view(view, None);
+            let value = object::view(view, &object::Contents::new());
             self.fields.iter().all(|test| test.holds(&value))
         }
     }
 
     fn sorted(&self, mut views: Vec<View>) -> Vec<View> {
         if let Some(path) = &self.sort_by {
-            views.sort_by_cached_key(|view| sort_key(path, &object::view(view, None)));
+            views.sort_by_cached_key(|view| sort_key(path, &object::view(view, &object::Contents::new())));
         }
         views
     }
@@ -119,6 +119,14 @@ pub fn request(
     Ok(ListRequest { kind, namespace, labels, names })
 }
 
+/// Forms that show what a process takes: its host is asked for that now.
+fn tells_usage(form: &Form) -> bool {
+    match form {
+        Form::Wide | Form::Json | Form::Yaml | Form::JsonPath(_) => true,
+        Form::Table | Form::Name => false,
+    }
+}
+
 async fn once(
     session: &Session,
     args: &Get,
@@ -135,7 +143,7 @@ async fn once(
                 let list = request(target.kind, Vec::new(), &args.selection, &session.namespace)?;
                 let mut page = session.client.list(&list).await?;
                 out.warnings(&page.warnings);
-                if target.kind == Kind::Process && show.form == Form::Wide {
+                if target.kind == Kind::Process && tells_usage(&show.form) {
                     let silent = super::top::fill(session, list, Vec::new(), &mut page.items).await?;
                     super::top::unanswered(&silent, out);
                 }
@@ -143,7 +151,7 @@ async fn once(
             }
             Some(name) => match one(&session.client, target.kind, name, &session.namespace).await {
                 Ok(mut view) => {
-                    if target.kind == Kind::Process && show.form == Form::Wide {
+                    if target.kind == Kind::Process && tells_usage(&show.form) {
                         let silent = super::top::fill_one(session, &mut view).await?;
                         super::top::unanswered(&silent, out);
                     }
@@ -257,11 +265,8 @@ pub async fn one(client: &Client, kind: Kind, name: &str, namespace: &Namespace)
 /// # Errors
 /// When the content cannot be fetched.
 pub async fn whole(client: &Client, view: &View) -> Result<Value, Failure> {
-    let object = view.object().object_ref();
-    let has_content =
-        matches!(&view.spec, ostler_schemas::spec::Spec::ConfigFile(spec) if spec.content.is_some());
-    let content = if has_content { Some(client.content(&object, None).await?) } else { None };
-    Ok(object::view(view, content.as_deref()))
+    let contents = client.contents(&view.object()).await?;
+    Ok(object::view(view, &contents))
 }
 
 async fn watch(

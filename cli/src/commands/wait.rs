@@ -71,7 +71,7 @@ impl Until {
                 if is.0 == *status { Ok(()) } else { Err(format!("{kind} is {}{}", is.0, is.1)) }
             }
             Until::Field { path, text, value } => {
-                let whole = object::view(view, None);
+                let whole = object::view(view, &object::Contents::new());
                 let found: Vec<&Value> = path.values(&whole);
                 let is = found.first().map(|v| shown(v));
                 match (value, &is) {

@@ -2,7 +2,7 @@
 //! children, rollout, last events, what to do next. Empty blocks are left out.
 
 use ostler_schemas::Kind;
-use ostler_schemas::spec::Spec;
+use ostler_schemas::spec::{ConfigFileSpec, Part, ProcessType, Source, Spec};
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::event::Event;
 use ostler_schemas::v1::report::{Condition, ConditionStatus, FileState};
@@ -99,7 +99,14 @@ fn spec(spec: &Spec) -> Vec<(&'static str, String)> {
             ("Taints", node.taints.iter().map(taint).collect::<Vec<_>>().join(",")),
             ("Reserved", format!("cpu {}, memory {}", node.reserved.cpu, node.reserved.memory)),
         ],
-        Spec::Namespace(_) => Vec::new(),
+        Spec::Namespace(namespace) => {
+            let logs = if namespace.logs.ship {
+                "on their hosts, and shipped to stream OSTLER_LOGS"
+            } else {
+                "on their hosts"
+            };
+            vec![("Logs", logs.to_owned())]
+        }
         Spec::Process(process) => template(&process.0),
         Spec::Deployment(deployment) => {
             let mut rows = vec![
@@ -119,13 +126,8 @@ fn spec(spec: &Spec) -> Vec<(&'static str, String)> {
         Spec::ConfigFile(file) => vec![
             ("Path", file.path.clone()),
             ("Nodes", labels(&file.node_selector, "every node")),
-            (
-                "Content",
-                file.content.map_or_else(
-                    || "none yet: give it with \"ostler config push\"".to_owned(),
-                    |c| format!("{}, sha256 {}", count(c.size, "byte", "bytes"), c.sha256.short()),
-                ),
-            ),
+            ("Content", contents(file)),
+            ("Values", values(file)),
             (
                 "Owner",
                 format!("{}:{} {}", file.owner, file.group.as_deref().unwrap_or("(its group)"), file.mode),
@@ -134,6 +136,34 @@ fn spec(spec: &Spec) -> Vec<(&'static str, String)> {
             ("On removal", format!("{:?}", file.on_remove).to_lowercase()),
         ],
         Spec::Secret(secret) => vec![("Immutable", secret.immutable.to_string())],
+    }
+}
+
+/// What is in the file or files.
+fn contents(file: &ConfigFileSpec) -> String {
+    let part = |part: Part<'_>| {
+        let (what, content) = match part.source {
+            Source::Content(content) => ("", content),
+            Source::Template(content) => ("template, ", content),
+        };
+        let name = if part.name.is_empty() { String::new() } else { format!("{}: ", part.name) };
+        format!("{name}{what}{}, sha256 {}", count(content.size, "byte", "bytes"), content.sha256.short())
+    };
+    let parts: Vec<String> = file.parts().map(part).collect();
+    match parts.as_slice() {
+        [] => "none yet: give it with \"ostler config push\"".to_owned(),
+        parts => parts.join("; "),
+    }
+}
+
+/// For which values it is rendered, by their names.
+fn values(file: &ConfigFileSpec) -> String {
+    let names: Vec<&str> = file.vars.keys().map(String::as_str).collect();
+    let others = file.overrides.len() as u64;
+    match (names.is_empty(), others) {
+        (true, 0) => "none".to_owned(),
+        (_, 0) => names.join(", "),
+        (_, others) => format!("{}, {}", names.join(", "), count(others, "override", "overrides")),
     }
 }
 
@@ -151,6 +181,7 @@ fn template(process: &ostler_schemas::spec::ProcessTemplate) -> Vec<(&'static st
     let requests = process.resources.effective_requests();
     let words: Vec<&str> = process.command.iter().chain(&process.args).map(String::as_str).collect();
     vec![
+        ("Type", process_type(process.kind).to_owned()),
         ("Command", words.join(" ")),
         ("User", dash(process.user.as_ref())),
         ("Requests", format!("cpu {}, memory {}", requests.cpu, requests.memory)),
@@ -162,6 +193,14 @@ fn template(process: &ostler_schemas::spec::ProcessTemplate) -> Vec<(&'static st
         ("Needs", process.needs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
         ("Node selector", labels(&process.node_selector, "-")),
     ]
+}
+
+fn process_type(kind: ProcessType) -> &'static str {
+    match kind {
+        ProcessType::Exec => "exec",
+        ProcessType::Notify => "notify",
+        ProcessType::Oneshot => "oneshot",
+    }
 }
 
 /// What a Secret has, and who refers to it.

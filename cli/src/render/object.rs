@@ -3,18 +3,24 @@
 //! What comes out of here can go into `apply` again and is `unchanged`. Fields that are not known, or not applicable,
 //! are left out; `null` stands only where a contract says so.
 
+use std::collections::BTreeMap;
+
 use ostler_schemas::manifest::written_spec;
+use ostler_schemas::spec::ContentRef;
 use ostler_schemas::v1::object::{Metadata, Object};
 use ostler_schemas::v1::report::ExitReport;
 use ostler_schemas::v1::status::{ConfigFileNode, NodeStatus, Status, View};
-use ostler_schemas::{Kind, Revision};
+use ostler_schemas::{Kind, Revision, Sha256};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// An object with its status. `content` is that of a ConfigFile, fetched apart.
+/// What is in the files of a ConfigFile, by hash, fetched apart.
+pub type Contents = BTreeMap<Sha256, Vec<u8>>;
+
+/// An object with its status.
 #[must_use]
-pub fn view(view: &View, content: Option<&[u8]>) -> Value {
-    let mut whole = asked(&view.object(), content);
+pub fn view(view: &View, contents: &Contents) -> Value {
+    let mut whole = asked(&view.object(), contents);
     whole["metadata"] = metadata(&view.metadata, Some(view.revision));
     whole["status"] = status(&view.status);
     whole
@@ -22,9 +28,10 @@ pub fn view(view: &View, content: Option<&[u8]>) -> Value {
 
 /// An object without status and history: what a user would write. The form that diffs compare.
 #[must_use]
-pub fn asked(object: &Object, content: Option<&[u8]>) -> Value {
+pub fn asked(object: &Object, contents: &Contents) -> Value {
     let kind = object.spec.kind();
-    let spec = to_value(&written_spec(&object.spec, &|_| content.map(<[u8]>::to_vec)).unwrap_or_default());
+    let content_of = |content: &ContentRef| contents.get(&content.sha256).cloned();
+    let spec = to_value(&written_spec(&object.spec, &content_of).unwrap_or_default());
     let full = metadata(&object.metadata, None);
     let mut short = Map::new();
     for field in ["name", "namespace", "labels", "annotations"] {

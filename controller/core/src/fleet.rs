@@ -11,7 +11,7 @@ use ostler_schemas::codec::{self, DecodeError, Wire};
 use ostler_schemas::key::{DocumentKind, StateSubject};
 use ostler_schemas::spec::{NamespaceSpec, NodeSpec, ProcessTemplate, Spec};
 use ostler_schemas::time::Timestamp;
-use ostler_schemas::v1::document::{FileSpec, FilesDocument, RunDocument};
+use ostler_schemas::v1::document::{FileSpec, FileVars, FilesDocument, RunDocument};
 use ostler_schemas::v1::epoch::{Fence, Incarnation, Lease, Term};
 use ostler_schemas::v1::object::{Labels, Object, SpecRevision};
 use ostler_schemas::v1::process::{BindRecord, Goal, GoalRecord, ProcessSpecRecord, ProcessTemplateRecord};
@@ -85,6 +85,8 @@ pub enum StoredTemplate {
     Process(Arc<ProcessTemplate>),
     /// A file spec.
     File(Arc<FileSpec>),
+    /// Values of a file.
+    Vars(Arc<FileVars>),
 }
 
 /// One write, as an informer tells it.
@@ -418,9 +420,13 @@ fn stored<T: Wire>(change: &Change<'_>, bytes: &[u8]) -> Result<Stored<T>, Decod
 fn read_template(bytes: &[u8]) -> Result<StoredTemplate, DecodeError> {
     match codec::decode::<ProcessTemplate>(bytes) {
         Ok(template) => Ok(StoredTemplate::Process(Arc::new(template))),
-        Err(DecodeError::OtherKind { .. }) => {
-            codec::decode::<FileSpec>(bytes).map(|f| StoredTemplate::File(Arc::new(f)))
-        }
+        Err(DecodeError::OtherKind { .. }) => match codec::decode::<FileSpec>(bytes) {
+            Ok(file) => Ok(StoredTemplate::File(Arc::new(file))),
+            Err(DecodeError::OtherKind { .. }) => {
+                codec::decode::<FileVars>(bytes).map(|vars| StoredTemplate::Vars(Arc::new(vars)))
+            }
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     }
 }
@@ -499,7 +505,7 @@ impl Fleet {
     pub fn process_template(&self, records: &ProcessRecords) -> Option<&Arc<ProcessTemplate>> {
         match self.templates.get(&records.template.as_ref()?.template)? {
             StoredTemplate::Process(template) => Some(template),
-            StoredTemplate::File(_) => None,
+            StoredTemplate::File(_) | StoredTemplate::Vars(_) => None,
         }
     }
 

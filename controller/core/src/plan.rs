@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use ostler_schemas::codec::{self, EncodeError};
 use ostler_schemas::spec::ProcessTemplate;
-use ostler_schemas::v1::document::{FileSpec, FilesDocument, RunDocument};
+use ostler_schemas::v1::document::{FileSpec, FileVars, FilesDocument, RunDocument};
 use ostler_schemas::v1::epoch::{Epoch, Incarnation, Token};
 use ostler_schemas::v1::process::{BindRecord, GoalRecord, ProcessSpecRecord, ProcessTemplateRecord};
 use ostler_schemas::v1::reason::Reason;
@@ -49,6 +49,7 @@ pub fn name_hash(hash: &Sha256) -> String {
 pub enum Body {
     Template(Box<ProcessTemplate>),
     FileSpec(Box<FileSpec>),
+    FileVars(Box<FileVars>),
     ProcessSpec(ProcessSpecRecord),
     ProcessTemplate(ProcessTemplateRecord),
     Bind(BindRecord),
@@ -168,6 +169,16 @@ impl Plan {
         Ok(hash)
     }
 
+    /// Adds the values of a file if the store does not have them, and returns their hash.
+    ///
+    /// # Errors
+    /// If they are too large to be stored.
+    pub fn file_vars(&mut self, fleet: &Fleet, vars: &FileVars) -> Result<Sha256, EncodeError> {
+        let hash = ostler_schemas::hash::sha256(&codec::encode(vars)?);
+        self.immutable(fleet, hash, || Body::FileVars(Box::new(vars.clone())));
+        Ok(hash)
+    }
+
     fn immutable(&mut self, fleet: &Fleet, hash: Sha256, body: impl FnOnce() -> Body) {
         let key = Key::Template(hash);
         let planned = self.steps.iter().any(|s| s.key == key);
@@ -220,6 +231,7 @@ impl Body {
         match self {
             Body::Template(v) => codec::encode(&**v),
             Body::FileSpec(v) => codec::encode(&**v),
+            Body::FileVars(v) => codec::encode(&**v),
             Body::ProcessSpec(v) => codec::encode(v),
             Body::ProcessTemplate(v) => codec::encode(v),
             Body::Bind(v) => {
@@ -250,6 +262,7 @@ impl Body {
         match self {
             Body::Template(_) => ProcessTemplate::KIND,
             Body::FileSpec(_) => FileSpec::KIND,
+            Body::FileVars(_) => FileVars::KIND,
             Body::ProcessSpec(_) => ProcessSpecRecord::KIND,
             Body::ProcessTemplate(_) => ProcessTemplateRecord::KIND,
             Body::Bind(_) => BindRecord::KIND,

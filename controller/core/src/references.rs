@@ -7,7 +7,7 @@
 use ostler_schemas::codec::EncodeError;
 use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::time::Now;
-use ostler_schemas::v1::document::FileSpec;
+use ostler_schemas::v1::document::{FileSpec, FileVars};
 use ostler_schemas::{Key, Sha256};
 
 use crate::fleet::Fleet;
@@ -41,6 +41,16 @@ pub fn process_template(
 pub fn file_spec(plan: &mut Plan, fleet: &Fleet, spec: &FileSpec, now: Now) -> Result<Sha256, EncodeError> {
     let hash = plan.file_spec(fleet, spec)?;
     touch(plan, fleet, hash, now, || Body::FileSpec(Box::new(spec.clone())));
+    Ok(hash)
+}
+
+/// Stores the values of a file for a new reference and returns their hash.
+///
+/// # Errors
+/// If they are too large to be stored.
+pub fn file_vars(plan: &mut Plan, fleet: &Fleet, vars: &FileVars, now: Now) -> Result<Sha256, EncodeError> {
+    let hash = plan.file_vars(fleet, vars)?;
+    touch(plan, fleet, hash, now, || Body::FileVars(Box::new(vars.clone())));
     Ok(hash)
 }
 

@@ -38,7 +38,7 @@ use ostler_schemas::v1::process::GoalRecord;
 use ostler_schemas::{Actor, Key, Name, ObjectRef, Revision, TxnId, Uid, headers};
 
 use super::audit::Entry;
-use super::blobs;
+use super::{blobs, renders};
 use super::server::{Call, Shared};
 use crate::actors::FreshIds;
 use crate::events::Cause;
@@ -119,6 +119,12 @@ pub(super) struct Changed<R> {
     pub(super) txn: TxnId,
 }
 
+/// What must be so before anything is committed: every content lies in the store, every template renders.
+async fn prepared(shared: &Shared, fleet: &Fleet, decision: &Decision) -> Result<(), ApiError> {
+    blobs::ensure(shared, &decision.contents).await?;
+    renders::ensure(shared, fleet, decision).await
+}
+
 /// Decides and commits until the outcome is definite.
 pub(super) async fn change<R: Send>(
     shared: &Shared,
@@ -160,7 +166,7 @@ pub(super) async fn change<R: Send>(
             }
         }
         let Verdict { decision, reply } = verdict?;
-        let tried = match blobs::ensure(shared, &decision.contents).await {
+        let tried = match prepared(shared, &fleet, &decision).await {
             Ok(()) => attempt(shared, &asking, &by, &decision).await,
             Err(error) => Err(error),
         };

@@ -19,11 +19,13 @@ mod handlers;
 mod identity;
 mod lines;
 mod metrics;
+mod renders;
 mod reply;
 mod server;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod watch;
 
 use std::sync::Arc;

@@ -2,10 +2,12 @@
 
 use ostler_schemas::spec::{Drift, OnExisting, OnRemove};
 
+use std::collections::BTreeSet;
+
 use super::{
     CONTEST_END_MS, CONTEST_REPAIRS, CONTEST_WINDOW_MS, CONTESTED_PACE_MS, Content, DriftReport, Effect,
-    FileGoal, FileSpec, FileState, Found, ManagedFile, Mono, Now, Observed, Original, Reason, Step,
-    StepError, StepErrorKind, Timestamp, Work, Written, parent, temp_path,
+    FileGoal, FileSpec, FileState, Found, ManagedFile, Mono, Now, Observed, Original, Part, Reason, Sight, Step,
+    StepError, StepErrorKind, Timestamp, Work, Written, parent, part_path, temp_path,
 };
 
 /// Whether drift may be put back now.
@@ -56,12 +58,13 @@ impl ManagedFile {
         if let Some(other) = &wanted.conflict {
             return Some((Reason::PathConflict, format!("{} is kept by {other}, which is older", spec.path)));
         }
-        let leads_to = self.observed.as_ref().and_then(|o| o.leads_to.as_deref());
-        if let Some(why) = self.rules.refusal(&spec.path, leads_to) {
-            return Some((Reason::PathRefused, why));
-        }
-        if let Some(why) = self.rules.veto.mode(spec.mode.bits()) {
-            return Some((Reason::PathRefused, why));
+        for part in spec.parts() {
+            let path = part_path(&spec.path, part.name);
+            let seen = self.observed.as_ref().and_then(|o| o.parts.get(part.name));
+            let refused = self.rules.refusal(&path, seen.and_then(|seen| seen.leads_to.as_deref()));
+            if let Some(why) = refused.or_else(|| self.rules.veto.mode(part.mode.bits())) {
+                return Some((Reason::PathRefused, why));
+            }
         }
         match &wanted.owner {
             Some(Err(why)) => Some((Reason::OwnerRefused, why.clone())),
@@ -88,24 +91,37 @@ impl ManagedFile {
                 return;
             }
         };
-        let Some(observed) = self.observed.clone() else { return };
-        let Some(held) = spec.content else {
-            self.set(now, FileState::Pending, None, Some("it is not rendered yet".to_owned()));
-            return;
+        let parts = match &wanted.parts {
+            Some(Ok(parts)) => parts.clone(),
+            Some(Err(why)) => {
+                let refused = (Reason::Unrenderable, why.clone());
+                self.refuse(now, refused, effects);
+                return;
+            }
+            None => {
+                self.set(now, FileState::Pending, None, Some("its content is being fetched".to_owned()));
+                return;
+            }
         };
-        let target = Written { version: wanted.version, sha256: held.sha256, mode: spec.mode, owner };
+        let Some(observed) = self.observed.clone() else { return };
+        let target = Written::of(wanted.version, &parts, spec.mode, owner);
         let content = wanted.content;
-        if let Found::NotRegular(what) = observed.found {
-            self.refuse(now, (Reason::NotRegular, format!("{} is {what}", spec.path)), effects);
-            return;
+        for part in &parts {
+            if let Found::NotRegular(what) = observed.found(&part.name) {
+                let path = part_path(&spec.path, &part.name);
+                self.refuse(now, (Reason::NotRegular, format!("{path} is {what}")), effects);
+                return;
+            }
         }
-        if is_as(&observed.found, &target) {
+        if observed.differing(&target).is_empty() {
             self.in_sync(now, &target, &observed, effects);
         } else if !content {
             self.set(now, FileState::Pending, None, Some("its content is being fetched".to_owned()));
-        } else if self.is_first_contact(&observed) && spec.on_existing != OnExisting::Replace {
-            let why =
-                format!("{} holds a file that Ostler did not write, and onExisting is refuse", spec.path);
+        } else if spec.on_existing != OnExisting::Replace
+            && let Some(name) = self.first_contact(&observed)
+        {
+            let path = part_path(&spec.path, &name);
+            let why = format!("{path} holds a file that Ostler did not write, and onExisting is refuse");
             self.refuse(now, (Reason::PathRefused, why), effects);
         } else if self.is_new(&target) {
             self.write(now, &target, &observed, effects);
@@ -114,8 +130,13 @@ impl ManagedFile {
         }
     }
 
-    fn is_first_contact(&self, observed: &Observed) -> bool {
-        self.record.original == Original::Unseen && matches!(observed.found, Found::Regular { .. })
+    /// A file that lies there and was never looked at before.
+    fn first_contact(&self, observed: &Sight) -> Option<String> {
+        let all = observed.parts.iter().chain(&observed.unlisted);
+        let mut strange = all.filter(|(name, seen)| {
+            *self.record.original_of(name) == Original::Unseen && matches!(seen.found, Found::Regular { .. })
+        });
+        strange.next().map(|(name, _)| name.clone())
     }
 
     /// Whether the target differs from what was last written: then a difference on disk is no drift.
@@ -125,11 +146,12 @@ impl ManagedFile {
                 && w.mode == target.mode
                 && w.owner == target.owner
                 && w.version == target.version
+                && w.parts == target.parts
         };
         self.record.released || !self.record.written.as_ref().is_some_and(same)
     }
 
-    fn in_sync(&mut self, now: Now, target: &Written, observed: &Observed, effects: &mut Vec<Effect>) {
+    fn in_sync(&mut self, now: Now, target: &Written, observed: &Sight, effects: &mut Vec<Effect>) {
         self.retry = None;
         self.drift_told = None;
         let quiet = self.record.repairs.last().is_none_or(|at| now.wall.since_ms(*at) >= CONTEST_WINDOW_MS);
@@ -141,15 +163,19 @@ impl ManagedFile {
         record.released = false;
         record.written = Some(target.clone());
         let mut steps = Vec::new();
-        let path = observed.reached(&record.path);
-        if record.original == Original::Unseen {
-            // It was as asked before Ostler came: that is its original, too.
-            let at = self.rules.original(&record.uid);
-            steps.push(Step::Keep { from: path.clone(), to: at.clone() });
-            record.original = Original::Kept { at, mode: target.mode, owner: target.owner };
-        }
-        if observed.temp {
-            steps.push(Step::Remove { path: temp_path(&path) });
+        for part in target.all() {
+            let Some(seen) = observed.parts.get(&part.name) else { continue };
+            let path = seen.reached(&record.path_of(&part.name));
+            if *record.original_of(&part.name) == Original::Unseen {
+                // It was as asked before Ostler came: that is its original, too.
+                let at = self.rules.original_of(&record.uid, &part.name);
+                steps.push(Step::Keep { from: path.clone(), to: at.clone() });
+                let original = Original::Kept { at, mode: part.mode, owner: target.owner };
+                record.set_original(&part.name, original);
+            }
+            if seen.temp {
+                steps.push(Step::Remove { path: temp_path(&path) });
+            }
         }
         if record != self.record {
             steps.push(Step::Record(Box::new(record)));
@@ -171,7 +197,7 @@ impl ManagedFile {
         format!("put back {} times in 10m; another writer changes it", self.record.repairs.len())
     }
 
-    fn write(&mut self, now: Now, target: &Written, observed: &Observed, effects: &mut Vec<Effect>) {
+    fn write(&mut self, now: Now, target: &Written, observed: &Sight, effects: &mut Vec<Effect>) {
         let steps = self.write_steps(target, observed, &mut self.record.clone());
         self.set(now, FileState::Applying, None, None);
         self.run(Work::Write, steps, effects);
@@ -181,35 +207,67 @@ impl ManagedFile {
     fn write_steps(
         &self,
         target: &Written,
-        observed: &Observed,
+        observed: &Sight,
         record: &mut super::FileRecord,
     ) -> Vec<Step> {
-        let path = observed.reached(&record.path);
-        let (dir, temp) = (parent(&path).to_owned(), temp_path(&path));
+        let differing = |part: &Part| !part.is_as(observed.found(&part.name), target.owner);
+        let todo: Vec<(Part, Place)> = target
+            .all()
+            .into_iter()
+            .filter(differing)
+            .filter_map(|part| {
+                let seen = observed.parts.get(&part.name)?;
+                let place = Place::of(&record.path_of(&part.name), seen);
+                Some((part, place))
+            })
+            .collect();
+        let extra: Vec<(&String, Place)> = observed
+            .unlisted
+            .iter()
+            .map(|(name, seen)| (name, Place::of(&record.path_of(name), seen)))
+            .collect();
         let mut steps = Vec::new();
-        if observed.real_dir.is_none() && self.makes_dirs() {
-            steps.push(Step::MakeDirs { dir: dir.clone() });
+        let missing: BTreeSet<&String> =
+            todo.iter().filter(|(_, place)| !place.has_dir).map(|(_, place)| &place.dir).collect();
+        if self.makes_dirs() {
+            steps.extend(missing.into_iter().map(|dir| Step::MakeDirs { dir: dir.clone() }));
         }
-        if record.original == Original::Unseen {
-            record.original = match &observed.found {
+        let before = record.clone();
+        let parts = todo.iter().map(|(part, place)| (&part.name, place));
+        for (name, place) in parts.chain(extra.iter().map(|(name, place)| (*name, place))) {
+            if *record.original_of(name) != Original::Unseen {
+                continue;
+            }
+            let original = match place.found {
                 Found::Regular { mode, owner, .. } => {
-                    let at = self.rules.original(&record.uid);
-                    steps.push(Step::Keep { from: path.clone(), to: at.clone() });
-                    Original::Kept { at, mode: *mode, owner: *owner }
+                    let at = self.rules.original_of(&record.uid, name);
+                    steps.push(Step::Keep { from: place.path.clone(), to: at.clone() });
+                    Original::Kept { at, mode, owner }
                 }
                 Found::Missing | Found::NotRegular(_) => Original::Absent,
             };
+            record.set_original(name, original);
+        }
+        if *record != before {
             // Durable before the rename: else a crash after it would take our own version for the original.
             steps.push(Step::Record(Box::new(record.clone())));
         }
-        steps.extend([
-            Step::WriteTemp { temp: temp.clone(), content: Content::Blob(target.sha256) },
-            Step::Own { path: temp.clone(), owner: target.owner },
-            Step::SetMode { path: temp.clone(), mode: target.mode },
-            Step::Sync { path: temp.clone() },
-            Step::Rename { from: temp, to: path },
-            Step::SyncDir { dir },
-        ]);
+        for (part, place) in &todo {
+            steps.extend([
+                Step::WriteTemp { temp: place.temp.clone(), content: Content::Blob(part.sha256) },
+                Step::Own { path: place.temp.clone(), owner: target.owner },
+                Step::SetMode { path: place.temp.clone(), mode: part.mode },
+                Step::Sync { path: place.temp.clone() },
+            ]);
+        }
+        // All of them are whole beside their paths: from here on nothing is left to do but to put them in place.
+        for (_, place) in &todo {
+            steps.push(Step::Rename { from: place.temp.clone(), to: place.path.clone() });
+        }
+        steps.extend(extra.iter().map(|(_, place)| Step::Remove { path: place.path.clone() }));
+        let all = todo.iter().map(|(_, place)| place).chain(extra.iter().map(|(_, place)| place));
+        let dirs: BTreeSet<&String> = all.map(|place| &place.dir).collect();
+        steps.extend(dirs.into_iter().map(|dir| Step::SyncDir { dir: dir.clone() }));
         record.written = Some(target.clone());
         record.released = false;
         steps.push(Step::Record(Box::new(record.clone())));
@@ -225,7 +283,7 @@ impl ManagedFile {
         now: Now,
         spec: &FileSpec,
         target: &Written,
-        observed: &Observed,
+        observed: &Sight,
         effects: &mut Vec<Effect>,
     ) {
         match spec.drift {
@@ -273,17 +331,18 @@ impl ManagedFile {
         &mut self,
         now: Now,
         target: &Written,
-        observed: &Observed,
+        observed: &Sight,
         effects: &mut Vec<Effect>,
     ) -> String {
-        let what = differences(&observed.found, target);
+        let what = observed.differences(target);
         let text = format!("{what} changed by another hand");
-        if self.drift_told.as_ref() != Some(&observed.found) {
-            self.drift_told = Some(observed.found.clone());
+        let differing = observed.differing(target);
+        if self.drift_told.as_ref() != Some(&differing) {
+            self.drift_told = Some(differing);
             self.record.last_drift = Some(DriftReport {
                 at: now.wall,
                 what,
-                diff: observed.diff.clone(),
+                diff: self.diff_to_tell(observed),
                 repairs: self.record.repairs_total,
             });
             effects.push(Effect::Tell(Reason::DriftFound, text.clone()));
@@ -291,15 +350,21 @@ impl ManagedFile {
         text
     }
 
-    fn repair(&mut self, now: Now, target: &Written, observed: &Observed, effects: &mut Vec<Effect>) {
+    /// Contents with a secret in them are told to nobody.
+    fn diff_to_tell(&self, observed: &Sight) -> Option<String> {
+        let is_secret = self.wanted.as_ref().is_some_and(|w| w.is_secret);
+        observed.diff().filter(|_| !is_secret)
+    }
+
+    fn repair(&mut self, now: Now, target: &Written, observed: &Sight, effects: &mut Vec<Effect>) {
         let mut record = self.record.clone();
         record.repairs.retain(|at| now.wall.since_ms(*at) < CONTEST_WINDOW_MS);
         record.repairs.push(now.wall);
         record.repairs_total += 1;
         record.last_drift = Some(DriftReport {
             at: now.wall,
-            what: differences(&observed.found, target),
-            diff: observed.diff.clone(),
+            what: observed.differences(target),
+            diff: self.diff_to_tell(observed),
             repairs: record.repairs_total,
         });
         if record.contested_since.is_none() && record.repairs.len() >= CONTEST_REPAIRS {
@@ -326,43 +391,57 @@ impl ManagedFile {
     fn settle_release(&mut self, now: Now, spec: &FileSpec, effects: &mut Vec<Effect>) {
         let Some(observed) = self.observed.clone() else { return };
         let looked_at = self.rules.on_host(&spec.path) == self.record.path;
-        let path = observed.reached(&self.record.path);
-        let (dir, temp) = (parent(&path).to_owned(), temp_path(&path));
-        let mut steps = Vec::new();
-        // What the host forbids to write it forbids to remove, and what was looked at must be what was written: a
-        // release is no way around the rules.
-        let refused = self.rules.refusal(&spec.path, observed.leads_to.as_deref()).is_some();
-        let touchable = looked_at && !refused && !matches!(observed.found, Found::NotRegular(_));
-        match (spec.on_remove, &self.record.original) {
-            (OnRemove::Restore, Original::Kept { at, mode, owner }) if touchable => {
-                steps.extend([
-                    Step::WriteTemp { temp: temp.clone(), content: Content::Kept(at.clone()) },
-                    Step::Own { path: temp.clone(), owner: *owner },
-                    Step::SetMode { path: temp.clone(), mode: *mode },
-                    Step::Sync { path: temp.clone() },
-                    Step::Rename { from: temp, to: path },
-                    Step::SyncDir { dir },
-                ]);
+        let (mut staged, mut placed, mut dirs) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for name in self.record.names() {
+            let Some(seen) = observed.parts.get(&name) else { continue };
+            let place = Place::of(&self.record.path_of(&name), seen);
+            // What the host forbids to write it forbids to remove, and what was looked at must be what was written: a
+            // release is no way around the rules.
+            let refused = self.rules.refusal(&part_path(&spec.path, &name), seen.leads_to.as_deref()).is_some();
+            let touchable = looked_at && !refused && !matches!(seen.found, Found::NotRegular(_));
+            match (spec.on_remove, self.record.original_of(&name)) {
+                (OnRemove::Restore, Original::Kept { at, mode, owner }) if touchable => {
+                    staged.extend([
+                        Step::WriteTemp { temp: place.temp.clone(), content: Content::Kept(at.clone()) },
+                        Step::Own { path: place.temp.clone(), owner: *owner },
+                        Step::SetMode { path: place.temp.clone(), mode: *mode },
+                        Step::Sync { path: place.temp.clone() },
+                    ]);
+                    placed.push(Step::Rename { from: place.temp, to: place.path });
+                    dirs.insert(place.dir);
+                }
+                (OnRemove::Delete, _) | (OnRemove::Restore, Original::Absent)
+                    if touchable && seen.found != Found::Missing && self.is_written(&name) =>
+                {
+                    placed.push(Step::Remove { path: place.path });
+                    dirs.insert(place.dir);
+                }
+                (OnRemove::Keep | OnRemove::Unknown | OnRemove::Restore | OnRemove::Delete, _) => {}
             }
-            (OnRemove::Delete, _) | (OnRemove::Restore, Original::Absent)
-                if touchable && observed.found != Found::Missing =>
-            {
-                steps.extend([Step::Remove { path }, Step::SyncDir { dir }]);
-            }
-            (OnRemove::Keep | OnRemove::Unknown | OnRemove::Restore | OnRemove::Delete, _) => {}
         }
+        let mut steps = staged;
+        steps.extend(placed);
+        steps.extend(dirs.into_iter().map(|dir| Step::SyncDir { dir }));
         // From here on it is as if Ostler had never been here: what is found at a next first contact is an original.
         let mut record = self.record.clone();
         let original = std::mem::replace(&mut record.original, Original::Unseen);
+        let originals = std::mem::take(&mut record.originals);
         record.released = true;
         record.written = None;
         steps.push(Step::Record(Box::new(record)));
-        if let Original::Kept { at, .. } = original {
-            // After the record: a crash between the two leaves a copy that nobody needs, never a lost original.
-            steps.push(Step::Discard { kept: at });
+        for original in std::iter::once(original).chain(originals.into_values()) {
+            if let Original::Kept { at, .. } = original {
+                // After the record: a crash between the two leaves a copy that nobody needs, never a lost original.
+                steps.push(Step::Discard { kept: at });
+            }
         }
         self.set(now, FileState::Applying, None, None);
         self.run(Work::Release, steps, effects);
+    }
+
+    /// Whether the version on disk has a file of this name: what was only taken over or removed is not ours to delete.
+    fn is_written(&self, name: &str) -> bool {
+        self.record.written.iter().any(|w| w.all().iter().any(|part| part.name == name))
     }
 
     fn run(&mut self, work: Work, steps: Vec<Step>, effects: &mut Vec<Effect>) {
@@ -422,27 +501,19 @@ impl ManagedFile {
     }
 }
 
-fn is_as(found: &Found, target: &Written) -> bool {
-    match found {
-        Found::Regular { sha256, mode, owner } => {
-            *sha256 == target.sha256 && *mode == target.mode && *owner == target.owner
-        }
-        Found::Missing | Found::NotRegular(_) => false,
-    }
+/// Where one file is, with its folder's links resolved.
+struct Place {
+    path: String,
+    dir: String,
+    temp: String,
+    has_dir: bool,
+    found: Found,
 }
 
-/// What differs, in words: `content`, `mode`, `owner`, or `missing`.
-fn differences(found: &Found, target: &Written) -> String {
-    let Found::Regular { sha256, mode, owner } = found else { return "missing".to_owned() };
-    let mut what = Vec::new();
-    if *sha256 != target.sha256 {
-        what.push("content");
+impl Place {
+    fn of(path: &str, seen: &Observed) -> Place {
+        let path = seen.reached(path);
+        let (dir, temp) = (parent(&path).to_owned(), temp_path(&path));
+        Place { path, dir, temp, has_dir: seen.real_dir.is_some(), found: seen.found.clone() }
     }
-    if *mode != target.mode {
-        what.push("mode");
-    }
-    if *owner != target.owner {
-        what.push("owner");
-    }
-    what.join(", ")
 }

@@ -136,6 +136,13 @@ impl ModelFs {
         Observed { found, real_dir, leads_to: Some(dir.to_owned()), temp, diff: None }
     }
 
+    /// The names of regular files in a folder.
+    #[must_use]
+    pub fn list(&self, dir: &str) -> Vec<String> {
+        let files = self.names.iter().filter(|(path, node)| parent(path) == dir && matches!(node, Node::File(_)));
+        files.filter_map(|(path, _)| path.rsplit('/').next().map(str::to_owned)).collect()
+    }
+
     /// Carries out one step. [`Step::Record`] is the ledger's and does nothing here.
     ///
     /// # Errors

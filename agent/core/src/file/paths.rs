@@ -33,6 +33,16 @@ impl Rules {
         format!("{}/{uid}", self.originals)
     }
 
+    /// Where the original of one of its files is kept.
+    #[must_use]
+    pub fn original_of(&self, uid: &ostler_schemas::Uid, name: &str) -> String {
+        match name {
+            "" => self.original(uid),
+            // By hash, because a name may have slashes and any length.
+            name => format!("{}.{}", self.original(uid), ostler_schemas::hash::sha256(name.as_bytes())),
+        }
+    }
+
     /// Why a path of a manifest is refused, if it is. `real_dir` is what its folder really is, or would be once it
     /// is made.
     #[must_use]

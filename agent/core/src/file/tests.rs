@@ -8,6 +8,8 @@ use ostler_schemas::spec::{ContentRef, Drift, OnExisting, OnRemove, Unlisted};
 use super::model::{ModelFs, Node};
 use super::*;
 
+mod folder;
+
 const PATH: &str = "/etc/app/app.conf";
 const ROOT: Owner = Owner { uid: 0, gid: 0 };
 
@@ -62,9 +64,16 @@ fn spec(content: &[u8]) -> FileSpec {
 }
 
 fn wanted(version: u64, spec: FileSpec, goal: FileGoal) -> WantedFile {
+    let part = |part: ostler_schemas::spec::Part<'_>| Part {
+        name: part.name.to_owned(),
+        sha256: part.source.reference().sha256,
+        mode: part.mode,
+    };
     WantedFile {
         version: Version(version),
         goal,
+        parts: Some(Ok(spec.parts().map(part).collect())),
+        is_secret: false,
         hash: sha256(format!("{spec:?}").as_bytes()),
         spec: Some(Arc::new(spec)),
         owner: Some(Ok(ROOT)),
@@ -101,7 +110,7 @@ impl Host {
             let effects = self.file.on(at(self.now), queue.remove(0));
             for effect in effects {
                 match effect {
-                    Effect::Observe => queue.push(Event::Observed(Ok(self.fs.observe(PATH)))),
+                    Effect::Observe => queue.push(Event::Observed(Ok(self.sight()))),
                     Effect::Tell(reason, _) => self.told.push(reason),
                     Effect::Run(steps) => match self.run(&steps) {
                         Some(ran) => queue.push(ran),
@@ -112,6 +121,16 @@ impl Host {
             self.check();
         }
         true
+    }
+
+    /// What the shell would see: every file that is to be looked at, and what nobody named.
+    fn sight(&self) -> Sight {
+        let path = self.file.path().expect("something is asked");
+        let (names, unlisted) = self.file.to_look_at();
+        let see = |name: &String| (name.clone(), self.fs.observe(&part_path(&path, name)));
+        let others = self.fs.list(&path);
+        let others = others.iter().filter(|name| unlisted && !names.contains(*name) && !name.ends_with(".ostler"));
+        Sight { parts: names.iter().map(see).collect(), unlisted: others.map(see).collect() }
     }
 
     fn run(&mut self, steps: &[Step]) -> Option<Event> {
@@ -383,14 +402,14 @@ fn a_new_version_never_stands_as_the_failure_of_the_one_before() {
     assert_eq!(host.file.version_in_sync(), None);
     assert!(effects.contains(&Effect::Observe));
     // A write of the second version is under way when a third is asked for, and fails then.
-    let effects = host.file.on(at(2), Event::Observed(Ok(host.fs.observe(PATH))));
+    let effects = host.file.on(at(2), Event::Observed(Ok(Sight::alone(host.fs.observe(PATH)))));
     assert!(effects.iter().any(|e| matches!(e, Effect::Run(_))), "{effects:?}");
     host.file.on(at(3), Event::Want(wanted(3, spec(b"one"), FileGoal::Hold)));
     let error = StepError { kind: StepErrorKind::DiskFull, message: "no space".to_owned() };
     let effects = host.file.on(at(4), Event::Ran { done: 0, error: Some(error.clone()) });
     assert_eq!((shown(&host.file), effects), ((3, FileState::Pending), vec![Effect::Observe]));
     // Its own failure is one.
-    host.file.on(at(5), Event::Observed(Ok(host.fs.observe(PATH))));
+    host.file.on(at(5), Event::Observed(Ok(Sight::alone(host.fs.observe(PATH)))));
     host.file.on(at(6), Event::Ran { done: 0, error: Some(error) });
     assert_eq!(shown(&host.file), (3, FileState::Failed));
 }

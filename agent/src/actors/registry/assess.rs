@@ -150,8 +150,9 @@ impl State {
 
     /// Removes templates, specs and contents that nothing uses any more, from memory and from beside the ledger.
     pub(super) fn sweep(&mut self) {
-        let contents: BTreeSet<_> =
-            self.entries.values().filter_map(|e| self.specs.get(&e.d)).flat_map(|s| s.parts().map(|part| part.source.reference().sha256).collect::<Vec<_>>()).collect();
+        let specs = self.entries.values().filter_map(|e| self.specs.get(&e.d));
+        let contents: BTreeSet<Sha256> =
+            specs.flat_map(|spec| spec.parts()).map(|part| part.source.reference().sha256).collect();
         let complete = self.entries.values().all(|e| self.specs.contains_key(&e.d));
         if !complete {
             // A spec that is still being fetched may name a content that is here already.
@@ -165,11 +166,12 @@ impl State {
             let mut used = memory.in_use();
             used.extend(contents.iter().copied());
             used.extend(templates.iter().copied());
-            used.extend(self.entries.values().map(|e| e.d));
+            used.extend(self.entries.values().flat_map(|e| [Some(e.d), e.w]).flatten());
             used
         };
         self.templates.retain(|hash, _| used.contains(hash));
         self.specs.retain(|hash, _| used.contains(hash));
+        self.vars.retain(|hash, _| used.contains(hash));
         self.context.note(Change::Contents(contents));
         let mut sets: BTreeSet<Sha256> = self.templates.values().filter_map(|t| set_of(t)).collect();
         templates.retain(|hash| !self.templates.contains_key(hash));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ostler_schemas::spec::ProcessTemplate;
-use ostler_schemas::v1::document::FileSpec;
+use ostler_schemas::v1::document::{FileSpec, FileVars};
 use ostler_schemas::{Sha256, Uid, codec};
 use ractor::ActorRef;
 
@@ -44,12 +44,14 @@ impl State {
         self.fetching.insert(hash, task);
     }
 
-    /// A hash names a template or a file spec; its envelope says which.
+    /// A hash names a template, a file spec or values; its envelope says which.
     pub(super) fn learn(&mut self, hash: Sha256, bytes: &[u8]) {
         if let Ok(template) = codec::decode::<ProcessTemplate>(bytes) {
             self.templates.insert(hash, Arc::new(template));
         } else if let Ok(spec) = codec::decode::<FileSpec>(bytes) {
             self.specs.insert(hash, Arc::new(spec));
+        } else if let Ok(vars) = codec::decode::<FileVars>(bytes) {
+            self.vars.insert(hash, Arc::new(vars));
         }
     }
 
@@ -60,7 +62,7 @@ impl State {
         for uid in users {
             self.want_process(me, uid).await?;
         }
-        if self.entries.values().any(|e| e.d == hash) {
+        if self.entries.values().any(|e| e.d == hash || e.w == Some(hash)) {
             self.tell_files();
         }
         self.assess(me);

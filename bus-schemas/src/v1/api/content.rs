@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::LabelRequirement;
-use crate::ids::{Name, Namespace, Revision, Version};
-use crate::quantity::Dur;
+use super::{LabelRequirement, ManifestDocument};
+use crate::ids::{Name, Namespace, NodeName, Revision, Version};
+use crate::quantity::{CountOrPercent, Dur};
 use crate::spec::ContentRef;
 use crate::time::Timestamp;
 use crate::v1::object::Applied;
@@ -51,7 +51,12 @@ pub enum ConfigOp {
     Content {
         /// The version.
         version: Option<Version>,
+        /// Which of several files; none where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<String>,
     },
+    /// What becomes of it on a node; nothing is changed.
+    Render(Box<ConfigRender>),
 }
 
 /// A push of content.
@@ -62,18 +67,40 @@ pub struct ConfigPush {
     pub inline: Option<ByteBuf>,
     /// Its hash and size.
     pub content: ContentRef,
+    /// Whether it is a template, to be rendered for each node.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_template: bool,
     /// Path, when the object is to be made.
     pub path: Option<String>,
     /// Nodes, when the object is to be made; an empty map is every node.
     pub node_selector: Option<BTreeMap<String, String>>,
     /// Bake of this push alone.
     pub bake: Option<Dur>,
+    /// Waves of this push alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waves: Option<Vec<CountOrPercent>>,
     /// Only if this is the version now.
     pub if_version: Option<Version>,
     /// Tries again although the version was rolled back from.
     pub retry: bool,
     /// Why, for the record.
     pub reason: Option<String>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+/// What becomes of a file on a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigRender {
+    /// The node.
+    pub node: NodeName,
+    /// The version; none = the present one.
+    pub version: Option<Version>,
+    /// A manifest instead of what is stored.
+    pub manifest: Option<ManifestDocument>,
 }
 
 /// The answer to `config`.
@@ -92,6 +119,9 @@ pub enum ConfigReply {
         created: bool,
         /// Nodes that it is for.
         nodes: u32,
+        /// How many nodes each wave ends with, by now.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        waves: Vec<u32>,
         /// Lines added and removed against the version before, where both are text.
         lines: Option<(u32, u32)>,
         /// Objects revision that the change is visible at.
@@ -103,6 +133,13 @@ pub enum ConfigReply {
     History(Vec<ConfigVersion>),
     /// To content: the bytes in parts, in order.
     Content(ByteBuf),
+    /// To render: the bytes of each file in parts, in order.
+    Rendered {
+        /// Which of several files; empty where there is one.
+        name: String,
+        /// Some more of it.
+        bytes: ByteBuf,
+    },
 }
 
 /// A kept version of a ConfigFile.
@@ -119,6 +156,9 @@ pub struct ConfigVersion {
     pub by: Applied,
     /// Nodes that have it now.
     pub nodes: u32,
-    /// Its content.
+    /// Its content, or the first of several.
     pub content: Option<ContentRef>,
+    /// The names of its several files; none where it is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
 }

@@ -58,17 +58,18 @@ fn a_push_says_what_it_did() {
         changed,
         created,
         nodes: 80,
+        waves: vec![1, 4, 20, 80],
         lines,
         revision: Revision(1),
     };
     let line = |reply: ConfigReply| changed_line(&object, &reply).expect("a line");
     assert_eq!(
         line(changed(true, false, 8, Some((2, 1)))),
-        "configfile/app-conf version 9 (was 8): 2 lines changed, 80 nodes, 1 wave of 80"
+        "configfile/app-conf version 9 (was 8): 2 lines changed, 80 nodes, 4 waves of 1, 4, 20, 80"
     );
     assert_eq!(
         line(changed(true, true, 0, None)),
-        "configfile/app-conf version 9 (created): 80 nodes, 1 wave of 80"
+        "configfile/app-conf version 9 (created): 80 nodes, 4 waves of 1, 4, 20, 80"
     );
     assert_eq!(line(changed(false, false, 9, None)), "configfile/app-conf unchanged, still version 9");
 }

@@ -1,5 +1,6 @@
 //! The tables of CONTRACT.md 5.1, cell by cell.
 
+use crate::render::object::Contents;
 use jiff::tz::TimeZone;
 use ostler_schemas::manifest::{Options, read_manifests};
 use ostler_schemas::quantity::Cpu;
@@ -240,6 +241,11 @@ fn rollout(state: RolloutPhase, wave: u32, waves: u32) -> RolloutStatus {
         actor: None,
         reason: None,
         message: String::new(),
+        present: None,
+        past: Vec::new(),
+        hold: None,
+        waits_for: Vec::new(),
+        failures: Vec::new(),
     }
 }
 
@@ -318,7 +324,7 @@ fn what_get_prints_can_be_applied_again() {
         epoch: ostler_schemas::v1::epoch::Epoch::default(),
     };
     let shown = view(yaml, DAY, Status::Deployment(Box::new(status)));
-    let text = ostler_schemas::manifest::to_yaml(&crate::render::object::view(&shown, None));
+    let text = ostler_schemas::manifest::to_yaml(&crate::render::object::view(&shown, &Contents::new()));
     let again =
         read_manifests(None, text.as_bytes(), &Options::default()).unwrap_or_else(|r| panic!("{r}\n{text}"));
     let manifest = again.into_iter().next().expect("a manifest");
@@ -343,7 +349,7 @@ fn files_keep_their_content_through_yaml() {
     };
     let shown = view(yaml, DAY, Status::ConfigFile(Box::new(status)));
     for content in [&b"a: 1\n# x \n"[..], &b"\xff\x00"[..], b"tab\tand\r\ncr", b""] {
-        let text = ostler_schemas::manifest::to_yaml(&crate::render::object::view(&shown, Some(content)));
+        let text = ostler_schemas::manifest::to_yaml(&crate::render::object::view(&shown, &Contents::from([(ostler_schemas::hash::sha256(content), content.to_vec())])));
         let again = read_manifests(None, text.as_bytes(), &Options::default())
             .unwrap_or_else(|r| panic!("{r}\n{text}"));
         let ostler_schemas::manifest::ManifestBody::ConfigFile(body) = &again[0].body else {

@@ -1,11 +1,12 @@
 //! `apply`: all documents take effect together or not at all.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ostler_schemas::manifest::{
     Content, Finding, FindingCode, Manifest, ManifestBody, Refusal, immutable_changes,
 };
-use ostler_schemas::spec::Spec;
+use ostler_schemas::spec::{ConfigFileSpec, ContentRef, Spec};
 use ostler_schemas::v1::api::{ApplyOutcome, ApplyResult};
 use ostler_schemas::v1::object::{Labels, Object, Touch};
 use ostler_schemas::v1::reason::Reason;
@@ -15,6 +16,7 @@ use ostler_schemas::{Key, Kind, ObjectRef, Uid};
 use super::deny::{changed_since, clock, deleting_text};
 use super::edit::{self, Wish};
 use super::references::Future;
+use super::render::{FutureNodes, RenderCheck, checks_of};
 use super::secret;
 use super::{Decision, NeededContent, World};
 use crate::fleet::Stored;
@@ -50,7 +52,8 @@ struct Case<'a> {
     before: Option<&'a Stored<Object>>,
     spec: Spec,
     labels: Labels,
-    content: Option<Content>,
+    /// What came with the document, or ahead of it.
+    contents: Vec<Content>,
     /// Which one it will be, if it is new.
     uid: Uid,
 }
@@ -78,6 +81,7 @@ pub fn apply(
         future.add(case.name.clone(), case.spec.clone());
     }
     let mut out = Apply { decision: Decision::default(), results: Vec::new() };
+    out.decision.renders = renders(&future, &cases);
     let (mut findings, mut refused) = (Vec::new(), 0);
     for case in cases {
         let (mut found, warnings) = check(world, &future, &case, options);
@@ -122,12 +126,16 @@ fn case<'a>(world: &World<'a>, manifest: Manifest, ids: &mut dyn Ids) -> Case<'a
     let name =
         ObjectRef { kind: manifest.kind, namespace: manifest.namespace.clone(), name: manifest.name.clone() };
     let before = world.fleet.objects.get(&name);
-    let content = match &manifest.body {
-        ManifestBody::ConfigFile(body) => body.content.clone(),
+    let contents = match &manifest.body {
+        ManifestBody::ConfigFile(body) => {
+            let several = body.files.iter().cloned().map(Content::Inline);
+            body.content.clone().into_iter().chain(several).collect()
+        }
         ManifestBody::Node(_)
         | ManifestBody::Namespace(_)
         | ManifestBody::Process(_)
-        | ManifestBody::Deployment(_) | ManifestBody::Secret(_) => None,
+        | ManifestBody::Deployment(_)
+        | ManifestBody::Secret(_) => Vec::new(),
     };
     let mut labels = manifest.labels.clone();
     if let Some(node) = before.filter(|_| manifest.kind == Kind::Node) {
@@ -136,7 +144,7 @@ fn case<'a>(world: &World<'a>, manifest: Manifest, ids: &mut dyn Ids) -> Case<'a
     }
     let spec = manifest.clone().complete(before.map(|b| &b.value.spec));
     let uid = before.map_or_else(|| ids.uid(), |b| b.metadata.uid);
-    Case { manifest, name, before, spec, labels, content, uid }
+    Case { manifest, name, before, spec, labels, contents, uid }
 }
 
 /// What the store has to say against a document, and what is worth a warning.
@@ -166,8 +174,12 @@ fn check(
     if !changes || !findings.is_empty() {
         return (findings, Vec::new());
     }
-    let (missing, warnings) = future.check(manifest, &case.spec);
+    let (missing, mut warnings) = future.check(manifest, &case.spec);
     findings.extend(missing);
+    if let Spec::ConfigFile(spec) = &case.spec {
+        findings.extend(values_without_template(manifest, spec));
+        warnings.extend(future.idle_overrides(spec));
+    }
     if let Spec::ConfigFile(spec) = &case.spec
         && selects_anew(case.before, &case.spec)
     {
@@ -177,10 +189,28 @@ fn check(
     (findings, warnings)
 }
 
+/// What the manifest leaves out and keeps may be no template.
+fn values_without_template(manifest: &Manifest, spec: &ConfigFileSpec) -> Vec<Finding> {
+    if spec.has_template() || !spec.has_content() {
+        return Vec::new();
+    }
+    let given = [("vars", !spec.vars.is_empty()), ("overrides", !spec.overrides.is_empty())];
+    given
+        .into_iter()
+        .filter(|(_, is_given)| *is_given)
+        .map(|(field, _)| {
+            let message = format!("{field} need template");
+            manifest.finding(&format!("spec.{field}"), FindingCode::Conflicting, message)
+        })
+        .collect()
+}
+
 /// A conflict that labels have made is the older file's to survive: only a new wish for nodes is refused.
 fn selects_anew(before: Option<&Stored<Object>>, spec: &Spec) -> bool {
     match (before.map(|b| &b.value.spec), spec) {
-        (Some(Spec::ConfigFile(is)), Spec::ConfigFile(next)) => is.node_selector != next.node_selector,
+        (Some(Spec::ConfigFile(is)), Spec::ConfigFile(next)) => {
+            is.node_selector != next.node_selector || is.claims() != next.claims()
+        }
         (_, _) => true,
     }
 }
@@ -255,9 +285,19 @@ fn undone(object: &Object, case: &Case<'_>, field: &str) -> Option<(String, Stri
         ("spec.replicas", Spec::Deployment(is), Spec::Deployment(asked)) => {
             differ(is.replicas.to_string(), asked.replicas.to_string())
         }
+        ("spec.paused", Spec::Deployment(is), Spec::Deployment(asked)) => {
+            differ(is.paused.to_string(), asked.paused.to_string())
+        }
+        ("spec.paused", Spec::ConfigFile(is), Spec::ConfigFile(asked)) => {
+            differ(is.paused.to_string(), asked.paused.to_string())
+        }
+        ("spec.template", Spec::Deployment(is), Spec::Deployment(asked)) => (is.template != asked.template)
+            .then(|| ("the template that was gone back to".to_owned(), "another one".to_owned())),
         ("spec.content", Spec::ConfigFile(is), Spec::ConfigFile(asked)) => {
-            let show = |spec: &ostler_schemas::spec::ConfigFileSpec| {
-                spec.content.map_or_else(|| "nothing".to_owned(), |c| c.sha256.short())
+            let show = |spec: &ConfigFileSpec| {
+                let names: Vec<String> =
+                    spec.parts().map(|part| part.source.reference().sha256.short()).collect();
+                if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
             };
             differ(show(is), show(asked))
         }
@@ -283,7 +323,12 @@ fn undone(object: &Object, case: &Case<'_>, field: &str) -> Option<(String, Stri
 fn gives(manifest: &Manifest, field: &str) -> bool {
     match (&manifest.body, field) {
         (ManifestBody::Deployment(body), "spec.replicas") => body.replicas.is_some(),
-        (ManifestBody::ConfigFile(body), "spec.content") => body.content.is_some(),
+        (ManifestBody::Deployment(body), "spec.paused") => body.paused.is_some(),
+        (ManifestBody::ConfigFile(body), "spec.paused") => body.paused.is_some(),
+        (ManifestBody::ConfigFile(body), "spec.content") => {
+            body.content.is_some() || body.spec.is_folder()
+        }
+        (ManifestBody::Node(body), "spec.vars") => body.vars.is_some(),
         (ManifestBody::Node(body), "spec.unschedulable") => body.unschedulable.is_some(),
         (ManifestBody::Node(body), "spec.taints") => body.taints.is_some(),
         (_, _) => true,
@@ -318,10 +363,11 @@ fn admit(
             (outcome, edited.after, edited.spec_changed)
         }
     };
-    let new_content = content_of(&after.spec) != case.before.and_then(|b| content_of(&b.value.spec));
-    if let Some(content) = content_of(&after.spec).filter(|_| new_content) {
-        let bytes = match case.content {
-            Some(Content::Inline(bytes)) => Some(bytes),
+    let known: Vec<ContentRef> = case.before.map(|b| contents_of(&b.value.spec)).unwrap_or_default();
+    for content in contents_of(&after.spec).into_iter().filter(|content| !known.contains(content)) {
+        let given = case.contents.iter().find(|given| given.reference() == content);
+        let bytes = match given {
+            Some(Content::Inline(bytes)) => Some(bytes.clone()),
             Some(Content::Stored(_)) | None => None,
         };
         out.decision.contents.push(NeededContent { content, bytes });
@@ -359,9 +405,48 @@ fn describe(after: &Object, outcome: ApplyOutcome, options: &ApplyOptions) -> St
     format!("{what} by {}{version}{forced}{why}", after.metadata.applied.actor)
 }
 
-fn content_of(spec: &Spec) -> Option<ostler_schemas::spec::ContentRef> {
+fn contents_of(spec: &Spec) -> Vec<ContentRef> {
     match spec {
-        Spec::ConfigFile(spec) => spec.content,
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
+        Spec::ConfigFile(spec) => spec.parts().map(|part| part.source.reference()).collect(),
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => Vec::new(),
     }
+}
+
+/// What must render: every template of a ConfigFile that changes, and those that a changed node has.
+fn renders(future: &Future<'_>, cases: &[Case<'_>]) -> Vec<RenderCheck> {
+    let mut nodes = FutureNodes::new();
+    for case in cases {
+        if let (Spec::Node(spec), Ok(node)) = (&case.spec, case.name.name.as_str().parse()) {
+            nodes.insert(node, (case.labels.clone(), spec.vars.clone()));
+        }
+    }
+    let nodes = Arc::new(nodes);
+    let mut out = Vec::new();
+    for case in cases.iter().filter(|case| changes(case)) {
+        match &case.spec {
+            Spec::ConfigFile(spec) => {
+                let at = |field: &str| case.manifest.finding(field, FindingCode::Unrenderable, "");
+                out.extend(checks_of(spec, &future.selected(spec, &nodes), &nodes, &at));
+            }
+            Spec::Node(_) => {
+                let Ok(node) = case.name.name.as_str().parse() else { continue };
+                let (node, at) = ([node], |_: &str| {
+                    case.manifest.finding("spec.vars", FindingCode::Unrenderable, "")
+                });
+                for spec in future.files_of(&node[0], &nodes) {
+                    out.extend(checks_of(spec, &node, &nodes, &at));
+                }
+            }
+            Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {}
+        }
+    }
+    out
+}
+
+/// Whether anything that a template may look at changes.
+fn changes(case: &Case<'_>) -> bool {
+    case.before.is_none_or(|before| {
+        before.value.spec != case.spec
+            || (case.manifest.kind == Kind::Node && before.value.metadata.labels != case.labels)
+    })
 }

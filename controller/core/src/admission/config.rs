@@ -1,14 +1,19 @@
 //! `config push`, `rollback`, `history`, `content`: versions of a file's content.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use ostler_schemas::manifest::{Document, FindingCode, MAX_CONTENT, Node as Tree, Options, check};
-use ostler_schemas::spec::{ConfigFileSpec, ContentRef, Source, Spec};
+use ostler_schemas::manifest::{
+    Document, FindingCode, MAX_CONTENT, Manifest, Node as Tree, Options, check,
+};
+use ostler_schemas::spec::{ConfigFileSpec, ContentRef, Source, Spec, Vars, check_waves};
 use ostler_schemas::v1::api::{ApiError, ConfigPush, ConfigReply, ConfigVersion};
+use ostler_schemas::v1::document::NodeFacts;
 use ostler_schemas::v1::object::{Object, SpecRevision};
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::v1::state::RolloutPhase;
-use ostler_schemas::{ControllerName, Generation, Kind, Namespace, ObjectRef, Revision, Version};
+use ostler_schemas::{
+    ControllerName, Generation, Kind, Namespace, NodeName, ObjectRef, Revision, Version,
+};
 use serde_json::json;
 
 use super::apply::{ApplyOptions, apply};
@@ -16,7 +21,9 @@ use super::delete::must_live;
 use super::deny::{conflict, invalid, not_found, refused, refused_for};
 use super::edit::{self, Wish};
 use super::references::selected;
+use super::render;
 use super::{Act, Decision, NeededContent, Verdict, World};
+use crate::configfile::values;
 use crate::fleet::{Fleet, Stored};
 use crate::plan::Ids;
 use crate::status::Lens;
@@ -75,8 +82,13 @@ pub fn push(
     ids: &mut dyn Ids,
 ) -> Result<Verdict<ConfigReply>, ApiError> {
     let bytes = inline(name, push)?;
+    if let Some(bad) = push.waves.as_ref().and_then(|waves| check_waves(waves).err()) {
+        return Err(refused_for(name, "spec.rollout.waves", FindingCode::BadValue, bad.message));
+    }
     let Ok((before, spec)) = find(world.fleet, name) else {
-        return create(world, name, push, bytes.as_ref(), ids);
+        let mut verdict = create(world, name, push, bytes.as_ref(), ids)?;
+        say_waves(world, &mut verdict);
+        return Ok(verdict);
     };
     must_live(world, name, &before.value)?;
     expect_version(name, before.value.metadata.version, push.if_version)?;
@@ -90,29 +102,79 @@ pub fn push(
             "is there already, for other nodes: a push changes only the content; use apply to change nodes";
         return Err(refused_for(name, "spec.nodeSelector", FindingCode::Conflicting, message));
     }
-    let next = ConfigFileSpec { content: Some(push.content), ..spec.clone() };
+    let next = pushed(name, spec, push)?;
     let retry = push.retry && edit::was_rolled_back(world, before);
     let wish = Wish { retry, ..Wish::as_is(&before.value, "config push", push.reason.clone()) };
     let mut verdict = new_version(world, (name, before), next, wish);
     if !verdict.decision.is_idle() {
         verdict.decision.contents.push(NeededContent { content: push.content, bytes });
-        if let Some(bake) = push.bake {
-            bake_once(&mut verdict.decision, bake);
-        }
+        rules_once(&mut verdict.decision, push);
+        say_waves(world, &mut verdict);
     }
     Ok(verdict)
 }
 
-/// The bake of one push holds for its version alone: it stands in the kept spec of that version, not in the object.
-fn bake_once(decision: &mut Decision, bake: ostler_schemas::quantity::Dur) {
+/// The spec with what was pushed in it.
+fn pushed(name: &ObjectRef, spec: &ConfigFileSpec, push: &ConfigPush) -> Result<ConfigFileSpec, ApiError> {
+    let (content, template) = match source_of(push) {
+        Source::Content(content) => (Some(content), None),
+        Source::Template(template) => (None, Some(template)),
+    };
+    if spec.is_folder() {
+        let message = format!("has {} files: a push changes one file; use apply", spec.files.len());
+        return Err(refused_for(name, "spec.files", FindingCode::Conflicting, message));
+    }
+    if template.is_none() && !(spec.vars.is_empty() && spec.overrides.is_empty()) {
+        let message = "needs template, and a content was pushed: push it with --template, or take vars out by apply";
+        return Err(refused_for(name, "spec.vars", FindingCode::Conflicting, message));
+    }
+    Ok(ConfigFileSpec { content, template, ..spec.clone() })
+}
+
+fn source_of(push: &ConfigPush) -> Source {
+    match push.is_template {
+        true => Source::Template(push.content),
+        false => Source::Content(push.content),
+    }
+}
+
+/// Waves and bake of one push hold for its version alone: they stand in the kept spec of that version, not in the
+/// object.
+fn rules_once(decision: &mut Decision, push: &ConfigPush) {
     for write in &mut decision.writes {
         match &mut write.act {
             Act::SpecRevision(revision) => match &mut revision.spec {
-                Spec::ConfigFile(spec) => spec.rollout.bake = bake,
+                Spec::ConfigFile(spec) => {
+                    spec.rollout.bake = push.bake.unwrap_or(spec.rollout.bake);
+                    if let Some(waves) = &push.waves {
+                        spec.rollout.waves.clone_from(waves);
+                        spec.rollout.pause_after.retain(|wave| (*wave as usize) < waves.len());
+                    }
+                }
                 Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {}
             },
             Act::Object(_) | Act::Goal(_) | Act::Delete => {}
         }
+    }
+}
+
+/// Says how many nodes each wave will end with, by the rules that the new version is stored with.
+fn say_waves(world: &World<'_>, verdict: &mut Verdict<ConfigReply>) {
+    let (mut object, mut rules) = (None, None);
+    for write in &verdict.decision.writes {
+        match &write.act {
+            Act::Object(after) => object = Some(&**after),
+            Act::SpecRevision(revision) => {
+                if let Spec::ConfigFile(spec) = &revision.spec {
+                    rules = Some(&spec.rollout);
+                }
+            }
+            Act::Goal(_) | Act::Delete => {}
+        }
+    }
+    let sizes = object.zip(rules).map(|(object, rules)| crate::configfile::waves::sizes(world.fleet, object, rules));
+    if let (ConfigReply::Changed { waves, .. }, Some(sizes)) = (&mut verdict.reply, sizes) {
+        *waves = sizes;
     }
 }
 
@@ -163,7 +225,7 @@ fn create(
         "spec": { "path": path, "nodeSelector": selector },
     });
     let tree = Tree::from_json(&whole).ok_or_else(|| invalid("nested too deep"))?;
-    let document = Document { content: Some(Source::Content(push.content)), ..Document::new(None, tree) };
+    let document = Document { content: Some(source_of(push)), ..Document::new(None, tree) };
     let manifests = check(vec![document], &Options::default()).map_err(|r| refused(&r))?;
     let options = ApplyOptions { reason: push.reason.clone(), ..ApplyOptions::default() };
     let mut applied = apply(world, manifests, &options, ids).map_err(|r| refused(&r))?;
@@ -177,9 +239,7 @@ fn create(
             Act::Goal(_) | Act::Delete => {}
         }
     }
-    if let Some(bake) = push.bake {
-        bake_once(&mut applied.decision, bake);
-    }
+    rules_once(&mut applied.decision, push);
     let after = applied.results.first().and_then(|r| r.after.as_ref());
     let nodes = match after.map(|o| &o.spec) {
         Some(Spec::ConfigFile(spec)) => selected(world.fleet, spec).len(),
@@ -191,6 +251,7 @@ fn create(
         changed: true,
         created: true,
         nodes: u32::try_from(nodes).unwrap_or(u32::MAX),
+        waves: Vec::new(),
         lines: None,
         revision: Revision(0),
     };
@@ -203,12 +264,16 @@ fn new_version(
     next: ConfigFileSpec,
     wish: Wish,
 ) -> Verdict<ConfigReply> {
-    let nodes = u32::try_from(selected(world.fleet, &next).len()).unwrap_or(u32::MAX);
+    let selected = selected(world.fleet, &next);
+    let nodes = u32::try_from(selected.len()).unwrap_or(u32::MAX);
+    let unplaced = |field: &str| render::unplaced(name, field);
+    let renders = render::checks_of(&next, &selected, &Arc::default(), &unplaced);
     let (verb, reason) = (wish.verb, wish.reason.clone());
     let wish = Wish { spec: Spec::ConfigFile(Box::new(next)), ..wish };
     let mut edited = edit::edited(world, &before.value, wish);
     let mut decision = Decision::default();
     if edited.changed {
+        decision.renders = renders;
         edit::touch(world, &mut edited.after, "spec.content", verb);
         edit::write(&mut decision, world, &edited.after, edited.spec_changed);
         let why = reason.map(|r| format!(": {r}")).unwrap_or_default();
@@ -223,6 +288,7 @@ fn new_version(
         changed: edited.changed,
         created: false,
         nodes,
+        waves: Vec::new(),
         lines: None,
         revision: before.revision,
     };
@@ -249,18 +315,15 @@ pub fn rollback(
     let Some(target) = to.or(good).or(older) else {
         return Err(conflict(format!("{} has no version before {present} to go back to", name.short())));
     };
-    let Some(old) = kept.get(&target).and_then(|r| file_of(r)).filter(|old| old.content.is_some()) else {
+    let Some(old) = kept.get(&target).and_then(|r| file_of(r)).filter(|old| old.has_content()) else {
         return Err(missing_version(name, target, &kept));
     };
-    let next = ConfigFileSpec {
-        content: old.content,
-        owner: old.owner.clone(),
-        group: old.group.clone(),
-        mode: old.mode,
-        ..spec.clone()
-    };
+    let mut next = spec.clone();
+    next.take_version(old);
     let wish = Wish::as_is(&before.value, "config rollback", reason);
-    Ok(new_version(world, (name, before), next, wish))
+    let mut verdict = new_version(world, (name, before), next, wish);
+    say_waves(world, &mut verdict);
+    Ok(verdict)
 }
 
 fn missing_version(
@@ -285,33 +348,15 @@ pub fn history(lens: &Lens<'_>, fleet: &Fleet, name: &ObjectRef) -> Result<Vec<C
     let version = |(version, revision): (&Version, &&Stored<SpecRevision>)| {
         let held = rows.iter().filter(|r| r.version == *version).count();
         let target = state.map_or(stored.value.metadata.version, |s| s.target);
-        let word = if state.is_some_and(|s| s.failed == *version) {
-            "RolledBack"
-        } else if target == *version {
-            match state.map(|s| s.phase) {
-                Some(RolloutPhase::Complete | RolloutPhase::RolledBack) => "Held",
-                Some(
-                    RolloutPhase::Progressing
-                    | RolloutPhase::Baking
-                    | RolloutPhase::Paused
-                    | RolloutPhase::RollingBack
-                    | RolloutPhase::Failed
-                    | RolloutPhase::Unknown,
-                )
-                | None => "RollingOut",
-            }
-        } else if state.is_some_and(|s| s.last_good == *version) {
-            "Good"
-        } else {
-            "Superseded"
-        };
+        let word = super::rollout::standing_of(state.map(|s| &*s.value), target, *version);
         ConfigVersion {
             version: *version,
             state: word.to_owned(),
             at: revision.applied.at,
             by: revision.applied.clone(),
             nodes: u32::try_from(held).unwrap_or(u32::MAX),
-            content: file_of(revision).and_then(|s| s.content),
+            content: file_of(revision).and_then(|s| s.parts().next()).map(|part| part.source.reference()),
+            files: file_of(revision).map(|s| s.files.iter().map(|f| f.name.clone()).collect()).unwrap_or_default(),
         }
     };
     let kept = first_of_each(fleet, name, &stored.value);
@@ -338,23 +383,96 @@ fn first_of_each<'a>(
     out
 }
 
-/// The content of a version; none = the present one.
+/// The spec of a version, and which one it is; none = the present one.
 ///
 /// # Errors
 /// No such object or version, or nothing in it yet.
-pub fn content(fleet: &Fleet, name: &ObjectRef, version: Option<Version>) -> Result<ContentAt, ApiError> {
+pub fn version_of<'a>(
+    fleet: &'a Fleet,
+    name: &ObjectRef,
+    version: Option<Version>,
+) -> Result<(Version, &'a ConfigFileSpec), ApiError> {
     let (stored, spec) = find(fleet, name)?;
     let present = stored.value.metadata.version;
     let wanted = version.unwrap_or(present);
     if wanted == present {
-        return match spec.content {
-            Some(content) => Ok(ContentAt { version: present, content }),
-            None => Err(conflict(format!("{} has no content yet: ostler config push", name.short()))),
+        return match spec.has_content() {
+            true => Ok((present, spec)),
+            false => Err(conflict(format!("{} has no content yet: ostler config push", name.short()))),
         };
     }
     let kept = kept(fleet, name, &stored.value);
-    let found = kept.get(&wanted).and_then(|r| file_of(r)).and_then(|s| s.content);
-    found
-        .map(|content| ContentAt { version: wanted, content })
-        .ok_or_else(|| missing_version(name, wanted, &kept))
+    let found = kept.get(&wanted).and_then(|r| file_of(r)).filter(|spec| spec.has_content());
+    found.map(|spec| (wanted, spec)).ok_or_else(|| missing_version(name, wanted, &kept))
+}
+
+/// The content of a version, as it was written: of a template the template. `part` names one of several files.
+///
+/// # Errors
+/// No such object, version or file, or nothing in it yet.
+pub fn content(
+    fleet: &Fleet,
+    name: &ObjectRef,
+    (version, part): (Option<Version>, Option<&str>),
+) -> Result<ContentAt, ApiError> {
+    let (version, spec) = version_of(fleet, name, version)?;
+    let wanted = part.unwrap_or_default();
+    let found = spec.parts().find(|p| p.name == wanted);
+    found.map(|p| ContentAt { version, content: p.source.reference() }).ok_or_else(|| {
+        let names: Vec<&str> = spec.parts().map(|p| p.name).collect();
+        let message = match (wanted, spec.is_folder()) {
+            ("", _) => format!("{} has several files, name one of: {}", name.short(), names.join(", ")),
+            (_, true) => format!("{} has no file {wanted}, only: {}", name.short(), names.join(", ")),
+            (_, false) => format!("{} is one file and has no parts", name.short()),
+        };
+        conflict(message)
+    })
+}
+
+/// What a version, or what is yet to be applied, becomes on a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendering {
+    /// The file or files.
+    pub spec: ConfigFileSpec,
+    /// The node.
+    pub node: NodeName,
+    /// What is known of it.
+    pub facts: NodeFacts,
+    /// The file's values for it.
+    pub vars: Vars,
+}
+
+/// What `config render` is about: a version of the object, or a manifest that was checked.
+///
+/// # Errors
+/// No such object, version or node; a node of which nothing is known yet.
+pub fn rendering(
+    fleet: &Fleet,
+    name: &ObjectRef,
+    node: &NodeName,
+    (version, manifest): (Option<Version>, Option<Manifest>),
+) -> Result<Rendering, ApiError> {
+    let spec = match manifest {
+        Some(manifest) => {
+            let existing = fleet.objects.get(name).map(|o| &o.value.spec);
+            match manifest.complete(existing) {
+                Spec::ConfigFile(spec) if spec.has_content() => *spec,
+                Spec::ConfigFile(_) => return Err(conflict(format!("{} has no content", name.short()))),
+                Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {
+                    return Err(invalid("the manifest is no ConfigFile"));
+                }
+            }
+        }
+        None => version_of(fleet, name, version)?.1.clone(),
+    };
+    if fleet.node(node).is_none() {
+        let namespace = Namespace::default_namespace();
+        return Err(not_found(fleet, Kind::Node, &namespace, node.as_str()));
+    }
+    let Some(facts) = values::facts_of(fleet, node) else {
+        let message = format!("node {node} has not reported yet: what templates may say of it is not known");
+        return Err(super::deny::unavailable(message));
+    };
+    let vars = spec.vars_for(node, &facts.labels);
+    Ok(Rendering { spec, node: node.clone(), facts, vars })
 }

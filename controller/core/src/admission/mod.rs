@@ -17,6 +17,8 @@ mod edit;
 mod reap;
 mod references;
 mod register;
+mod render;
+mod rollout;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -32,15 +34,17 @@ use crate::liveness::Signals;
 use crate::plan::Telling;
 
 pub use again::{
-    applied_already, config_already, deleted_already, named, node_already, put_already, scaled_already,
+    applied_already, config_already, deleted_already, named, node_already, put_already, rollout_already, scaled_already,
 };
 pub use apply::{Apply, ApplyOptions, apply};
 pub use change::{node, put, scale};
-pub use config::{ContentAt, content, history, push, rollback};
+pub use config::{ContentAt, Rendering, content, history, push, rendering, rollback, version_of};
 pub use delete::delete;
 pub use deny::{conflict, forbidden, invalid, not_found, refused, unavailable};
 pub use reap::{bootstrap, nodes_that_have, reap};
 pub use register::register;
+pub use render::{FutureNodes, RenderCheck, Running};
+pub use rollout::{rollout, rollout_history};
 pub use secret::reseal;
 
 /// Who asks, when, and in which transaction.
@@ -107,6 +111,8 @@ pub struct Decision {
     pub tell: Vec<Telling>,
     /// To be stored or verified first.
     pub contents: Vec<NeededContent>,
+    /// To be rendered before it is committed.
+    pub renders: Vec<RenderCheck>,
 }
 
 impl Decision {

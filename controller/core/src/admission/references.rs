@@ -1,13 +1,14 @@
 //! What an object refers to: its namespace, what it needs, its node, and who else wants its path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ostler_schemas::manifest::{Finding, FindingCode, Manifest};
 use ostler_schemas::spec::{
-    ConfigFileSpec, Need, ProcessTemplate, SecretKeyRef, SecretSpec, Spec, selects,
+    ConfigFileSpec, Labels, Need, ProcessTemplate, SecretKeyRef, SecretSpec, Spec, selects,
 };
 use ostler_schemas::{Kind, Namespace, NodeName, ObjectRef};
 
+use super::render::FutureNodes;
 use crate::fleet::Fleet;
 
 /// The objects as they will be: the snapshot, and over it those of the request.
@@ -58,13 +59,17 @@ impl<'a> Future<'a> {
 
     /// Who has the path already on nodes that are selected, and where.
     pub(super) fn path_conflicts(&self, object: &ObjectRef, spec: &ConfigFileSpec) -> Vec<String> {
-        let rivals: Vec<_> =
-            self.files(object).into_iter().filter(|(_, other)| other.path == spec.path).collect();
+        let claims = spec.claims();
+        let rivals: Vec<_> = self
+            .files(object)
+            .into_iter()
+            .filter_map(|(name, other)| Some((name, other, claims.collides_with(&other.claims())?)))
+            .collect();
         if rivals.is_empty() {
             return Vec::new();
         }
         let selected = selected(self.fleet, spec);
-        let conflict = |(name, other): (ObjectRef, &ConfigFileSpec)| {
+        let conflict = |(name, other, path): (ObjectRef, &ConfigFileSpec, String)| {
             let both: Vec<&NodeName> = selected
                 .iter()
                 .filter(|n| selects(&other.node_selector, &self.fleet.node_labels(n)))
@@ -72,12 +77,51 @@ impl<'a> Future<'a> {
             let example = both.first()?;
             let owner = format!("{}/{}/{}", name.kind.lower(), name.namespace_token(), name.name);
             Some(format!(
-                "{} is already managed on {} of the selected nodes by {owner} (for example {example})",
-                spec.path,
+                "{path} is already managed on {} of the selected nodes by {owner} (for example {example})",
                 both.len()
             ))
         };
         rivals.into_iter().filter_map(conflict).collect()
+    }
+
+    /// Labels of a node as they will be.
+    fn labels(&self, node: &NodeName, nodes: &FutureNodes) -> Labels {
+        let mut labels = self.fleet.node_labels(node);
+        if let Some((asked, _)) = nodes.get(node) {
+            labels.retain(|key, _| key.starts_with("ostler/"));
+            labels.extend(asked.clone());
+        }
+        labels
+    }
+
+    /// The nodes that a ConfigFile will select.
+    pub(super) fn selected(&self, spec: &ConfigFileSpec, nodes: &FutureNodes) -> Vec<NodeName> {
+        let all = self.fleet.nodes().map(|(node, _, _)| node);
+        all.filter(|node| selects(&spec.node_selector, &self.labels(node, nodes))).collect()
+    }
+
+    /// The ConfigFiles that a node will have.
+    pub(super) fn files_of(&self, node: &NodeName, nodes: &FutureNodes) -> Vec<&ConfigFileSpec> {
+        let labels = self.labels(node, nodes);
+        let stored = self.fleet.of_kind(Kind::ConfigFile).filter(|(_, o)| !o.value.is_deleting());
+        let names: BTreeSet<&ObjectRef> = stored.map(|(name, _)| name).chain(self.asked.keys()).collect();
+        let files = names.into_iter().filter_map(|name| self.file(name));
+        files.filter(|spec| spec.has_template() && selects(&spec.node_selector, &labels)).collect()
+    }
+
+    /// Overrides that concern no node which has the file: worth a word, and no mistake.
+    pub(super) fn idle_overrides(&self, spec: &ConfigFileSpec) -> Vec<String> {
+        let mut out = Vec::new();
+        for (index, other) in spec.overrides.iter().enumerate() {
+            for node in &other.nodes {
+                let is_selected = self.fleet.node(node).is_some()
+                    && selects(&spec.node_selector, &self.fleet.node_labels(node));
+                if !is_selected {
+                    out.push(format!("overrides[{index}] names node {node}, which does not have the file"));
+                }
+            }
+        }
+        out
     }
 
     /// Findings and warnings about what a manifest refers to. `spec` is its complete one.

@@ -3,6 +3,7 @@
 mod apply;
 mod config;
 mod others;
+mod render;
 mod runtime;
 mod secret;
 mod sequences;

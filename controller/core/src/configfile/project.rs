@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ostler_schemas::codec::{self, EncodeError};
-use ostler_schemas::spec::{OnRemove, Spec};
+use ostler_schemas::spec::{OnRemove, Spec, Taken};
 use ostler_schemas::time::Now;
-use ostler_schemas::v1::document::{FileEntry, FileGoal, FileSpec, FilesDocument};
+use ostler_schemas::v1::document::{FileEntry, FileGoal, FileSpec, FileVars, FilesDocument, NodeFacts};
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::FileState;
@@ -16,7 +16,8 @@ use crate::plan::{Body, Plan, Telling};
 use crate::process::{guard_object, holds};
 use crate::references;
 
-use super::{InForce, configfiles, in_force, selects_node, seniority};
+use super::values::{facts_of, values_of};
+use super::{InForce, configfiles, in_force_on, selects_node, seniority};
 
 /// Brings the files document of one node up to date.
 pub(super) fn reconcile(fleet: &Fleet, node: &NodeName, now: Now) -> Plan {
@@ -30,7 +31,7 @@ pub(super) fn reconcile(fleet: &Fleet, node: &NodeName, now: Now) -> Plan {
         plan.why.push("the document was written by a newer version; it is left alone".to_owned());
         return plan;
     }
-    let mut draft = Draft { fleet, node, now, entries: BTreeMap::new(), paths: BTreeMap::new(), plan };
+    let mut draft = Draft { fleet, node, now, entries: BTreeMap::new(), taken: Taken::default(), facts: None, plan };
     draft.claims();
     draft.carry_over();
     draft.finish(key)
@@ -43,8 +44,20 @@ struct Draft<'a> {
     now: Now,
     entries: BTreeMap<Uid, FileEntry>,
     /// Which file holds a path.
-    paths: BTreeMap<String, Uid>,
+    taken: Taken<Uid>,
+    /// What templates may say of the node; none while nothing here is rendered.
+    facts: Option<NodeFacts>,
     plan: Plan,
+}
+
+/// What a file is rendered with.
+enum Values {
+    /// Nothing in it is rendered.
+    None,
+    /// These.
+    Some(FileVars),
+    /// The node is not known well enough yet.
+    Unknown,
 }
 
 /// A ConfigFile that is to be on the node.
@@ -56,21 +69,30 @@ impl Draft<'_> {
         let fleet = self.fleet;
         let mut claims: Vec<Claim<'_>> = configfiles(fleet)
             .filter(|(_, spec)| selects_node(fleet, &spec.node_selector, self.node))
-            .filter_map(|(object, _)| Some((object, in_force(fleet, object)?)))
+            .filter_map(|(object, _)| Some((object, in_force_on(fleet, object, self.node)?)))
             .collect();
         claims.sort_by_key(|(object, _)| seniority(object));
         for (object, force) in claims {
-            if let Some(holder) = self.paths.get(&force.file.path) {
-                let holder = *holder;
-                self.conflict(object, &force.file.path, holder);
+            let claims = force.file.claims();
+            if let Some((path, holder)) = self.taken.holder_of(&claims) {
+                self.conflict(object, &path, holder);
                 continue;
             }
             let uid = object.metadata.uid;
-            match self.refer(&force.file) {
-                Ok(d) => {
+            let values = match self.values(object, &force) {
+                Values::None => None,
+                Values::Some(values) => Some(values),
+                // Its path is its own all the same: nobody younger may take it meanwhile.
+                Values::Unknown => {
+                    self.taken.take(&claims, uid);
+                    continue;
+                }
+            };
+            match self.refer(&force.file).and_then(|d| Ok((d, self.refer_values(values.as_ref())?))) {
+                Ok((d, w)) => {
                     self.guard_newcomer(object);
-                    self.paths.insert(force.file.path.clone(), uid);
-                    let entry = FileEntry { u: uid, v: force.version, d, w: None, g: FileGoal::Hold };
+                    self.taken.take(&claims, uid);
+                    let entry = FileEntry { u: uid, v: force.version, d, w, g: FileGoal::Hold };
                     self.entries.insert(uid, entry);
                 }
                 Err(error) => {
@@ -117,6 +139,39 @@ impl Draft<'_> {
         }
     }
 
+    /// What a file is rendered with here.
+    fn values(&mut self, object: &Object, force: &InForce) -> Values {
+        if !force.file.has_template() {
+            return Values::None;
+        }
+        if self.facts.is_none() {
+            self.facts = facts_of(self.fleet, self.node);
+        }
+        let labels = self.facts.as_ref().map(|facts| &facts.labels);
+        let values =
+            labels.and_then(|labels| values_of(self.fleet, object, force.version, (self.node, labels)));
+        match values {
+            Some(values) => Values::Some(values),
+            None => {
+                let why = format!("{} waits for the first report of {}", object.object_ref(), self.node);
+                self.plan.why.push(why);
+                Values::Unknown
+            }
+        }
+    }
+
+    /// Likewise of its values, which most nodes share.
+    fn refer_values(&mut self, values: Option<&FileVars>) -> Result<Option<Sha256>, EncodeError> {
+        let Some(values) = values else { return Ok(None) };
+        let fleet = self.fleet;
+        let is_same = |hash: &Sha256| matches!(fleet.templates.get(hash), Some(StoredTemplate::Vars(held)) if **held == *values);
+        let document = fleet.files_documents.get(self.node);
+        match document.and_then(|d| d.entries.iter().filter_map(|e| e.w).find(is_same)) {
+            Some(hash) => Ok(Some(hash)),
+            None => references::file_vars(&mut self.plan, fleet, values, self.now).map(Some),
+        }
+    }
+
     /// What the document has and is not to be here any more becomes a tombstone, or goes when the node has reported
     /// that it is done. What cannot be explained stays as it is: absence is never a command.
     fn carry_over(&mut self) {
@@ -145,9 +200,13 @@ impl Draft<'_> {
     fn leaves(&self, object: &Object) -> bool {
         let Spec::ConfigFile(spec) = &object.spec else { return false };
         let selected = selects_node(self.fleet, &spec.node_selector, self.node);
+        // Labels that agents set are not known while a node's report is missing: then nothing follows from them.
+        let by_agent = spec.node_selector.keys().any(|key| key.starts_with("ostler/"));
+        let is_known = !by_agent || self.fleet.reports.contains_key(self.node);
+        let holder = self.taken.holder_of(&spec.claims());
         object.is_deleting()
-            || !selected
-            || self.paths.get(&spec.path).is_some_and(|u| *u != object.metadata.uid)
+            || (!selected && is_known)
+            || holder.is_some_and(|(_, holder)| holder != object.metadata.uid)
     }
 
     /// The tombstone of an entry. It does as `onRemove` says, but where another ConfigFile holds the path by now it
@@ -159,7 +218,7 @@ impl Draft<'_> {
         if let Some(Spec::ConfigFile(spec)) = object.map(|o| &o.value.spec) {
             file.on_remove = spec.on_remove;
         }
-        if self.paths.contains_key(&file.path) {
+        if self.taken.holder_of(&file.claims()).is_some_and(|(_, holder)| holder != entry.u) {
             file.on_remove = OnRemove::Keep;
         }
         match self.refer(&file) {
@@ -175,7 +234,11 @@ impl Draft<'_> {
         self.shrink_to_limit();
         let entries: Vec<FileEntry> = self.entries.into_values().collect();
         let up_to_date = match known {
-            Some(known) => known.entries == entries && known.epoch.incarnation >= fleet.store_incarnation(),
+            Some(known) => {
+                known.entries == entries
+                    && known.node.as_deref() == self.facts.as_ref()
+                    && known.epoch.incarnation >= fleet.store_incarnation()
+            }
             None => entries.is_empty(),
         };
         if up_to_date {
@@ -185,8 +248,8 @@ impl Draft<'_> {
             self.plan.tell.clear();
             return self.plan;
         }
-        let document =
-            FilesDocument { epoch: ostler_schemas::v1::epoch::Epoch::default(), entries, node: None };
+        let epoch = ostler_schemas::v1::epoch::Epoch::default();
+        let document = FilesDocument { epoch, entries, node: self.facts.map(Box::new) };
         self.plan.put(fleet, key, Body::Files(Box::new(document)));
         self.plan
     }
@@ -225,6 +288,7 @@ impl Draft<'_> {
             nonce: u32::MAX,
         };
         let entries = self.entries.values().cloned().collect();
-        codec::encode(&FilesDocument { epoch, entries, node: None }).map(|bytes| bytes.len())
+        let node = self.facts.clone().map(Box::new);
+        codec::encode(&FilesDocument { epoch, entries, node }).map(|bytes| bytes.len())
     }
 }

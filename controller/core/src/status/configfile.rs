@@ -14,8 +14,9 @@ use ostler_schemas::{ControllerName, Kind, NodeName, ObjectRef, Uid, Version};
 use super::deployment::{degraded, rollout};
 use super::{Lens, condition, count};
 use crate::admission::nodes_that_have;
-use crate::configfile::{in_force, rules_of_version, seniority};
+use crate::configfile::{in_force, rules_of_version, seniority, waves};
 use crate::fleet::{Fleet, Stored};
+use crate::rollout::is_moving;
 
 /// Which ConfigFile has a path on a node when labels give it to several: the one created first of those that have
 /// something to write. `None` if none of them wants it there.
@@ -73,11 +74,14 @@ fn row(
     let said = if let Some(rival) = lost_to {
         let message = format!("{} is managed here by {rival}, which is older", spec.path);
         Said { state: FileState::Failed, reason: Some(Reason::PathConflict), message: Some(message) }
-    } else if let Some(offline) = offline(lens, &node, wanted(lens, object)) {
+    } else if let Some(offline) = offline(lens, &node, wanted_on(lens, object, spec, &node)) {
         offline
-    } else if spec.content.is_none() && entry.is_none() {
+    } else if !spec.has_content() && entry.is_none() {
         let message = "there is no content yet: ostler config push".to_owned();
         Said { state: FileState::Pending, reason: Some(Reason::NoContent), message: Some(message) }
+    } else if entry.is_none() && waits_for_its_wave(lens, object, spec, &node) {
+        let message = "its wave has not come yet".to_owned();
+        Said { state: FileState::Pending, reason: None, message: Some(message) }
     } else {
         known(entry, report)
     };
@@ -105,6 +109,23 @@ fn wanted(lens: &Lens<'_>, object: &Stored<Object>) -> Version {
     let metadata = &object.value.metadata;
     let state = lens.fleet.rollouts.get(&(ControllerName::ConfigFile, metadata.uid));
     state.map_or(metadata.version, |s| s.target)
+}
+
+/// Likewise of one node: a version on its way is taken only where its waves have come.
+fn wanted_on(lens: &Lens<'_>, object: &Stored<Object>, spec: &ConfigFileSpec, node: &NodeName) -> Version {
+    let state = lens.fleet.rollouts.get(&(ControllerName::ConfigFile, object.value.metadata.uid));
+    let on = state.and_then(|s| waves::version_on(lens.fleet, &object.value, spec, s, node));
+    on.unwrap_or_else(|| wanted(lens, object))
+}
+
+fn waits_for_its_wave(
+    lens: &Lens<'_>,
+    object: &Stored<Object>,
+    spec: &ConfigFileSpec,
+    node: &NodeName,
+) -> bool {
+    let state = lens.fleet.rollouts.get(&(ControllerName::ConfigFile, object.value.metadata.uid));
+    state.is_some_and(|s| waves::version_on(lens.fleet, &object.value, spec, s, node).is_none())
 }
 
 fn offline(lens: &Lens<'_>, node: &NodeName, version: Version) -> Option<Said> {
@@ -149,13 +170,21 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &ConfigFile
     let updated = count(rows.iter().filter(|r| r.version == version && version > Version(0)).count());
     // A node whose file another ConfigFile has is not this rollout's: no version of this one goes there, and none fails.
     let lost = count(rows.iter().filter(|r| r.reason == Some(Reason::PathConflict)).count());
-    let rollout = state.map(|s| ostler_schemas::v1::status::RolloutStatus {
-        total: nodes.total.saturating_sub(lost),
-        updated,
-        healthy: nodes.in_sync,
-        failed: nodes.failed.saturating_sub(lost),
-        offline: nodes.offline,
-        ..rollout(s, rules_of_version(lens.fleet, &object.value, spec, s.target), &metadata.applied)
+    let has_it = |r: &&ConfigFileNode| r.state == FileState::InSync && r.version == version;
+    let rollout = state.map(|s| {
+        let rules = rules_of_version(lens.fleet, &object.value, spec, s.target);
+        let sight = waves::seen(lens.fleet, &object.value, rules, s);
+        ostler_schemas::v1::status::RolloutStatus {
+            total: nodes.total.saturating_sub(lost),
+            updated,
+            healthy: count(rows.iter().filter(has_it).count()),
+            failed: nodes.failed.saturating_sub(lost),
+            offline: nodes.offline,
+            present: sight.tally(s),
+            waits_for: if is_moving(s.phase) { sight.waits_for.clone() } else { Vec::new() },
+            failures: sight.failures.named().to_vec(),
+            ..rollout(s, rules, &metadata.applied)
+        }
     });
     let since = state.and_then(|s| s.finished_at.or(s.started_at)).unwrap_or(metadata.creation_timestamp);
     let changed = rows.iter().filter_map(|r| r.changed_at).max().unwrap_or(since);

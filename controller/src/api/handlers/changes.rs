@@ -11,7 +11,7 @@ use ostler_schemas::v1::object::Object;
 use ostler_schemas::{Kind, ObjectRef, Revision, codec};
 
 use crate::actors::FreshIds;
-use crate::api::blobs;
+use crate::api::{blobs, renders};
 use crate::api::commit::{Asking, Changed, change, marked};
 use crate::api::reply::Responder;
 use crate::api::server::{Call, Shared};
@@ -36,7 +36,7 @@ async fn documents(shared: &Shared, request: ApplyRequest) -> Result<Vec<Manifes
 }
 
 /// The documents, read and checked; nothing is trusted that the client has checked already.
-fn manifests(shared: &Shared, sent: Vec<ManifestDocument>) -> Result<Vec<Manifest>, ApiError> {
+pub(super) fn manifests(shared: &Shared, sent: Vec<ManifestDocument>) -> Result<Vec<Manifest>, ApiError> {
     let mut documents = Vec::with_capacity(sent.len());
     for (i, sent) in sent.into_iter().enumerate() {
         let mut document: Document = manifest::decode_tree(&sent.tree).map_err(|error| {
@@ -135,6 +135,7 @@ async fn dry_run(
     drop(manifests);
     let applied =
         admission::apply(&world, sealed, how, &mut FreshIds(&deps.entropy)).map_err(|r| refused(&r))?;
+    renders::ensure(shared, &fleet, &applied.decision).await?;
     let shown = |object: Object| Object { spec: object.spec.without_values(), ..object };
     let results = applied.results.into_iter();
     let results = results.map(|r| ApplyResult { before: r.before.map(shown), after: r.after.map(shown), ..r });

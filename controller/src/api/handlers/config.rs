@@ -1,15 +1,19 @@
 //! `config`: versions of a file's content.
 
-use ostler_controller_core::admission::{self, Verdict, World, unavailable};
+use ostler_controller_core::admission::{self, Verdict, World, invalid, unavailable};
 use ostler_controller_core::status::{Lens, holds};
-use ostler_schemas::v1::api::{ApiError, ConfigOp, ConfigPush, ConfigReply, ConfigRequest, LabelRequirement};
+use ostler_schemas::manifest::{Content, Manifest, ManifestBody};
+use ostler_schemas::spec::ContentRef;
+use ostler_schemas::v1::api::{
+    ApiError, ConfigOp, ConfigPush, ConfigRender, ConfigReply, ConfigRequest, LabelRequirement, content_ref,
+};
 use ostler_schemas::{Kind, Namespace, ObjectRef, Revision, Version};
 use serde_bytes::ByteBuf;
 
 use crate::api::commit::{Asking, Changed, change};
 use crate::api::reply::Responder;
 use crate::api::server::{Call, Shared};
-use crate::api::{blobs, lines};
+use crate::api::{blobs, lines, renders};
 
 /// Bytes of content in one part of an answer.
 const PART: usize = 256 << 10;
@@ -26,7 +30,10 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
         }
         ConfigOp::Status { version, labels } => status(shared, call, (&object, version, &labels), to).await,
         ConfigOp::History => history(shared, call, &object, to).await,
-        ConfigOp::Content { version } => content(shared, call, &object, version, to).await,
+        ConfigOp::Content { version, part } => {
+            content(shared, call, (&object, version, part.as_deref()), to).await
+        }
+        ConfigOp::Render(wish) => render(shared, call, (&object, *wish), to).await,
     }
 }
 
@@ -62,11 +69,14 @@ async fn changed(
     });
     let Changed { reply, revision, .. } = changed.await?;
     let reply = match reply {
-        ConfigReply::Changed { version, before, changed, created, nodes, .. } => {
+        ConfigReply::Changed { version, before, changed, created, nodes, waves, .. } => {
             let lines = if changed { lines_between(shared, object, before, version).await } else { None };
-            ConfigReply::Changed { version, before, changed, created, nodes, lines, revision }
+            ConfigReply::Changed { version, before, changed, created, nodes, waves, lines, revision }
         }
-        other @ (ConfigReply::Status(_) | ConfigReply::History(_) | ConfigReply::Content(_)) => other,
+        other @ (ConfigReply::Status(_)
+        | ConfigReply::History(_)
+        | ConfigReply::Content(_)
+        | ConfigReply::Rendered { .. }) => other,
     };
     to.last(&reply).await?;
     Ok(0)
@@ -75,7 +85,10 @@ async fn changed(
 fn revision_of(reply: &ConfigReply) -> Revision {
     match reply {
         ConfigReply::Changed { revision, .. } => *revision,
-        ConfigReply::Status(_) | ConfigReply::History(_) | ConfigReply::Content(_) => Revision(0),
+        ConfigReply::Status(_)
+        | ConfigReply::History(_)
+        | ConfigReply::Content(_)
+        | ConfigReply::Rendered { .. } => Revision(0),
     }
 }
 
@@ -87,7 +100,7 @@ async fn lines_between(
     after: Version,
 ) -> Option<(u32, u32)> {
     let fleet = shared.deps.snapshot.fleet();
-    let content = |version| admission::content(&fleet, object, Some(version)).ok().map(|at| at.content);
+    let content = |version| admission::content(&fleet, object, (Some(version), None)).ok().map(|at| at.content);
     let (old, new) = (content(before)?, content(after)?);
     let old = blobs::read(shared, old).await.ok()??;
     let new = blobs::read(shared, new).await.ok()??;
@@ -145,12 +158,11 @@ async fn history(
 async fn content(
     shared: &Shared,
     call: &Call,
-    object: &ObjectRef,
-    version: Option<Version>,
+    (object, version, part): (&ObjectRef, Option<Version>, Option<&str>),
     to: &mut Responder,
 ) -> Result<u64, ApiError> {
     let fleet = shared.fleet(call).await?;
-    let at = admission::content(&fleet, object, version)?;
+    let at = admission::content(&fleet, object, (version, part))?;
     let Some(bytes) = blobs::read(shared, at.content).await? else {
         return Err(unavailable(format!(
             "the content of version {} is not in the store any more",
@@ -165,4 +177,53 @@ async fn content(
         to.part(&ConfigReply::Content(ByteBuf::new())).await?;
     }
     Ok(0)
+}
+
+/// What becomes of a file on a node: of a version that is kept, or of a manifest that is not applied yet.
+async fn render(
+    shared: &Shared,
+    call: &Call,
+    (object, wish): (&ObjectRef, ConfigRender),
+    to: &mut Responder,
+) -> Result<u64, ApiError> {
+    let ConfigRender { node, version, manifest } = wish;
+    let fleet = shared.fleet(call).await?;
+    let (mut manifest, mut given) = (manifest, Vec::new());
+    let manifest = match manifest.take() {
+        None => None,
+        Some(document) => {
+            let read = super::changes::manifests(shared, vec![document])?;
+            let Some(manifest) = read.into_iter().find(|manifest| names(manifest, object)) else {
+                return Err(invalid(format!("the manifest is not of {}", object.short())));
+            };
+            given = contents_of(&manifest);
+            Some(manifest)
+        }
+    };
+    let rendering = admission::rendering(&fleet, object, &node, (version, manifest))?;
+    to.revision = Some(fleet.revision);
+    for (name, bytes) in renders::files(shared, &rendering, &given).await? {
+        for part in bytes.chunks(PART) {
+            to.part(&ConfigReply::Rendered { name: name.clone(), bytes: ByteBuf::from(part) }).await?;
+        }
+        if bytes.is_empty() {
+            to.part(&ConfigReply::Rendered { name, bytes: ByteBuf::new() }).await?;
+        }
+    }
+    Ok(0)
+}
+
+fn names(manifest: &Manifest, object: &ObjectRef) -> bool {
+    manifest.kind == object.kind && manifest.name == object.name && manifest.namespace == object.namespace
+}
+
+/// Contents that came with a manifest.
+fn contents_of(manifest: &Manifest) -> Vec<(ContentRef, Vec<u8>)> {
+    let ManifestBody::ConfigFile(body) = &manifest.body else { return Vec::new() };
+    let alone = match &body.content {
+        Some(Content::Inline(bytes)) => Some(bytes),
+        Some(Content::Stored(_)) | None => None,
+    };
+    let all = alone.into_iter().chain(&body.files);
+    all.map(|bytes| (content_ref(bytes), bytes.clone())).collect()
 }

@@ -40,9 +40,11 @@ fn push(text: &str) -> ConfigRequest {
     config(ConfigOp::Push(Box::new(ConfigPush {
         inline: Some(ByteBuf::from(text.as_bytes())),
         content: content_ref(text.as_bytes()),
+        is_template: false,
         path: Some("/etc/app.conf".to_owned()),
         node_selector: Some(BTreeMap::new()),
         bake: None,
+        waves: None,
         if_version: None,
         retry: false,
         reason: None,

@@ -239,9 +239,11 @@ fn push(content: ContentRef, inline: Option<&[u8]>) -> ConfigOp {
     ConfigOp::Push(Box::new(ConfigPush {
         inline: inline.map(ByteBuf::from),
         content,
+        is_template: false,
         path: Some("/etc/app.conf".to_owned()),
         node_selector: Some(std::collections::BTreeMap::new()),
         bake: None,
+        waves: None,
         if_version: None,
         retry: false,
         reason: None,
@@ -249,7 +251,7 @@ fn push(content: ContentRef, inline: Option<&[u8]>) -> ConfigOp {
 }
 
 async fn content(caller: &Caller, version: Option<u64>) -> Vec<u8> {
-    let op = ConfigOp::Content { version: version.map(Version) };
+    let op = ConfigOp::Content { version: version.map(Version), part: None };
     let mut answer = caller.ask(Verb::Config, &config(op)).await;
     let mut whole = Vec::new();
     while let Some(body) = answer.next().await.expect("no error") {

@@ -23,9 +23,11 @@ fn push_of(text: &str) -> ConfigPush {
     ConfigPush {
         inline: Some(ByteBuf::from(text.as_bytes())),
         content: content_ref(text.as_bytes()),
+        is_template: false,
         path: Some("/etc/app.conf".to_owned()),
         node_selector: None,
         bake: None,
+        waves: None,
         if_version: None,
         retry: false,
         reason: None,
@@ -130,10 +132,10 @@ fn a_rollback_is_a_new_version_with_old_content() {
     let verdict = back(&rig, None).expect("goes back");
     assert_eq!(told(&verdict), (4, 3, true, false));
     commit(&mut rig, &verdict.decision);
-    assert_eq!(content(&rig.fleet, &app(), None).expect("content").content, content_ref(b"b\n"));
+    assert_eq!(content(&rig.fleet, &app(), (None, None)).expect("content").content, content_ref(b"b\n"));
     let verdict = back(&rig, Some(1)).expect("goes back");
     commit(&mut rig, &verdict.decision);
-    assert_eq!(content(&rig.fleet, &app(), None).expect("content").content, content_ref(b"a\n"));
+    assert_eq!(content(&rig.fleet, &app(), (None, None)).expect("content").content, content_ref(b"a\n"));
     let missing = back(&rig, Some(9)).expect_err("refused");
     assert_eq!(missing.code, ApiErrorCode::NotFound);
     assert_eq!(missing.message, "configfile/app has no version 9; kept are: 1, 2, 3, 4, 5");
@@ -149,7 +151,7 @@ fn a_rollback_is_a_new_version_with_old_content() {
     let verdict = back(&rig, None).expect("goes back");
     commit(&mut rig, &verdict.decision);
     assert_eq!(
-        content(&rig.fleet, &app(), None).expect("content").content,
+        content(&rig.fleet, &app(), (None, None)).expect("content").content,
         content_ref(b"c\n"),
         "the last good one"
     );
@@ -180,6 +182,6 @@ fn the_history_tells_versions_newest_first() {
     let shown: Vec<(u64, &str)> = versions.iter().map(|v| (v.version.0, v.state.as_str())).collect();
     assert_eq!(shown, [(3, "RolledBack"), (2, "Held"), (1, "Superseded")]);
     assert_eq!(versions[2].content, Some(content_ref(b"a\n")));
-    assert_eq!(content(&rig.fleet, &app(), Some(Version(1))).expect("content").content, content_ref(b"a\n"));
-    assert!(content(&rig.fleet, &app(), Some(Version(9))).is_err());
+    assert_eq!(content(&rig.fleet, &app(), (Some(Version(1)), None)).expect("content").content, content_ref(b"a\n"));
+    assert!(content(&rig.fleet, &app(), (Some(Version(9)), None)).is_err());
 }

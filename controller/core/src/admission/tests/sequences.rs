@@ -102,10 +102,12 @@ fn decide(rig: &Rig, step: &Step) -> Vec<Decision> {
             let bytes = format!("c{n}").into_bytes();
             let request = ConfigPush {
                 content: content_ref(&bytes),
+                is_template: false,
                 inline: Some(ByteBuf::from(bytes)),
                 path: Some("/etc/app".to_owned()),
                 node_selector: Some(BTreeMap::new()),
                 bake: None,
+                waves: None,
                 if_version: None,
                 retry: false,
                 reason: None,
