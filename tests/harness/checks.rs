@@ -2,12 +2,14 @@
 //!
 //! * [`log`]: everything that the store took, transaction by transaction: who wrote it, and what it does to the fleet.
 //! * [`hosts`]: everything that happened to processes.
+//! * [`life`]: what templates promise: order, delays, hooks, probes, artifacts.
 //! * [`files`]: every state of every managed path.
 //!
 //! Checkers decide nothing and are told nothing by the daemons; they know what the nemesis did on purpose.
 
 pub mod files;
 pub mod hosts;
+pub mod life;
 pub mod log;
 
 use std::fmt;
@@ -37,6 +39,24 @@ pub enum Rule {
     ExitTwice,
     /// An end was accounted for by nobody.
     ExitLost,
+    /// Somebody was asked to end for no reason that its template or its owner gives.
+    StoppedUnasked,
+    /// A stop was not as the template says: its signal, its time, its hook.
+    StopDisorder,
+    /// Something was ready before it was up, or before its probe succeeded.
+    ReadyTooEarly,
+    /// Something went on without a hook that had to come first.
+    HookSkipped,
+    /// A hook was run again, or beside another one, or at the wrong time.
+    HookDisorder,
+    /// A restart came sooner than its delay.
+    HastyRestart,
+    /// Something was started whose artifacts were not there, or they went while it ran.
+    ArtifactMissing,
+    /// One number was given to two incarnations.
+    IncarnationTwice,
+    /// What had done its work was started again.
+    OneshotTwice,
     /// An agent went back to an older document.
     HeldFellBack,
     /// A managed path held something that nobody ever put there.

@@ -9,10 +9,12 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use ostler_agent::ports::{
-    Files, Held, Host, HostConnection, HostError, HostListing, HostRun, HostSession, HostSpawn, HostUser,
-    LedgerStore, LogName, LogQuery, LogReader, LogShipper, Prepared, RunOutcome, Screen, SpawnError,
+    Artifacts, Files, Held, Host, HostConnection, HostError, HostListing, HostRun, HostSession, HostSpawn,
+    HostUser, LedgerStore, LogName, LogQuery, LogReader, LogShipper, Prepared, RunOutcome, Screen,
+    SpawnError,
 };
-use ostler_agent::sim::{SimFiles, SimHost, SimLedger};
+use ostler_agent::sim::{SimArtifacts, SimFiles, SimHost, SimLedger};
+use ostler_agent_core::artifacts::Preparing;
 use ostler_agent_core::confine::Preparation;
 use ostler_agent_core::file::{Observed, Step, StepError};
 use ostler_agent_core::holder::protocol::{Limits, LogSpec, ProcKey, Rlimit};
@@ -21,6 +23,7 @@ use ostler_agent_core::reclaim::Spare;
 use ostler_agent_core::unit::HostProcess;
 use ostler_bus::sim_clock::Gate;
 use ostler_schemas::quantity::Signal;
+use ostler_schemas::spec::Artifact;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace, NodeName, Sha256, Uid};
 
@@ -169,6 +172,10 @@ pub struct GatedFiles {
 }
 
 impl Files for GatedFiles {
+    fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        through(&self.gate, async move { self.inner.list(dir).await }).boxed()
+    }
+
     fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>> {
         through(&self.gate, async move { self.inner.observe(path, wanted).await }).boxed()
     }
@@ -222,5 +229,37 @@ impl LedgerStore for GatedLedger {
 
     fn retain(&self, used: BTreeSet<Sha256>) -> BoxFuture<'_, Result<(), String>> {
         through(&self.gate, async move { self.inner.retain(used).await }).boxed()
+    }
+}
+
+/// A cache of artifacts behind a gate.
+pub struct GatedArtifacts {
+    /// The cache.
+    pub inner: Arc<SimArtifacts>,
+    /// The agent's gate.
+    pub gate: Gate,
+}
+
+impl Artifacts for GatedArtifacts {
+    fn prepare(&self, artifacts: Vec<Artifact>) -> BoxStream<'static, Preparing> {
+        gated(&self.gate, self.inner.prepare(artifacts))
+    }
+
+    fn folder(&self, artifacts: &[Artifact]) -> String {
+        self.inner.folder(artifacts)
+    }
+
+    fn retain(&self, in_use: BTreeSet<Sha256>) {
+        if self.gate.is_open() {
+            self.inner.retain(in_use);
+        }
+    }
+
+    fn spare(&self) -> BoxFuture<'_, Vec<Spare>> {
+        through(&self.gate, self.inner.spare()).boxed()
+    }
+
+    fn remove(&self, spares: Vec<Spare>) -> BoxFuture<'_, Vec<Spare>> {
+        through(&self.gate, async move { self.inner.remove(spares).await }).boxed()
     }
 }

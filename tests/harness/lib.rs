@@ -3,6 +3,7 @@
 //! * [`world`]: controllers, hosts and an operator on one bus in memory; [`replica`] and [`machine`] are its parties.
 //! * [`gated`]: the ports of an agent behind its gate, so that a paused or crashed agent touches nothing.
 //! * [`operator`] and [`work`]: what people ask for, and what was answered.
+//! * [`life`]: processes with everything that templates have, and what they do of themselves.
 //! * [`nemesis`]: what goes wrong, drawn from the seed.
 //! * [`checks`]: the invariants of DESIGN.md section 5, watched all the time; [`settle`]: when everything is as asked.
 //! * [`planted`]: bugs on purpose, from outside; a checker that never caught one is not trusted.
@@ -17,6 +18,7 @@ pub mod checks;
 #[path = "../real/fleet/mod.rs"]
 pub mod fleet;
 pub mod gated;
+pub mod life;
 pub mod machine;
 pub mod nemesis;
 pub mod operator;

@@ -14,7 +14,7 @@ use ostler_schemas::quantity::{Cpu, Size};
 use ostler_schemas::time::Timestamp;
 
 use crate::checks::files::FileWatch;
-use crate::gated::{GatedFiles, GatedHost, GatedLedger};
+use crate::gated::{GatedArtifacts, GatedFiles, GatedHost, GatedLedger};
 use crate::planted::Plant;
 use crate::seeds;
 
@@ -42,6 +42,8 @@ pub struct Machine {
     pub files: Arc<SimFiles>,
     /// Its ledger.
     pub ledger: Arc<SimLedger>,
+    /// Its cache of artifacts.
+    pub artifacts: Arc<SimArtifacts>,
     /// The agent, while one runs.
     pub life: Option<Life>,
     /// Whether the power is on.
@@ -52,7 +54,12 @@ pub struct Machine {
     pub keys: KeyRing,
     watch: Arc<FileWatch>,
     seed: u64,
-    lives: u64,
+    /// Lives of agents so far.
+    pub lives: u64,
+    /// Whether a holder runs.
+    pub holder: bool,
+    /// How often the holder went away.
+    pub holders_lost: u64,
 }
 
 impl Machine {
@@ -67,9 +74,24 @@ impl Machine {
         let facts =
             SimFacts::new(Arc::clone(&host), node.as_str(), Cpu::from_millis(8000), Size::from_mib(16_384));
         let ledger = SimLedger::new(Arc::clone(&clock) as ClockRef);
-        let files = SimFiles::new();
         let keys = KeyRing::new(vec![KeyPair::generate(&*seeds::child(seed, &format!("keys of {node}")))]);
-        Self { node, clock, host, files, ledger, life: None, powered: true, facts, keys, watch, seed, lives: 0 }
+        Self {
+            files: SimFiles::new(),
+            artifacts: SimArtifacts::new(Arc::clone(&clock) as ClockRef),
+            node,
+            clock,
+            host,
+            ledger,
+            life: None,
+            powered: true,
+            facts,
+            keys,
+            watch,
+            seed,
+            lives: 0,
+            holder: true,
+            holders_lost: 0,
+        }
     }
 
     /// Starts an agent, unless one runs or the power is off.
@@ -79,22 +101,26 @@ impl Machine {
         }
         self.lives += 1;
         let gate = Gate::new();
-        let clock: ClockRef = self.clock.with_gate(gate.clone());
+        let clock: ClockRef = plant.agent_clock(&self.clock).with_gate(gate.clone());
         let party = Party { name: self.node.to_string(), clock: Arc::clone(&clock), gate: gate.clone() };
         let topic = plant.agent_topic(&self.node, bus.agent(&party, &self.node));
         let deps = Deps {
             link: NodeLink::new(topic, self.node.clone(), Arc::clone(&clock)),
             clock,
             entropy: seeds::child(self.seed, &format!("agent {} {}", self.node, self.lives)),
-            host: Arc::new(GatedHost { inner: Arc::clone(&self.host), gate: gate.clone() }),
+            host: plant.host(Arc::new(GatedHost { inner: Arc::clone(&self.host), gate: gate.clone() })),
             files: Arc::new(GatedFiles {
                 inner: Arc::clone(&self.files),
                 gate: gate.clone(),
                 node: self.node.clone(),
                 watch: Arc::clone(&self.watch),
             }),
-            artifacts: SimArtifacts::new(Arc::clone(&self.clock) as ClockRef),
-            ledger: Arc::new(GatedLedger { inner: Arc::clone(&self.ledger), gate: gate.clone() }),
+            artifacts: plant.artifacts(Arc::new(GatedArtifacts {
+                inner: Arc::clone(&self.artifacts),
+                gate: gate.clone(),
+            })),
+            ledger: plant
+                .ledger(Arc::new(GatedLedger { inner: Arc::clone(&self.ledger), gate: gate.clone() })),
             facts: Arc::clone(&self.facts) as _,
             keys: self.keys.clone(),
             config: NodeConfig {
@@ -116,6 +142,23 @@ impl Machine {
         }
     }
 
+    /// The holder goes; what lives lives on.
+    pub fn holder_down(&mut self) {
+        if self.holder && self.powered {
+            self.holder = false;
+            self.holders_lost += 1;
+            self.host.holder_down();
+        }
+    }
+
+    /// A holder runs again.
+    pub fn holder_up(&mut self) {
+        if !self.holder {
+            self.holder = true;
+            self.host.holder_up();
+        }
+    }
+
     /// One actor of the agent fails.
     pub fn crash_part(&self, n: usize) {
         if let Some(life) = &self.life {
@@ -127,6 +170,7 @@ impl Machine {
     pub fn power_off(&mut self) {
         self.kill_agent();
         self.host.power_off();
+        self.holder = true;
         self.files.power_loss();
         self.watch.power_lost(&self.node);
         self.powered = false;

@@ -32,6 +32,7 @@ enum Wrong {
     AgentDown(usize),
     ControllerDown(usize),
     HostDown(usize),
+    HolderDown(usize),
     BusDown,
     Rate(Machine),
 }
@@ -49,11 +50,14 @@ pub struct Temper {
     pub pause_ms: (u64, u64),
     /// Most things that are wrong at once.
     pub at_once: usize,
+    /// Whether only agents, holders and the bus suffer: what a process goes through must then follow from its template
+    /// and from what it does itself.
+    pub around_processes: bool,
 }
 
 impl Default for Temper {
     fn default() -> Self {
-        Self { pause_ms: (500, 8_000), at_once: 4 }
+        Self { pause_ms: (500, 8_000), at_once: 4, around_processes: false }
     }
 }
 
@@ -106,13 +110,17 @@ impl Nemesis {
     }
 
     async fn begin(&mut self, world: &mut World) {
+        if self.temper.around_processes {
+            return self.begin_around_processes(world);
+        }
         match self.entropy.below(100) {
             0..12 => self.noise(world),
             12..26 => self.cut(world),
             26..34 => self.pause(world),
             34..46 => self.kill_controller(world),
             46..58 => self.kill_agent(world),
-            58..66 => self.power_off(world),
+            58..63 => self.power_off(world),
+            63..66 => self.holder(world),
             66..70 => {
                 world.set_bus(false);
                 self.lasts(world, (1_000, 40_000), Wrong::BusDown);
@@ -128,6 +136,23 @@ impl Nemesis {
                     world.replicas[i].kill();
                     self.lasts(world, (1_000, 15_000), Wrong::ControllerDown(i));
                 }
+            }
+        }
+    }
+
+    /// For so short that no node is taken for lost.
+    fn begin_around_processes(&mut self, world: &mut World) {
+        match self.entropy.below(100) {
+            0..40 => self.kill_agent_for(world, (50, 2_500)),
+            40..75 => self.holder(world),
+            75..90 => {
+                let node = world.machines[self.index(world.machines.len())].node.to_string();
+                world.disconnect(&node);
+                self.lasts(world, (500, 2_500), Wrong::Party(node));
+            }
+            _ => {
+                world.set_bus(false);
+                self.lasts(world, (500, 10_000), Wrong::BusDown);
             }
         }
     }
@@ -149,6 +174,11 @@ impl Nemesis {
             Wrong::HostDown(i) => {
                 world.machines[i].power_on();
                 world.start_agent(i).await;
+            }
+            Wrong::HolderDown(i) => {
+                let line = format!("a holder runs on {} again", world.machines[i].node);
+                world.tell(line);
+                world.machines[i].holder_up();
             }
             Wrong::BusDown => world.set_bus(true),
             Wrong::Rate(machine) => match machine {
@@ -210,10 +240,24 @@ impl Nemesis {
     }
 
     fn kill_agent(&mut self, world: &mut World) {
+        self.kill_agent_for(world, (200, 20_000));
+    }
+
+    /// As short as its supervisor needs.
+    fn holder(&mut self, world: &mut World) {
+        let i = self.index(world.machines.len());
+        if world.machines[i].powered && world.machines[i].holder {
+            world.tell(format!("the holder of {} dies", world.machines[i].node));
+            world.machines[i].holder_down();
+            self.lasts(world, (100, 2_500), Wrong::HolderDown(i));
+        }
+    }
+
+    fn kill_agent_for(&mut self, world: &mut World, ms: (u64, u64)) {
         let i = self.index(world.machines.len());
         world.tell(format!("the agent of {} dies", world.machines[i].node));
         world.machines[i].kill_agent();
-        self.lasts(world, (200, 20_000), Wrong::AgentDown(i));
+        self.lasts(world, ms, Wrong::AgentDown(i));
     }
 
     fn power_off(&mut self, world: &mut World) {

@@ -1,13 +1,17 @@
 //! Bugs on purpose, from outside: wrappers around ports that undo one safeguard each. And [`Hold`], which is no bug: it
 //! stops a replica between its decision and its write, where a real one may be stopped too.
 
+mod host;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
-use ostler_bus::sim_clock::Gate;
+use ostler_agent::ports::{ArtifactsRef, HostRef, LedgerRef};
+use ostler_bus::clock::Clock as _;
+use ostler_bus::sim_clock::{Gate, SimClock};
 use ostler_bus::store::{
     BucketInfo, CommitError, Committed, Entry, Expect, Guard, Headers, Read, ReadError, Record, Store, Txn,
     WatchError, WatchEvent, WatchFrom, Write,
@@ -24,6 +28,8 @@ use ostler_schemas::v1::secret::SecretsDocument;
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::{Bucket, Key, NodeName, Revision};
 use tokio::sync::watch;
+
+use host::{Amnesia, AtOnce, PlantedHost};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -46,6 +52,29 @@ pub struct Plant {
     pub backlog: Option<Backlog>,
     /// What agents with a planted bug were shown.
     pub documents: Documents,
+    /// What is wrong with how agents treat processes.
+    pub life: Option<LifeBug>,
+}
+
+/// A bug in how an agent treats processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LifeBug {
+    /// Probes succeed without being asked, and everything says at once that it is up.
+    BelievesAll,
+    /// Nobody who is asked to end gets time for it.
+    KillsAtOnce,
+    /// Hooks are run twice.
+    HooksTwice,
+    /// Hooks succeed without being run.
+    HooksNever,
+    /// Artifacts are there before they are.
+    ArtifactsAtOnce,
+    /// Four seconds of the agent are one of its host.
+    Hasty,
+    /// Success is taken for failure.
+    Gloomy,
+    /// Each agent begins without memory.
+    Amnesia,
 }
 
 impl Plant {
@@ -76,6 +105,44 @@ impl Plant {
             return inner;
         }
         Arc::new(DocumentTopic { inner, node: node.clone(), plant: self.clone() })
+    }
+
+    /// An agent's host.
+    #[must_use]
+    pub fn host(&self, inner: HostRef) -> HostRef {
+        match self.life {
+            Some(
+                bug @ (LifeBug::BelievesAll
+                | LifeBug::KillsAtOnce
+                | LifeBug::HooksTwice
+                | LifeBug::HooksNever
+                | LifeBug::Gloomy),
+            ) => Arc::new(PlantedHost { inner, bug }),
+            Some(LifeBug::ArtifactsAtOnce | LifeBug::Hasty | LifeBug::Amnesia) | None => inner,
+        }
+    }
+
+    /// An agent's artifacts.
+    #[must_use]
+    pub fn artifacts(&self, inner: ArtifactsRef) -> ArtifactsRef {
+        if self.life == Some(LifeBug::ArtifactsAtOnce) { Arc::new(AtOnce(inner)) } else { inner }
+    }
+
+    /// An agent's ledger.
+    #[must_use]
+    pub fn ledger(&self, inner: LedgerRef) -> LedgerRef {
+        if self.life == Some(LifeBug::Amnesia) { Arc::new(Amnesia(inner)) } else { inner }
+    }
+
+    /// The clock of an agent on a machine with this one.
+    #[must_use]
+    pub fn agent_clock(&self, machine: &Arc<SimClock>) -> Arc<SimClock> {
+        if self.life != Some(LifeBug::Hasty) {
+            return Arc::clone(machine);
+        }
+        let clock = SimClock::new(Gate::new(), machine.now().wall);
+        clock.set_rate_ppm(3_000_000);
+        clock
     }
 
     fn rewrite(&self, node: &NodeName, kind: DocumentKind, message: Message) -> Message {

@@ -2,10 +2,10 @@
 
 use ostler_controller_core::fleet::Fleet;
 use ostler_schemas::hash::sha256;
-use ostler_schemas::spec::{ConfigFileSpec, DeploymentSpec, Spec};
+use ostler_schemas::spec::{ConfigFileSpec, DeploymentSpec, ProcessSpec, ProcessType, Spec};
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::process::Goal;
-use ostler_schemas::v1::report::FileState;
+use ostler_schemas::v1::report::{FileState, ProcessPhase};
 use ostler_schemas::{ControllerName, NodeName, Uid, Version};
 
 use crate::world::World;
@@ -36,7 +36,8 @@ pub fn missing(world: &World) -> Vec<String> {
                 paths.retain(|p| *p != spec.path);
                 configfile(world, object, spec, &mut out);
             }
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Secret(_) => {}
+            Spec::Process(spec) => process(world, object, spec, &mut out),
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Secret(_) => {}
         }
     }
     for machine in world.machines.iter().filter(|m| m.powered) {
@@ -107,6 +108,31 @@ fn deployment(world: &World, object: &Object, spec: &DeploymentSpec, out: &mut V
         if !ready {
             out.push(format!("{name}/{short} is not ready on {node}"));
         }
+    }
+}
+
+/// A bare Process lives where it was bound, as its object says; once it was ended it stays so.
+fn process(world: &World, object: &Object, spec: &ProcessSpec, out: &mut Vec<String>) {
+    let (fleet, uid) = (&world.checks.log.fleet, &object.metadata.uid);
+    let name = &object.metadata.name;
+    let Some(records) = fleet.processes.get(uid) else { return out.push(format!("{name} is not made")) };
+    let Some(node) = records.node().filter(|_| records.goal() == Goal::Run) else {
+        if records.goal() == Goal::Run {
+            out.push(format!("{name} has no node"));
+        }
+        return;
+    };
+    let wanted = records.template.as_ref().map(|t| (t.version, t.template));
+    if wanted.is_none_or(|(version, _)| version != object.metadata.version) {
+        out.push(format!("{name} should not have version {wanted:?}"));
+    }
+    let Some(report) = fleet.process_report(uid) else { return out.push(format!("{name} is not reported")) };
+    let oneshot = spec.0.kind == ProcessType::Oneshot;
+    let done = oneshot && report.phase == ProcessPhase::Succeeded && report.ready;
+    // One that is at its work may have begun when its program did not end by itself.
+    let serves = lives_on(world, node, uid) && report.t == wanted.map(|w| w.1) && (report.ready || oneshot);
+    if !done && !serves {
+        out.push(format!("{name} is not ready on {node}: {:?} {:?}", report.phase, report.message));
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::checks::files::FileWatch;
 use crate::checks::hosts::HostCheck;
+use crate::checks::life::LifeCheck;
 use crate::checks::log::LogCheck;
 use crate::checks::{Found, Rule};
 use crate::machine::Machine;
@@ -61,6 +62,8 @@ pub struct Checks {
     pub log: LogCheck,
     /// Of processes.
     pub hosts: HostCheck,
+    /// Of what their templates promise.
+    pub life: LifeCheck,
     /// What was found.
     pub found: Vec<Found>,
 }
@@ -292,10 +295,11 @@ impl World {
         if troubled || paused || self.bus_down || self.noisy {
             self.unsure();
         }
-        let Checks { log, hosts, found } = &mut self.checks;
+        let Checks { log, hosts, life, found } = &mut self.checks;
         log.take(self.bus.take_log(), now, found);
         for machine in &self.machines {
             hosts.take(&machine.node, &machine.host, log, now, found);
+            life.take(machine, log, now, found);
             self.watch.look(&machine.node, &machine.files);
         }
         // A version that failed is rolled back from by itself: then an older one follows, and rightly.
@@ -356,6 +360,7 @@ impl World {
         for machine in &mut self.machines {
             machine.clock.set_rate_ppm(0);
             machine.power_on();
+            machine.holder_up();
             if let Some(life) = &machine.life {
                 life.gate.resume(ResumeOrder::BacklogFirst);
             }
@@ -382,8 +387,8 @@ impl World {
     pub fn final_checks(&mut self) {
         self.look();
         let now = self.now_ms();
-        let Checks { log, hosts, found } = &mut self.checks;
-        for detail in hosts.unaccounted(log) {
+        let Checks { log, hosts, life, found } = &mut self.checks;
+        for detail in hosts.unaccounted(log).into_iter().chain(life.miscounted(log)) {
             found.push(Found { at_ms: now, rule: Rule::ExitLost, detail });
         }
         for violation in ostler_controller_core::audit::check_quiet(&log.fleet) {

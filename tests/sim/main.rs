@@ -1,5 +1,6 @@
 //! The whole control plane in virtual time.
 
+mod life;
 mod planted;
 mod random;
 mod scenarios;

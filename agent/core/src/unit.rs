@@ -23,6 +23,7 @@
 //! | Running | in-place change | Running | limits are adjusted, probes exchanged |
 //! | Stopping: delay | `preStopDelay` over | Stopping: hook or asked | it has not been ready since the stop began |
 //! | Stopping: hook | `execStop` succeeded | Stopping: asked | the deadline begins, no signal is sent |
+//! | Stopping: hook | it was lost with the holder | Stopping: delay | it is run again, a few times |
 //! | Stopping: hook | it failed, or there is none | Stopping: asked | `killSignal`, the deadline begins |
 //! | Stopping: asked | no exit `timeoutStopSec` later | Stopping: asked | the holder kills the tree (`StopTimeout`) |
 //! | Running, Stopping | exit | Clearing | the exit becomes durable, then it is acknowledged |
@@ -146,6 +147,8 @@ struct Running {
 struct Stopping {
     process: HostProcess,
     stage: Stage,
+    /// How often `execStop` was lost with the holder.
+    lost: u32,
 }
 
 /// How far a stop is.

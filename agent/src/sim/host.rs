@@ -164,17 +164,17 @@ impl SimHost {
         let lingers_ms = inner.program_of(&living).lingers_ms;
         let at = self.clock.now();
         // What nobody's child is any more leaves no code behind.
-        let known = if inner.holder { how.clone() } else { HowEnded::Unknown("no holder ran".to_owned()) };
+        let how = if inner.holder { how } else { HowEnded::Unknown("no holder ran".to_owned()) };
         let exit = HostExit {
             incarnation: key.incarnation,
             seq: inner.seq,
-            how: known,
+            how,
             oom: false,
             watchdog,
             at: at.wall,
         };
         inner.exits.push((key, exit.clone()));
-        inner.note(at, key, &living.spawn.name, SimEvent::Ended(how));
+        inner.note(at, key, &living.spawn.name, SimEvent::Ended(exit.how.clone()));
         inner.tell(&HostEvent::Exited(key.uid, exit));
         if lingers_ms == 0 {
             inner.tell(&HostEvent::TreeEmpty(key));

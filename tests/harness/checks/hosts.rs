@@ -20,6 +20,8 @@ pub struct HostCheck {
     ended: BTreeMap<(Uid, u64), u64>,
     /// Incarnations that the nemesis ended.
     pub excused: BTreeSet<ProcKey>,
+    /// Processes come and go by themselves: [`super::life`] knows which may.
+    pub lively: bool,
     /// Starts so far.
     pub starts: u64,
     /// Ends so far, losses of power included.
@@ -43,9 +45,10 @@ impl HostCheck {
         now: u64,
         found: &mut Vec<Found>,
     ) {
-        let history = host.history();
-        let seen = self.seen.insert(node.clone(), history.len()).unwrap_or(0);
-        for record in history.get(seen..).unwrap_or_default() {
+        let seen = self.seen.entry(node.clone()).or_default();
+        let news = host.history_since(*seen);
+        *seen += news.len();
+        for record in &news {
             let before = self.trace.map(|t| t.to_string()).unwrap_or_default();
             let line = format!("{before}|{node}|{}|{:?}|{:?}", record.key, record.at, record.event);
             self.trace = Some(sha256(line.as_bytes()));
@@ -78,11 +81,16 @@ impl HostCheck {
                     }
                     if log.asked_to_end.contains_key(&uid) {
                         self.ended_on_demand.insert((node.clone(), uid));
-                    } else {
+                    } else if !self.lively {
                         tell(Rule::EndedUnasked, &format!("ended ({how:?}) although nobody asked for it"));
                     }
                 }
-                SimEvent::Signalled(_) => {}
+                SimEvent::Signalled(_)
+                | SimEvent::Asked(..)
+                | SimEvent::SaidReady
+                | SimEvent::Answers(..)
+                | SimEvent::RunBegan(..)
+                | SimEvent::RunEnded(..) => {}
                 SimEvent::PowerLost => {
                     self.ends += 1;
                     self.living.remove(&uid);

@@ -139,7 +139,7 @@ fn a_full_disk_is_cleaned_before_anybody_goes() {
         // Two lives of the greedy one: the log of the first is what can be removed.
         let (_, _) = greedy_runs(world, Program { disk: 40 * GIB, ..Program::default() }).await;
         let first = greedy_one(world).0.expect("runs");
-        world.operator.delete(&object(Kind::Deployment, "greedy")).await.done();
+        world.operator.delete(object(Kind::Deployment, "greedy")).await.done();
         world.until(30_000, |w| greedy_one(w).0.is_none()).await.expect("ends");
         world.pass(30_000).await;
         let machine = world.machines.iter().position(|m| m.node == first).expect("a machine");

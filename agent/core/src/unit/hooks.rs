@@ -4,11 +4,11 @@ use ostler_schemas::spec::Exec;
 
 use super::{Awaited, Effect, Hook, HookEnd, RUN_SLACK_MS, Reason, Run, Stage, State, Stopping, Turn, Unit};
 
-/// How soon `execStopPost` is run again after it was lost.
-const POST_AGAIN_MS: u64 = 1_000;
+/// How soon `execStop` and `execStopPost` are run again after they were lost with the holder.
+const AGAIN_MS: u64 = 1_000;
 
-/// How often it may be lost before life goes on without it.
-const POST_LOST_MAX: u32 = 5;
+/// How often one may be lost before life goes on without it.
+const LOST_MAX: u32 = 5;
 
 impl Unit {
     /// Runs a hook of the incarnation that is current or ending.
@@ -67,8 +67,12 @@ impl Unit {
                     }
                 }
             }
-            State::Stopping(_) => match end {
+            State::Stopping(stopping) => match end {
                 HookEnd::Success => self.ask_to_end(true, turn),
+                HookEnd::Lost(_) if stopping.lost + 1 < LOST_MAX => {
+                    stopping.lost += 1;
+                    stopping.stage = Stage::Delay { until: turn.now.mono.plus_ms(AGAIN_MS) };
+                }
                 HookEnd::Failed(why) | HookEnd::Lost(why) => {
                     turn.tell(
                         Reason::ActionFailed,
@@ -84,8 +88,8 @@ impl Unit {
             State::Cleaning { lost, .. } => {
                 let lost = *lost + 1;
                 match end {
-                    HookEnd::Lost(_) if lost < POST_LOST_MAX => {
-                        let again = turn.now.mono.plus_ms(POST_AGAIN_MS);
+                    HookEnd::Lost(_) if lost < LOST_MAX => {
+                        let again = turn.now.mono.plus_ms(AGAIN_MS);
                         self.state = State::Cleaning { hook: None, again, lost };
                     }
                     HookEnd::Failed(why) | HookEnd::Lost(why) => {
@@ -106,7 +110,10 @@ impl Unit {
             && turn.now.mono >= until
         {
             turn.push(Effect::Cancel(run));
-            self.ran(run, HookEnd::Lost("did not end, and nobody told why".to_owned()), turn);
+            let why = "did not end, and nobody told why".to_owned();
+            // A stop has waited for long enough.
+            let stops = matches!(self.state, State::Stopping(_));
+            self.ran(run, if stops { HookEnd::Failed(why) } else { HookEnd::Lost(why) }, turn);
         }
     }
 }

@@ -33,7 +33,7 @@ impl Unit {
         let used = current.ready_at.is_some() && why != StopWhy::StartTimeout;
         turn.persist();
         let stage = Stage::Delay { until: turn.now.mono.plus_ms(if used { delay } else { 0 }) };
-        self.state = State::Stopping(Stopping { process, stage });
+        self.state = State::Stopping(Stopping { process, stage, lost: 0 });
         if !used || delay == 0 {
             self.stop_by_hook(turn);
         }
@@ -96,7 +96,8 @@ impl Unit {
     pub(super) fn resume_stop(&mut self, process: HostProcess, stop: StopRecord, turn: &mut Turn) {
         if stop.asked {
             // The request may have been lost with that agent.
-            self.state = State::Stopping(Stopping { process, stage: Stage::Asked { again: turn.now.mono } });
+            let stage = Stage::Asked { again: turn.now.mono };
+            self.state = State::Stopping(Stopping { process, stage, lost: 0 });
         } else {
             self.stop_from_the_start(process, (stop.why, stop.text), turn);
         }

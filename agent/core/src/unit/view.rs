@@ -195,6 +195,7 @@ impl Unit {
             }
         };
         let stage = match stopping.stage {
+            Stage::Delay { .. } if stopping.lost > 0 => Some("execStop is run again"),
             Stage::Delay { .. } => Some("waits preStopDelay"),
             Stage::Hook(_) => Some("execStop runs"),
             Stage::Asked { .. } => None,
