@@ -7,6 +7,7 @@ mod again;
 mod garbage;
 mod journeys;
 mod leaders;
+mod logs;
 mod lost;
 mod quorum;
 mod survival;

@@ -3,6 +3,7 @@
 //! Runs with and without root; what needs root says so when it is left out.
 
 mod isolation;
+mod output;
 mod rig;
 mod runs;
 mod survival;

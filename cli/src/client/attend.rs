@@ -1,6 +1,7 @@
 //! Answers that last are attended: the bus does not tell a controller whether anybody still listens to one.
 //!
-//! While an answer is read, an empty message goes to `api.<caller>.relay.<id>` every `RENEWAL`, and one with header
+//! While an answer is read, an empty message goes to `api.<caller>.relay.<id>` every `RENEWAL` and after each
+//! `READ_STEP` messages of it, with their number in header `Ostler-Seq`, and one with header
 //! `Ostler-End` when it is read no more, whatever the reason; a controller that misses them ends the answer by itself.
 //! Guarantees: each answer is attended under an id of its own, so that the farewell of one never ends another. Not
 //! guaranteed: that a farewell arrives.
@@ -14,8 +15,9 @@ use ostler_bus::layout::Identity;
 use ostler_bus::store::Headers;
 use ostler_bus::topic::Outgoing;
 use ostler_schemas::subject::{ApiSubject, Verb};
+use ostler_schemas::v1::api::LOGS_WINDOW;
 use ostler_schemas::{Name, TxnId, headers};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 /// Controllers give an answer up after three of these.
 const RENEWAL: Duration = Duration::from_secs(5);
@@ -39,25 +41,37 @@ impl Default for Attendance {
     }
 }
 
+/// How often it is said how much was read: several times within the window that a controller keeps open.
+const READ_STEP: u64 = LOGS_WINDOW / 4;
+
 /// An answer is attended until this is dropped.
 #[derive(Debug)]
 pub(super) struct Attended {
-    _reader: oneshot::Sender<()>,
+    read: watch::Sender<u64>,
+}
+
+impl Attended {
+    /// So many messages of the answer were read.
+    pub(super) fn has_read(&self, messages: u64) {
+        if messages.is_multiple_of(READ_STEP) {
+            self.read.send_replace(messages);
+        }
+    }
 }
 
 impl Attendance {
     /// Attends what `caller` opened under `id`.
     pub(super) fn attend(&self, topic: &TopicRef, caller: &Name, id: TxnId) -> Attended {
-        let (reader, gone) = oneshot::channel();
+        let (read, reader) = watch::channel(0);
         let post = Post::new(topic, caller, id);
         let open = Open::new(&self.0);
         let closing = self.0.closing.subscribe();
         tokio::spawn(async move {
-            post.renew(gone, closing).await;
+            post.renew(reader, closing).await;
             post.farewell().await;
             drop(open);
         });
-        Attended { _reader: reader }
+        Attended { read }
     }
 
     /// Takes leave of all of them.
@@ -100,15 +114,18 @@ impl Post {
     }
 
     /// Returns when nobody reads any more.
-    async fn renew(&self, mut gone: oneshot::Receiver<()>, mut closing: watch::Receiver<bool>) {
+    async fn renew(&self, mut reader: watch::Receiver<u64>, mut closing: watch::Receiver<bool>) {
         loop {
             tokio::select! {
-                _ = &mut gone => return,
+                more = reader.changed() => if more.is_err() { return },
                 _ = closing.wait_for(|is| *is) => return,
                 () = tokio::time::sleep(RENEWAL) => {}
             }
+            let read = reader.borrow_and_update().to_string();
+            let message = Outgoing::new(self.subject.clone(), Bytes::new());
             // Without a connection there is nothing to do but to go on: it comes back, or the reader gives up.
-            let _unsent = self.topic.publish(Outgoing::new(self.subject.clone(), Bytes::new())).await;
+            let _unsent =
+                self.topic.publish(message.with_headers(Headers::new().with(headers::SEQ, read))).await;
         }
     }
 

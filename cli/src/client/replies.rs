@@ -28,7 +28,7 @@ pub struct Replies {
     /// The transaction of what was sent, if it may change something.
     changes: Option<TxnId>,
     /// Tells the answering side that this is read, for as long as it is.
-    _attended: Option<Attended>,
+    attended: Option<Attended>,
     /// How many parts the answering side itself says were lost.
     pub lost: u64,
 }
@@ -54,7 +54,7 @@ impl Replies {
             seen: 0,
             ended: false,
             changes: None,
-            _attended: None,
+            attended: None,
             lost: 0,
         }
     }
@@ -76,7 +76,7 @@ impl Replies {
     /// Attended for as long as this is not dropped.
     #[must_use]
     pub(super) fn attended(mut self, attended: Attended) -> Self {
-        self._attended = Some(attended);
+        self.attended = Some(attended);
         self
     }
 
@@ -156,6 +156,9 @@ impl Replies {
 
     fn count(&mut self, message: &Message) -> Result<(), Failure> {
         self.seen += 1;
+        if let Some(attended) = &self.attended {
+            attended.has_read(self.seen);
+        }
         let number: Option<u64> = message.headers.get(headers::SEQ).and_then(|n| n.parse().ok());
         match number {
             Some(number) if number != self.seen => Err(Failure::Broken(format!(

@@ -203,6 +203,7 @@ async fn losses_that_are_owned_up_to_are_counted() {
         of: ostler_schemas::v1::api::LogsOf::Process,
         filter: ostler_schemas::v1::api::LogFilter::default(),
         max_processes: None,
+        paced: false,
     };
     let mut replies = client.logs(&request).await.expect("an answer");
     assert_eq!(replies.next().await.expect("a part").as_deref(), Some(&b"line\n"[..]));

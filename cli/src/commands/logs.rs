@@ -43,11 +43,11 @@ pub async fn run(session: &Session, args: &Logs, out: &mut Out) -> Result<(), Fa
     };
     loop {
         match shown.read(session, &request, out).await {
-            Err(Failure::Unreachable(silence)) if args.follow && shown.last_us() > 0 => {
+            Err(Failure::Unreachable(silence)) if args.follow && shown.since_us() > 0 => {
                 out.warn(&format!("{}; trying again", silence.what));
                 tokio::time::sleep(PAUSE).await;
                 request.tail = None;
-                request.filter.since = Some(Timestamp(shown.last_us() / 1_000));
+                request.filter.since = Some(Timestamp(shown.since_us() / 1_000));
                 shown.go_on();
             }
             other => return other,
@@ -78,6 +78,7 @@ fn request(session: &Session, args: &Logs) -> Result<LogsRequest, Failure> {
         of,
         filter,
         max_processes: Some(args.max_processes),
+        paced: true,
     })
 }
 
@@ -223,8 +224,9 @@ impl Shown {
         }
     }
 
-    fn last_us(&self) -> u64 {
-        self.voices.values().map(|voice| voice.last.0).max().unwrap_or(0)
+    /// From here on something may not have been told: one process's lines may have been held up while another's went on.
+    fn since_us(&self) -> u64 {
+        self.voices.values().map(|voice| voice.last.0).filter(|us| *us > 0).min().unwrap_or(0)
     }
 
     /// What comes next begins with lines that were told already.

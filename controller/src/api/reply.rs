@@ -65,6 +65,11 @@ impl Responder {
         })
     }
 
+    /// How many messages were sent so far.
+    pub(super) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// One part of the answer.
     pub(super) async fn part<T: Wire>(&mut self, value: &T) -> Result<(), ApiError> {
         let bytes = encode(value)?;

@@ -36,7 +36,8 @@ pub(super) struct Shared {
     pub(super) deps: ApiDeps,
     pub(super) asks: Asks,
     pub(super) refusals: Refusals,
-    streams: Streams,
+    pub(super) usage: UsageMemory,
+    pub(super) streams: Streams,
     shares: Mutex<BTreeMap<Name, usize>>,
     at_once: Arc<Semaphore>,
     /// Places for requests whose documents were sent ahead.

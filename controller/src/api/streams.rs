@@ -2,7 +2,7 @@
 //!
 //! The bus does not tell whether anybody still listens to an answer that crosses accounts. So a caller may attend its
 //! stream: its request bears a transaction id in header `Ostler-Txn`, and it sends an empty message to
-//! `api.<caller>.relay.<id>` at least every [`ATTENDED_MS`]; one with header `Ostler-End` ends the stream at once. All
+//! `api.<caller>.relay.<id>`, with the number of messages that it has read in header `Ostler-Seq`, at least every [`ATTENDED_MS`]; one with header `Ostler-End` ends the stream at once. All
 //! replicas hear these; the one that holds the stream heeds them. A stream that nobody attends lasts as long as the
 //! limits say. Beyond a caller's share its oldest stream ends, so that what is left over from before never keeps it
 //! from what it wants now.
@@ -16,7 +16,7 @@ use ostler_controller_core::admission::unavailable;
 use ostler_schemas::time::Mono;
 use ostler_schemas::v1::api::ApiError;
 use ostler_schemas::{Name, TxnId, headers};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// An attended stream that was not heard of for so long has lost its caller: three renewals of 5 s.
 const ATTENDED_MS: u64 = 15_000;
@@ -27,6 +27,8 @@ struct Open {
     serial: u64,
     attended: Option<TxnId>,
     heard: Mono,
+    /// How many messages the caller has read.
+    read: watch::Sender<u64>,
     end: Arc<Notify>,
 }
 
@@ -62,13 +64,22 @@ impl Streams {
         table.next += 1;
         let serial = table.next;
         let open = table.by_caller.entry(caller.clone()).or_default();
-        open.push_back(Open { serial, attended, heard: now, end: Arc::clone(&end) });
+        let read = watch::Sender::new(0);
+        open.push_back(Open { serial, attended, heard: now, read, end: Arc::clone(&end) });
         if open.len() > share
             && let Some(oldest) = open.pop_front()
         {
             oldest.end.notify_one();
         }
         Stream { streams: self, caller: caller.clone(), serial, begun: now, end }
+    }
+
+    /// How far the caller of a stream has read it; none if it does not attend it.
+    pub(super) fn reading(&self, caller: &Name, message: &Message) -> Option<watch::Receiver<u64>> {
+        let id = message.headers.get(headers::TXN)?.parse::<TxnId>().ok()?;
+        let table = self.table();
+        let open = table.by_caller.get(caller)?.iter().rev().find(|o| o.attended == Some(id))?;
+        Some(open.read.subscribe())
     }
 
     /// A caller attends a stream of its own, or ends it.
@@ -78,6 +89,14 @@ impl Streams {
         let mine = table.by_caller.get_mut(caller).into_iter().flatten();
         for open in mine.filter(|o| o.attended == Some(id)) {
             open.heard = now;
+            let read = message.headers.get(headers::SEQ).and_then(|text| text.parse::<u64>().ok());
+            open.read.send_if_modified(|known| match read.filter(|read| *read > *known) {
+                Some(read) => {
+                    *known = read;
+                    true
+                }
+                None => false,
+            });
             if message.headers.get(headers::END).is_some() {
                 open.end.notify_one();
             }

@@ -12,6 +12,9 @@ pub const LOGS_PROCESSES: u32 = 50;
 /// Logs of how many processes one request may read: each holds an order at a node, and a window of chunks here.
 pub const LOGS_PROCESSES_MAX: u32 = 500;
 
+/// How many messages of an answer may be under way to a caller that says how far it has read: 64 KiB each at most.
+pub const LOGS_WINDOW: u64 = 64;
+
 /// `logs` of processes. The answer's messages bear raw lines (`v1::log_line`) as bodies, and in header `Ostler-Object`
 /// whose they are; one with header `Ostler-Message` says something about the answer instead.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +37,10 @@ pub struct LogsRequest {
     /// More processes than this are refused; none means [`LOGS_PROCESSES`].
     #[serde(default)]
     pub max_processes: Option<u32>,
+    /// The caller says how many messages of the answer it has read, in header `Ostler-Seq` of the messages by which it
+    /// attends it: no more than [`LOGS_WINDOW`] beyond these are sent.
+    #[serde(default)]
+    pub paced: bool,
 }
 
 /// Whose logs.

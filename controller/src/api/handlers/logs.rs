@@ -7,6 +7,7 @@
 
 mod merge;
 mod order;
+mod pace;
 mod source;
 mod stored;
 mod targets;
@@ -24,6 +25,7 @@ use ostler_schemas::{Kind, Name, NodeName, ObjectRef, Revision, Uid};
 use crate::api::asks::Chunk;
 use crate::api::reply::Responder;
 use crate::api::server::{Call, Shared};
+use pace::Pace;
 use source::{Broken, Source};
 use targets::Target;
 
@@ -35,6 +37,7 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
     let limit = request.max_processes.unwrap_or(LOGS_PROCESSES).min(LOGS_PROCESSES_MAX);
     let is_one = matches!(request.of, LogsOf::Process | LogsOf::Owner(Kind::Process));
     let fleet = shared.fleet(call).await?;
+    let reading = request.paced.then(|| shared.streams.reading(&call.caller.name, &call.message)).flatten();
     let mut session = Session {
         shared,
         caller: call.caller.name.clone(),
@@ -49,6 +52,7 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
         told: shared.deps.clock.mono(),
         over_limit: false,
         lost: 0,
+        pace: Pace::new(reading),
         request,
     };
     session.begin(&fleet, to).await?;
@@ -75,6 +79,7 @@ struct Session<'a> {
     told: Mono,
     over_limit: bool,
     lost: u64,
+    pace: Pace,
 }
 
 impl Session<'_> {
@@ -162,6 +167,7 @@ impl Session<'_> {
             let next = tokio::select! {
                 biased;
                 next = next_chunk(&mut self.sources) => Some(next),
+                () = self.pace.moved() => continue,
                 () = clock.sleep_until(next_tick) => None,
             };
             let now = clock.mono();
@@ -183,7 +189,7 @@ impl Session<'_> {
     async fn pass_on(&mut self, to: &mut Responder) -> Result<(), ApiError> {
         loop {
             let now = self.shared.deps.clock.mono();
-            if self.sources.iter().any(|source| source.is_awaited(now)) {
+            if !self.pace.may_send(to.sent()) || self.sources.iter().any(|source| source.is_awaited(now)) {
                 return Ok(());
             }
             let heads = self.sources.iter().enumerate().filter_map(|(at, s)| s.head_us().map(|us| (us, at)));

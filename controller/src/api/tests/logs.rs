@@ -80,6 +80,7 @@ fn logs(follow: bool) -> LogsRequest {
         of: LogsOf::Process,
         filter: LogFilter::default(),
         max_processes: None,
+        paced: false,
     }
 }
 

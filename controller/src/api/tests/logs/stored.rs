@@ -104,3 +104,37 @@ async fn a_node_may_only_store_under_its_own_name() {
     let message = Outgoing::new("put.node.log.n2.default.p", Bytes::from_static(b"x"));
     assert!(agent.topic.request(message, 1_000).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_says_how_far_it_has_read_is_not_sent_more_than_a_window() {
+    let rig = placed(1).await;
+    let (agent, anna) = (rig.agent("n1"), rig.operator("anna"));
+    let gone = Uid::from_bytes([3; 16]);
+    for n in 0..200 {
+        let lines = [line(1_000 + n, LogStream::Stdout, &n.to_string())];
+        store(&agent, "gone", (gone, n * 10, n * 10 + 10), &lines).await;
+    }
+    let request = LogsRequest { process: "gone".to_owned(), paced: true, ..everything() };
+    let id = "0123456789abcdef0123456789abcdef";
+    let head = Headers::new().with(headers::TXN, id);
+    let body = codec::encode(&request).expect("encodes");
+    let message = Outgoing::new("api.anna.logs", body).with_headers(head);
+    let mut answer = anna.topic.request_many(message).await.expect("sends");
+    let (mut read, mut bodies) = (0u64, 0);
+    loop {
+        // All that comes by itself; keep-alives come every five seconds.
+        while let Ok(message) = tokio::time::timeout(std::time::Duration::from_secs(2), answer.next()).await {
+            let message = message.expect("the stream never ends by itself");
+            read += 1;
+            bodies += u64::from(!message.body.is_empty());
+            if message.headers.get(headers::END).is_some() {
+                assert_eq!(bodies, 200);
+                return;
+            }
+        }
+        assert!(read > 0 && read.is_multiple_of(ostler_schemas::v1::api::LOGS_WINDOW), "{read}");
+        let head = Headers::new().with(headers::SEQ, read.to_string());
+        let told = Outgoing::new(format!("api.anna.relay.{id}"), Bytes::new()).with_headers(head);
+        anna.topic.publish(told).await.expect("sends");
+    }
+}
