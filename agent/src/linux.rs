@@ -10,6 +10,7 @@ mod features;
 mod files;
 mod folders;
 mod host;
+mod label;
 mod ledger;
 mod log;
 mod old_logs;

@@ -53,7 +53,7 @@ fn loops_tests_filters_and_macros() {
         ("{{ vars.missing | default('x') }}", "x"),
         ("{% if vars.debug %}a{% elif node.name == 'web-017' %}b{% endif %}", "b"),
         ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(1) }}{{ m('&') }}", "<1><&>"),
-        ("{{ vars.map | tojson }}", "{\"a\":0.5,\"z\":1}"),
+        ("{{ vars.map | tojson }}", "{\"a\": 0.5, \"z\": 1}"),
         ("a\n", "a\n"),
         ("", ""),
     ];

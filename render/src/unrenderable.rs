@@ -45,6 +45,7 @@ impl Unrenderable {
 
     pub(crate) fn of(error: &Error, source: &str, secret: Option<String>) -> Unrenderable {
         let range = error.range().filter(|r| r.start < r.end && r.end <= source.len());
+        let range = range.map(|r| path_begin(source, r.start)..r.end);
         let line = error.line().and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
         let (line, column) = match range.as_ref().and_then(|r| source.get(..r.start)) {
             Some(before) => place(before),
@@ -101,6 +102,14 @@ impl Unrenderable {
         let advice = self.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
         format!("{place}{}{advice}", self.reason())
     }
+}
+
+/// Where the path begins that leads to a place: the engine points at the part that failed, people read the whole.
+fn path_begin(source: &str, at: usize) -> usize {
+    let is_path = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'[' | b']' | b'"' | b'\'');
+    let before = source.as_bytes().get(..at).unwrap_or_default();
+    let begin = at - before.iter().rev().take_while(|b| is_path(b)).count();
+    if source.is_char_boundary(begin) { begin } else { at }
 }
 
 /// Line and column of what comes after a text.

@@ -19,6 +19,7 @@ use rustix::fs::FileType;
 use sha2::{Digest, Sha256 as Hasher};
 
 use super::beneath::{Place, make_folders, not_regular, sync_folder};
+use super::label;
 use super::ledger::blocking;
 use super::watch::Watcher;
 use crate::ports::Files;
@@ -276,7 +277,14 @@ fn rename(from: &str, to: &str) -> Result<(), StepError> {
     {
         return Err(StepError { kind: StepErrorKind::NotRegular, message: format!("{to} is {what}") });
     }
-    Place::at(Path::new(from)).and_then(|new| new.rename(&place)).map_err(say)
+    let new = Place::at(Path::new(from)).map_err(say)?;
+    if let Ok(old) = place.open() {
+        let file = new.open_only().map_err(say)?;
+        if label::keep(&old, &file).map_err(say)? {
+            file.sync_all().map_err(say)?;
+        }
+    }
+    new.rename(&place).map_err(say)
 }
 
 /// Removes what only Ostler writes.

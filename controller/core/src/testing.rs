@@ -333,8 +333,8 @@ impl World {
         let rises = match (&known_spec, &spec) {
             (Some(Spec::Deployment(a)), Spec::Deployment(b)) => a.template != b.template,
             (Some(Spec::Process(a)), Spec::Process(b)) => a != b,
-            (Some(Spec::ConfigFile(a)), Spec::ConfigFile(b)) => b.content.is_some() && a.is_new_version(b),
-            (None, Spec::ConfigFile(file)) => file.content.is_some(),
+            (Some(Spec::ConfigFile(a)), Spec::ConfigFile(b)) => b.has_content() && a.is_new_version(b),
+            (None, Spec::ConfigFile(file)) => file.has_content(),
             (None, Spec::Deployment(_) | Spec::Process(_) | Spec::Secret(_)) => true,
             (_, _) => false,
         };

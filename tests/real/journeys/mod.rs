@@ -2,8 +2,10 @@
 
 mod exec;
 mod files;
+mod templates;
 mod host;
 mod large;
+mod life;
 mod looking;
 mod placing;
 mod starting;

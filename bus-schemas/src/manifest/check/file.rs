@@ -163,7 +163,9 @@ fn check_files(items: &[Json], spec: &Map<String, Json>, report: &mut Report) ->
                 report.add(&name_at, FindingCode::Conflicting, message);
             }
         }
-        if SOURCES.into_iter().all(|field| !fields.contains_key(field)) {
+        let is_missing =
+            |field: &str| !fields.contains_key(field) && !report.concerns(&format!("{at}.{field}"));
+        if SOURCES.into_iter().all(is_missing) {
             let example = "give one of content, contentBase64 and template";
             report.hint(&format!("{at}.content"), FindingCode::MissingField, "is required", example);
         }

@@ -52,6 +52,11 @@ impl Report {
         self.push(place, field, code, message.into(), None);
     }
 
+    /// Whether anything was found of a field, or of one whose path begins so.
+    pub(super) fn concerns(&self, field: &str) -> bool {
+        self.findings.iter().any(|finding| finding.field.starts_with(field))
+    }
+
     /// Given twice.
     pub(super) fn duplicate(&mut self, field: &str, first: &str) {
         let first = self.places.value(first);
