@@ -278,6 +278,8 @@ mod tests {
             facts: &facts,
             user: &user,
             artifacts: None,
+            secrets: &Opened::default(),
+            credentials: None,
         })?;
         Ok(words.argv)
     }
