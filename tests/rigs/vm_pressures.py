@@ -80,6 +80,9 @@ class Pressures(Checks):
 
     def stall(self):
         """What stalls for memory is pressure too, however much is free. Who takes most above his request goes first."""
+        # What gets on hides that others wait.
+        for name in ("spins", "writes", "reads"):
+            self.plane.cli("delete", f"process/{name}", "--wait=false")
         takers = {"much": 60, "more": 90}
         for name, mib in takers.items():
             self.plane.apply(manifest(deployment(name, python(TAKE.format(mib)), NODE, resources={"requests": {"memory": "8Mi"}})))
