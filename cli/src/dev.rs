@@ -396,6 +396,7 @@ impl Running {
             tokio::time::timeout(grace, stop.wait()).await.ok();
         }
         self.end(|role| matches!(role, Role::Holder(_))).await;
+        self.fleet.forget_credentials();
         for place in self.fleet.nodes.iter().filter_map(|node| self.fleet.cgroup(node)) {
             // Each holder has removed those of its processes. One that could not end may still be in there.
             std::fs::remove_dir(place).ok();

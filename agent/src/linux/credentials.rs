@@ -29,11 +29,8 @@ const UNFINISHED: &str = ".new-";
 /// Why there is no such place, in words for people.
 pub fn place(run_dir: &Path, state_dir: &Path) -> Result<PathBuf, String> {
     let near = run_dir.join("credentials");
-    match is_on_memory(run_dir) {
-        Ok(true) => {
-            return make_base(&near).map(|()| near.clone()).map_err(|e| format!("{}: {e}", near.display()));
-        }
-        Ok(false) | Err(_) => {}
+    if is_on_memory(run_dir).unwrap_or_default() {
+        return make_base(&near).map(|()| near.clone()).map_err(|e| format!("{}: {e}", near.display()));
     }
     let state = ostler_schemas::hash::sha256(state_dir.as_os_str().as_encoded_bytes()).short();
     let uid = rustix::process::geteuid().as_raw();
@@ -42,6 +39,9 @@ pub fn place(run_dir: &Path, state_dir: &Path) -> Result<PathBuf, String> {
         return Err(format!("neither {} nor /dev/shm lies on memory (tmpfs)", run_dir.display()));
     }
     make_base(&far).map_err(|e| format!("{}: {e}", far.display()))?;
+    // So that whoever takes a sandbox down finds it. An older link, or none that could be made, does no harm.
+    drop(fs::remove_file(&near));
+    drop(std::os::unix::fs::symlink(&far, &near));
     Ok(far)
 }
 

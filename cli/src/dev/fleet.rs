@@ -11,7 +11,9 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ostler_bus::entropy::{Entropy, SeededEntropy};
@@ -248,6 +250,22 @@ impl Fleet {
             self.plan(&node, Role::Agent(node.clone()), self.agent_words(&node, &host, ports));
         }
         Ok(())
+    }
+
+    /// Removes what agents have put on memory elsewhere because the sandbox lies on a disk: nobody else would.
+    pub fn forget_credentials(&self) {
+        for node in &self.nodes {
+            let link = self.dir.join("hosts").join(node).join("run/credentials");
+            let Ok(place) = std::fs::read_link(&link) else { continue };
+            if !place.starts_with("/dev/shm") {
+                continue;
+            }
+            for folder in std::fs::read_dir(&place).into_iter().flatten().flatten() {
+                // They are their users' to read only, also for whoever made them.
+                std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).ok();
+            }
+            std::fs::remove_dir_all(&place).ok();
+        }
     }
 
     /// The agent's whole command line; its settings file has only its name and the bus.
