@@ -4,7 +4,7 @@
 //! actor that failed is replaced by another one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ostler_agent_core::environment::NodeFacts;
@@ -252,6 +252,9 @@ pub(crate) struct Context {
     pub(crate) pressure: Slot<crate::actors::pressure::Msg>,
     pub(crate) report_wake: Wake,
     pub(crate) registry_wake: Wake,
+    /// How many starts this agent has heard the end of: what the host tells of itself was asked for before or after
+    /// each.
+    pub(crate) starts: AtomicU64,
 }
 
 impl Context {

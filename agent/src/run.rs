@@ -1,5 +1,6 @@
 //! An agent from its start to its end.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use ostler_agent_core::holds::By;
@@ -64,6 +65,7 @@ pub async fn run(deps: Deps) -> Result<Handle, StartError> {
         pressure: Slot::default(),
         report_wake: Wake::default(),
         registry_wake: Wake::default(),
+        starts: AtomicU64::new(0),
         deps,
     });
     let spawned = Actor::spawn(None, root::RootActor, context.clone()).await;

@@ -1,5 +1,7 @@
 //! The connection to the holder: made again and again, each time followed by a listing, then by what happens.
 
+use std::sync::atomic::Ordering;
+
 use futures::StreamExt;
 use ostler_schemas::v1::reason::Reason;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -16,8 +18,8 @@ pub(crate) struct HostActor;
 pub(crate) enum Msg {
     /// A connection was made.
     Connected(HostInfo),
-    /// Everything that the holder has.
-    Listed(HostListing),
+    /// Everything that the holder has, and how many starts had been heard of when it was asked.
+    Listed(HostListing, u64),
     /// Something happened.
     Event(HostEvent),
     /// There is no connection (any more).
@@ -64,8 +66,8 @@ impl Actor for HostActor {
                 context.condition(Reason::HolderLost, None);
                 context.changed();
             }
-            Msg::Listed(listing) => {
-                context.registry.cast(registry::Msg::Listed(Box::new(listing)));
+            Msg::Listed(listing, starts) => {
+                context.registry.cast(registry::Msg::Listed(Box::new(listing), starts));
             }
             Msg::Event(HostEvent::Exited(uid, exit)) => {
                 context.registry.cast(registry::Msg::Exited(uid, Box::new(exit)));
@@ -84,9 +86,10 @@ impl Actor for HostActor {
             Msg::Relist => {
                 let context = state.context.clone();
                 state.lister = Some(Task::spawn(async move {
+                    let starts = context.starts.load(Ordering::Relaxed);
                     if let Ok(listing) = context.deps.host.list().await {
                         // The actor may have ended meanwhile; then its successor lists.
-                        drop(me.cast(Msg::Listed(listing)));
+                        drop(me.cast(Msg::Listed(listing, starts)));
                     }
                 }));
             }
@@ -109,10 +112,11 @@ async fn pump(context: Shared, me: ActorRef<Msg>) {
                 if me.cast(Msg::Connected(connection.info)).is_err() {
                     return;
                 }
+                let starts = context.starts.load(Ordering::Relaxed);
                 match host.list().await {
                     Err(error) => error.to_string(),
                     Ok(listing) => {
-                        if me.cast(Msg::Listed(listing)).is_err() {
+                        if me.cast(Msg::Listed(listing, starts)).is_err() {
                             return;
                         }
                         while let Some(event) = connection.events.next().await {

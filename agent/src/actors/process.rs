@@ -5,6 +5,7 @@
 //! * [`probes`]: questions that are asked of it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use ostler_agent_core::holder::lines::spec::spec;
 use ostler_agent_core::holder::protocol::ProcKey;
@@ -37,6 +38,8 @@ pub(crate) type Asker = oneshot::Sender<Result<HostSpawn, String>>;
 
 pub(crate) enum Msg {
     Event(Box<Event>),
+    /// What the host has of it, and how many starts had been heard of when the host was asked.
+    Listed(Box<Event>, u64),
     Owner(Option<OwnerReference>),
     /// How is the running incarnation started?
     Describe(Asker),
@@ -49,6 +52,8 @@ pub(crate) struct State {
     armed: Option<(Mono, Task)>,
     probers: BTreeMap<ProbeKind, probes::Probing>,
     spawning: Option<Task>,
+    /// The last incarnation that was started, and how many starts had been heard of with it.
+    started: Option<(u64, u64)>,
     /// The artifacts that are being made ready.
     fetching: Option<Task>,
     /// Commands under way, by their numbers in the machine; dropping one kills it.
@@ -73,6 +78,7 @@ impl Actor for ProcessActor {
             armed: None,
             probers: BTreeMap::new(),
             spawning: None,
+            started: None,
             fetching: None,
             runs: BTreeMap::new(),
             errands: Vec::new(),
@@ -93,24 +99,48 @@ impl Actor for ProcessActor {
                 state.describe(asker);
                 return Ok(());
             }
-            Msg::Event(event) => {
-                let relist = relists(&event);
-                if let Event::Ran { run, .. } = &*event {
-                    state.runs.remove(run);
-                }
-                let now = state.context.deps.clock.now();
-                let effects = state.unit.on(now, state.context.dice(), *event);
-                state.carry_out(&me, effects).await;
-                if relist {
-                    state.context.host.cast(host::Msg::Relist);
-                }
-                state.arm(&me);
-                state.probe(&me);
+            // It says nothing of a start that it was too early for; nothing may follow from that.
+            Msg::Listed(event, asked) if is_older(&event, asked, state.started) => {
+                state.context.host.cast(host::Msg::Relist);
+                return Ok(());
             }
+            Msg::Event(event) | Msg::Listed(event, _) => state.take(&me, *event).await,
         }
         state.show();
         Ok(())
     }
+}
+
+impl State {
+    async fn take(&mut self, me: &ActorRef<Msg>, event: Event) {
+        let relist = relists(&event);
+        if let Event::Ran { run, .. } = &event {
+            self.runs.remove(run);
+        }
+        if let Event::Spawned(process) = &event {
+            let heard = self.context.starts.fetch_add(1, Ordering::Relaxed) + 1;
+            self.started = Some((process.incarnation, heard));
+        }
+        let now = self.context.deps.clock.now();
+        let effects = self.unit.on(now, self.context.dice(), event);
+        self.carry_out(me, effects).await;
+        if relist {
+            self.context.host.cast(host::Msg::Relist);
+        }
+        self.arm(me);
+        self.probe(me);
+    }
+}
+
+/// Whether a listing was asked for before the last start was heard of, and lacks it: start and listing come by
+/// different ways, and the later one may be here first.
+fn is_older(event: &Event, asked: u64, started: Option<(u64, u64)>) -> bool {
+    let (Event::Listed { alive, leftovers, exits, .. }, Some((incarnation, heard))) = (event, started) else {
+        return false;
+    };
+    let told = alive.iter().map(|process| process.incarnation);
+    let mut told = told.chain(leftovers.iter().copied()).chain(exits.iter().map(|exit| exit.incarnation));
+    heard > asked && !told.any(|other| other == incarnation)
 }
 
 /// Whether only a fresh listing can tell how things stand after an event.
@@ -284,5 +314,26 @@ impl State {
         if concerns {
             self.context.reassess();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_from_before_a_start_says_nothing_of_it() {
+        let listed = |leftovers: Vec<u64>| Event::Listed {
+            alive: Vec::new(),
+            leftovers,
+            exits: Vec::new(),
+            boot: "boot".to_owned(),
+        };
+        let started = Some((3, 7));
+        assert!(is_older(&listed(Vec::new()), 6, started));
+        assert!(is_older(&listed(vec![2]), 6, started));
+        assert!(!is_older(&listed(vec![3]), 6, started), "it is there: that is news, however old");
+        assert!(!is_older(&listed(Vec::new()), 7, started), "it was asked for afterwards");
+        assert!(!is_older(&listed(Vec::new()), 6, None));
     }
 }

@@ -66,7 +66,7 @@ pub(crate) enum Msg {
     /// A beat was answered, or it is known that nobody answers: whether this instance may act is known.
     Known,
     /// The host told everything.
-    Listed(Box<HostListing>),
+    Listed(Box<HostListing>, u64),
     /// The host told of an exit.
     Exited(Uid, Box<HostExit>),
     /// Nothing is left of an incarnation.
@@ -113,6 +113,8 @@ pub(crate) struct State {
     timers: Vec<Task>,
     poll: Option<Task>,
     host: Option<HostListing>,
+    /// How many starts had been heard of when the host was asked for that.
+    starts: u64,
     /// Wakes when a hold ends by itself.
     holding: Option<Task>,
 }
@@ -144,6 +146,7 @@ impl Actor for RegistryActor {
             timers: Vec::new(),
             poll: None,
             host: None,
+            starts: 0,
             holding: None,
         };
         // A wake that was on its way to the registry before this one went with it: nobody would ring again.
@@ -169,7 +172,7 @@ impl Actor for RegistryActor {
             }
             Msg::Fetched(kind, result) => state.fetched(&me, kind, result).await?,
             Msg::Immutable(hash, bytes) => state.immutable(&me, hash, &bytes).await?,
-            Msg::Listed(listing) => state.listed(&me, *listing).await?,
+            Msg::Listed(listing, starts) => state.listed(&me, *listing, starts).await?,
             Msg::Exited(uid, exit) => state.feed(&uid, Event::Exited(*exit)),
             Msg::TreeEmpty(key) => state.feed(&key.uid, Event::TreeEmpty(key.incarnation)),
             Msg::Said(ProcKey { uid, incarnation }, said) => {
@@ -478,7 +481,7 @@ impl State {
         Ok(())
     }
 
-    async fn listed(&mut self, me: &ActorRef<Msg>, listing: HostListing) -> Done {
+    async fn listed(&mut self, me: &ActorRef<Msg>, listing: HostListing, starts: u64) -> Done {
         for listed in &listing.processes {
             if !self.processes.contains_key(&listed.uid) {
                 // It runs, and neither ledger nor document knows it: kept, and reported.
@@ -487,6 +490,7 @@ impl State {
             }
         }
         self.host = Some(listing);
+        self.starts = starts;
         for uid in self.processes.keys().copied().collect::<Vec<_>>() {
             self.tell_listing(&uid);
         }
@@ -521,7 +525,11 @@ impl State {
         let alive = listing.processes.iter().filter(|l| l.uid == *uid).map(|l| l.process.clone()).collect();
         let leftovers = listing.leftovers.iter().filter(|k| k.uid == *uid).map(|k| k.incarnation).collect();
         let exits = listing.exits.iter().filter(|(u, _)| u == uid).map(|(_, e)| e.clone()).collect();
-        self.feed(uid, Event::Listed { alive, leftovers, exits, boot });
+        if let Some(actor) = self.processes.get(uid) {
+            let event = Box::new(Event::Listed { alive, leftovers, exits, boot });
+            // An actor that has ended is replaced by one that is told everything anew.
+            drop(actor.cast(process::Msg::Listed(event, self.starts)));
+        }
     }
 
     fn feed(&self, uid: &Uid, event: Event) {
