@@ -4,6 +4,7 @@ pub(crate) mod control;
 mod hosts;
 mod pressure;
 mod store;
+mod waves;
 mod work;
 
 use harness::operator::{Answer, configfile, deployment, object};

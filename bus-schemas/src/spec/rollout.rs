@@ -40,6 +40,41 @@ pub struct Rollout {
     pub max_error_line_increase: Option<Increase>,
 }
 
+/// What is wrong with a list of waves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadWaves {
+    /// Which of them; none if it is the list.
+    pub index: Option<usize>,
+    /// What, for people.
+    pub message: String,
+}
+
+/// Whether waves rise and end with everything.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check_waves(waves: &[CountOrPercent]) -> Result<(), BadWaves> {
+    let bad = |index, message: String| Err(BadWaves { index, message });
+    for (index, pair) in waves.windows(2).enumerate() {
+        let rises = match (pair[0], pair[1]) {
+            (CountOrPercent::Count(before), CountOrPercent::Count(after)) => after > before,
+            (CountOrPercent::Percent(before), CountOrPercent::Percent(after)) => after > before,
+            (CountOrPercent::Count(_), CountOrPercent::Percent(_)) => true,
+            (CountOrPercent::Percent(_), CountOrPercent::Count(_)) => false,
+        };
+        if !rises {
+            return bad(Some(index + 1), format!("waves must rise: {} after {}", pair[1], pair[0]));
+        }
+    }
+    if waves.first().is_some_and(|first| first.is_zero()) {
+        return bad(Some(0), "must be at least 1, found 0".to_owned());
+    }
+    if waves.last() != Some(&CountOrPercent::ALL) {
+        return bad(None, "the last wave must be 100%".to_owned());
+    }
+    Ok(())
+}
+
 const fn none() -> CountOrPercent {
     CountOrPercent::Count(0)
 }

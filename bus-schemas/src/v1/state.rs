@@ -118,7 +118,7 @@ pub struct RolloutState {
     pub baseline: Option<Measure>,
     /// The waves that are over, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub past: Vec<PastWave>,
+    pub past: Vec<WaveTally>,
     /// The epoch that wrote this.
     pub epoch: Epoch,
 }
@@ -152,10 +152,10 @@ pub enum RolloutHold {
     Unknown,
 }
 
-/// A wave that is over.
+/// What came of a wave, or is to be seen of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PastWave {
+pub struct WaveTally {
     /// Its number.
     pub wave: u32,
     /// Replicas or nodes in it and the waves before.
@@ -166,7 +166,7 @@ pub struct PastWave {
     pub failed: u32,
     /// Of these could not be asked.
     pub offline: u32,
-    /// When it was over.
+    /// When it was over; of the present one, when it started.
     pub at: Timestamp,
 }
 

@@ -10,7 +10,7 @@ use super::object::{Metadata, Object};
 use super::process::Goal;
 use super::reason::Reason;
 use super::report::{Condition, DriftReport, ExitReport, FileState, ProcessPhase};
-use super::state::{PastWave, RolloutHold, RolloutPhase};
+use super::state::{WaveTally, RolloutHold, RolloutPhase};
 use super::usage::ProcessUsage;
 use crate::codec::Wire;
 use crate::ids::{Actor, NodeName, Revision, Sha256, Uid, Version};
@@ -299,12 +299,12 @@ pub struct RolloutStatus {
     pub reason: Option<String>,
     /// Why it stands where it stands.
     pub message: String,
-    /// Replicas or nodes in the waves up to the present one.
-    #[serde(default)]
-    pub wave_size: u32,
+    /// The present wave, with those before it; none while it has not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<WaveTally>,
     /// The waves that are over, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub past: Vec<PastWave>,
+    pub past: Vec<WaveTally>,
     /// Who has to go on while it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<RolloutHold>,

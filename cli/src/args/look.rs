@@ -189,9 +189,60 @@ fn moment(text: &str) -> Result<Moment, String> {
 pub enum Rollout {
     /// Follow a rollout to its end; exit 2 if it fails, is rolled back or paused
     Status(RolloutStatus),
+    /// Stand still: no wave starts and nothing is exchanged until it is resumed
+    Pause(RolloutChange),
+    /// Go on: after a pause, after a wave that waits for a person, or in spite of what has failed
+    Resume(RolloutChange),
+    /// Give the version on its way up and go back to the last good one
+    Abort(RolloutChange),
+    /// Make a new version with what an older one had
+    Undo(RolloutUndo),
+    /// Show the versions that are kept
+    History(RolloutHistory),
     /// Commands of other versions.
     #[command(external_subcommand)]
     Other(Vec<String>),
+}
+
+/// Arguments of `rollout pause`, `resume` and `abort`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = concat!("Examples:\n  ostler rollout pause deployment/web --reason \"looks slow\"\n  ostler rollout resume cf/app-conf --wait\n\n", "Exit 2 with --wait: failed, rolled back, paused or timed out"))]
+pub struct RolloutChange {
+    /// KIND/NAME or KIND NAME
+    #[arg(required = true, value_name = "KIND/NAME")]
+    pub object: Vec<String>,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Wait for the end of the rollout
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait no longer than this
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub timeout: Dur,
+}
+
+/// Arguments of `rollout undo`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  ostler rollout undo deployment/web --to-version 4 --wait")]
+pub struct RolloutUndo {
+    /// What and why.
+    #[command(flatten)]
+    pub change: RolloutChange,
+    /// The version to go back to; by default the last good one before the present
+    #[arg(long, visible_alias = "to", value_name = "VERSION")]
+    pub to_version: Option<u64>,
+}
+
+/// Arguments of `rollout history`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RolloutHistory {
+    /// KIND/NAME or KIND NAME
+    #[arg(required = true, value_name = "KIND/NAME")]
+    pub object: Vec<String>,
+    /// How.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Arguments of `rollout status`.

@@ -2,29 +2,30 @@
 //!
 //! Two kinds of looks. `File(uid)` moves the rollout state of one ConfigFile, judged by what the nodes report; it
 //! writes `s.configfile.<uid>` only. `Node(name)` writes `n.<node>.files`, a pure projection ([`project`]) of objects,
-//! states and labels. One wave: a version in force is in force on every node.
+//! states and labels. Which version a node is to hold while one is on its way is told by [`waves`].
 //!
 //! Guarantees: nothing is written for a ConfigFile without content; a file leaves a node by a tombstone that stays
 //! until the node reports that it is done; of two ConfigFiles with one path on one node the older keeps it; lost nodes
 //! are counted apart and block nothing, and nothing completes on lost nodes alone.
 
 pub mod project;
-
-use std::collections::BTreeSet;
+pub mod values;
+pub mod waves;
 
 use ostler_schemas::key::StateSubject;
 use ostler_schemas::spec::{ConfigFileSpec, Rollout, Spec};
 use ostler_schemas::time::{Now, Timestamp};
-use ostler_schemas::v1::document::{FileGoal, FileSpec};
+use ostler_schemas::v1::document::{FileEntry, FileSpec};
 use ostler_schemas::v1::object::{Labels, Object};
-use ostler_schemas::v1::report::{FileReport, FileState};
 use ostler_schemas::v1::state::RolloutState;
 use ostler_schemas::{ControllerName, DocumentKind, Key, Kind, NodeName, Uid, Version};
 
-use crate::fleet::{Fleet, Stored};
+use crate::fleet::{Fleet, Stored, StoredTemplate};
 use crate::plan::{Body, Ids, Plan};
 use crate::references;
-use crate::rollout::{self, Sight};
+use crate::rollout::{self, Terms};
+
+use self::waves::Field;
 
 /// What a look is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +65,7 @@ pub fn affected(fleet: &Fleet, key: &Key) -> Vec<Subject> {
             node.into_iter().chain(moving_files(fleet)).collect()
         }
         Key::State(ControllerName::ConfigFile, StateSubject::Uid(uid)) => {
-            std::iter::once(Subject::File(*uid)).chain(every_node(fleet)).collect()
+            std::iter::once(Subject::File(*uid)).chain(nodes_behind(fleet, uid)).collect()
         }
         Key::State(ControllerName::Node, _) => moving_files(fleet).collect(),
         Key::Report(node) | Key::NodeDocument(node, DocumentKind::Files) => {
@@ -92,6 +93,22 @@ pub fn affected(fleet: &Fleet, key: &Key) -> Vec<Subject> {
 
 fn every_node(fleet: &Fleet) -> impl Iterator<Item = Subject> {
     fleet.nodes().map(|(node, ..)| Subject::Node(node))
+}
+
+/// The nodes whose document does not ask for the version that they are to hold by now. A state moves often while
+/// nodes are taken few at a time, and most of them have nothing to do with it.
+fn nodes_behind(fleet: &Fleet, uid: &Uid) -> Vec<Subject> {
+    let state = fleet.rollouts.get(&(ControllerName::ConfigFile, *uid));
+    let Some((object, state)) = fleet.object_by_uid(uid).zip(state) else {
+        return every_node(fleet).collect();
+    };
+    let Spec::ConfigFile(spec) = &object.value.spec else { return Vec::new() };
+    let is_behind = |node: &NodeName| {
+        selects_node(fleet, &spec.node_selector, node)
+            && waves::version_on(fleet, object, spec, state, node)
+                != waves::told(fleet, uid, node).map(|(version, _)| version)
+    };
+    fleet.nodes().map(|(node, ..)| node).filter(is_behind).map(Subject::Node).collect()
 }
 
 /// Files whose rollout waits for what nodes say.
@@ -144,6 +161,29 @@ pub fn in_force(fleet: &Fleet, object: &Object) -> Option<InForce> {
     file_of_version(fleet, object, state.target).map(|file| InForce { version: state.target, file })
 }
 
+/// What a node is to hold of a ConfigFile by now: of a version on its way only as far as its waves have come.
+#[must_use]
+pub fn in_force_on(fleet: &Fleet, object: &Object, node: &NodeName) -> Option<InForce> {
+    if object.is_deleting() {
+        return None;
+    }
+    let Spec::ConfigFile(spec) = &object.spec else { return None };
+    let state = fleet.rollouts.get(&(ControllerName::ConfigFile, object.metadata.uid))?;
+    let version = waves::version_on(fleet, object, spec, state, node)?;
+    let file = file_of_version(fleet, object, version).or_else(|| held_file(fleet, object, version, node))?;
+    Some(InForce { version, file })
+}
+
+/// The file spec that a node was told already, where its version is not kept any more.
+fn held_file(fleet: &Fleet, object: &Object, version: Version, node: &NodeName) -> Option<FileSpec> {
+    let document = fleet.files_documents.get(node)?;
+    let is_it = |entry: &&FileEntry| entry.u == object.metadata.uid && entry.v == version;
+    match fleet.templates.get(&document.entries.iter().find(is_it)?.d)? {
+        StoredTemplate::File(file) => Some(FileSpec::clone(file)),
+        StoredTemplate::Process(_) | StoredTemplate::Vars(_) => None,
+    }
+}
+
 /// The file spec of one version, with the policies of the present spec.
 #[must_use]
 pub fn file_of_version(fleet: &Fleet, object: &Object, version: Version) -> Option<FileSpec> {
@@ -156,7 +196,10 @@ pub fn file_of_version(fleet: &Fleet, object: &Object, version: Version) -> Opti
         owner: then.owner.clone(),
         group: then.group.clone(),
         mode: then.mode,
-        content: then.content?,
+        content: then.content,
+        template: then.template,
+        files: then.files.clone(),
+        unlisted: then.unlisted,
         create_directories: now.create_directories,
         drift: now.drift,
         on_existing: now.on_existing,
@@ -195,8 +238,10 @@ pub fn seniority(object: &Object) -> (Timestamp, Uid) {
 #[must_use]
 pub fn nodes_of(fleet: &Fleet, object: &Object) -> Vec<NodeName> {
     let Spec::ConfigFile(spec) = &object.spec else { return Vec::new() };
+    let claims = spec.claims();
     let rivals: Vec<&ConfigFileSpec> = configfiles(fleet)
-        .filter(|(other, other_spec)| other_spec.path == spec.path && seniority(other) < seniority(object))
+        .filter(|(other, _)| seniority(other) < seniority(object))
+        .filter(|(_, other_spec)| claims.collides_with(&other_spec.claims()).is_some())
         .filter(|(other, _)| in_force(fleet, other).is_some())
         .map(|(_, other_spec)| other_spec)
         .collect();
@@ -226,112 +271,48 @@ fn roll_out(fleet: &Fleet, uid: &Uid, now: Now) -> Plan {
         plan.why.push("its state was written by a newer version; nothing is decided".to_owned());
         return plan;
     }
-    if spec.content.is_none() || object.metadata.version == Version(0) {
+    if !spec.has_content() || object.metadata.version == Version(0) {
         plan.why.push("NoContent: nothing is written until content is pushed".to_owned());
         return plan;
     }
     let known = fleet.rollouts.get(&(ControllerName::ConfigFile, *uid)).map(|s| &*s.value);
     let (state, started) = rollout::admit(known, object, now);
-    let sight = sight(fleet, object, &state);
-    let can_revert = file_of_version(fleet, object, state.last_good).is_some();
-    let rules = rules_of_version(fleet, object, spec, state.target);
-    let version = state.target;
-    let next = rollout::advance(state, &sight, rules, can_revert, now);
-    rollout::tell(&mut plan, object, started.into_iter().chain(next.tell));
-    if let Some(ms) = next.wake_in_ms {
+    let mut turn = rollout::heed(state.clone(), object, terms(fleet, object, spec, &state), now);
+    let terms = terms(fleet, object, spec, &turn.state);
+    let field = Field::of(fleet, object, terms.rules, &turn.state);
+    if rollout::waits_to_start(&turn.state) {
+        let course = field.course(&turn.state);
+        rollout::start(&mut turn, &course, terms.rules, now);
+    }
+    field.spread(&mut turn);
+    let (version, sight) = (turn.state.target, field.sight(&turn.state));
+    rollout::advance(&mut turn, &sight, terms, now);
+    rollout::tell(&mut plan, object, started.into_iter().chain(turn.tell));
+    if let Some(ms) = turn.wake_in_ms {
         plan.wake_in(ms);
     }
     plan.why.push(format!("version {version}: {}", sight.summary));
-    if known != Some(&next.state) {
+    if known != Some(&turn.state) {
         // Written with the state, so that the nodes' documents find it fresh and need not touch it each.
-        if known.map(|k| k.target) != Some(next.state.target)
-            && let Some(file) = file_of_version(fleet, object, next.state.target)
+        if known.map(|k| k.target) != Some(turn.state.target)
+            && let Some(file) = file_of_version(fleet, object, turn.state.target)
             && let Err(error) = references::file_spec(&mut plan, fleet, &file, now)
         {
             plan.why.push(format!("its file spec cannot be stored: {error}"));
         }
-        plan.put(fleet, key, Body::Rollout(next.state));
+        plan.put(fleet, key, Body::Rollout(turn.state));
     }
     plan
 }
 
-/// How one node stands to the version in force.
-enum Standing {
-    Offline,
-    Holds,
-    Failed(String),
-    Waiting(Option<Timestamp>),
-}
-
-fn sight(fleet: &Fleet, object: &Object, state: &RolloutState) -> Sight {
-    let nodes = nodes_of(fleet, object);
-    let mut sight = Sight::default();
-    let (mut holds, mut offline, mut failed) = (0_usize, 0_usize, 0_usize);
-    let mut waiting: BTreeSet<&NodeName> = BTreeSet::new();
-    for node in &nodes {
-        match standing(fleet, &object.metadata.uid, state.target, node) {
-            Standing::Offline => offline += 1,
-            Standing::Holds => holds += 1,
-            Standing::Failed(message) => {
-                failed += 1;
-                sight.failure.get_or_insert(format!("node {node}: {message}"));
-            }
-            Standing::Waiting(told) => {
-                waiting.insert(node);
-                // The node that was told first is the one whose time runs out first.
-                let since = told.map(|at| at.max(state.started_at.unwrap_or(at)));
-                sight.waiting_since = match (sight.waiting_since, since) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (known, since) => known.or(since),
-                };
-            }
-        }
-    }
-    let reachable = nodes.len() - offline;
-    sight.healthy = holds == reachable && (reachable > 0 || nodes.is_empty());
-    let first = waiting.first().map(|node| format!("; waits for {node}")).unwrap_or_default();
-    sight.summary =
-        format!("{holds} of {} nodes hold it, {failed} failed, {offline} offline{first}", nodes.len());
-    sight
-}
-
-fn standing(fleet: &Fleet, uid: &Uid, version: Version, node: &NodeName) -> Standing {
-    if fleet.is_lost(node) {
-        return Standing::Offline;
-    }
-    let document = fleet.files_documents.get(node);
-    let told = document
-        .filter(|d| d.entries.iter().any(|e| e.u == *uid && e.v == version && e.g == FileGoal::Hold))
-        .map(|d| d.at);
-    match fleet.reports.get(node).and_then(|r| r.value.file(uid)) {
-        Some(file) if file.wanted == version && told.is_some() => by_report(file, version, told),
-        Some(_) | None => Standing::Waiting(told),
-    }
-}
-
-fn by_report(file: &FileReport, version: Version, told: Option<Timestamp>) -> Standing {
-    match file.state {
-        FileState::Failed => {
-            let reason = file.reason.map_or("Failed", ostler_schemas::v1::reason::Reason::as_str);
-            let message = file.message.as_deref().unwrap_or("no reason given");
-            Standing::Failed(format!("{reason}: {message}"))
-        }
-        // The version has been written; that somebody changes the file since is told, and is no fault of the version.
-        FileState::InSync | FileState::Drifted | FileState::Contested | FileState::Held
-            if file.v == version =>
-        {
-            Standing::Holds
-        }
-        FileState::InSync
-        | FileState::Drifted
-        | FileState::Contested
-        | FileState::Held
-        | FileState::Offline
-        | FileState::Applying
-        | FileState::Pending
-        | FileState::Released
-        | FileState::Unknown => Standing::Waiting(told),
-    }
+fn terms<'a>(
+    fleet: &'a Fleet,
+    object: &'a Object,
+    spec: &'a ConfigFileSpec,
+    state: &RolloutState,
+) -> Terms<'a> {
+    let can_revert = file_of_version(fleet, object, state.last_good).is_some();
+    Terms { rules: rules_of_version(fleet, object, spec, state.target), can_revert }
 }
 
 #[cfg(test)]

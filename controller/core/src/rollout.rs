@@ -34,7 +34,7 @@ use ostler_schemas::time::{Now, Timestamp};
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::Measure;
-use ostler_schemas::v1::state::{RolloutPhase, RolloutState};
+use ostler_schemas::v1::state::{RolloutPhase, RolloutState, WaveTally};
 use ostler_schemas::{ObjectRef, Uid, Version};
 
 use crate::fleet::Fleet;
@@ -43,7 +43,7 @@ use crate::plan::{Plan, Telling};
 pub use machine::{advance, start};
 pub use people::heed;
 
-/// Most failures that are named; the others are counted.
+/// Most failures, and most of what is waited for, that are named; the others are counted.
 const NAMED: usize = 3;
 
 /// What a controller sees of the version in force in the waves so far.
@@ -65,11 +65,35 @@ pub struct Sight {
     pub exits: u64,
     /// Since when something is waited for that only a host can do; none while this controller itself moves on.
     pub waiting_since: Option<Timestamp>,
+    /// The first of those that are waited for.
+    pub waits_for: Vec<String>,
     /// What is so, in one line: `2 of 3 processes ready`.
     pub summary: String,
 }
 
 impl Sight {
+    /// The present wave as it is to be seen.
+    #[must_use]
+    pub fn tally(&self, state: &RolloutState) -> Option<WaveTally> {
+        let at = state.wave_started_at?;
+        Some(WaveTally {
+            wave: state.wave,
+            size: self.members,
+            healthy: self.well,
+            failed: self.failures.count,
+            offline: self.offline,
+            at,
+        })
+    }
+
+    /// One more that is waited for.
+    pub fn wait_for(&mut self, what: impl FnOnce() -> String) {
+        self.waiting = self.waiting.saturating_add(1);
+        if self.waits_for.len() < NAMED {
+            self.waits_for.push(what());
+        }
+    }
+
     /// Whether all is well but for `tolerated` failures. Nothing is well on the word of nobody, unless there is nobody.
     #[must_use]
     pub fn is_healthy(&self, tolerated: u32) -> bool {
@@ -110,6 +134,12 @@ impl Failures {
         if self.named.len() < NAMED {
             self.named.push(what());
         }
+    }
+
+    /// The first ones, and why each failed.
+    #[must_use]
+    pub fn named(&self) -> &[String] {
+        &self.named
     }
 
     /// Who failed and why, in one line.

@@ -7,6 +7,7 @@ mod exec;
 mod logs;
 mod nodes;
 mod reads;
+mod rollout;
 mod top;
 
 use ostler_schemas::subject::Verb;
@@ -26,7 +27,7 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
         Verb::Blob => changes::blob(shared, call, to).await,
         Verb::Get => reads::get(shared, call, to).await,
         Verb::List => reads::list(shared, call, to).await,
-        Verb::Rollout => reads::rollout(shared, call, to).await,
+        Verb::Rollout => rollout::handle(shared, call, to).await,
         Verb::Watch => watch::handle(shared, call, to).await,
         Verb::Config => config::handle(shared, call, to).await,
         Verb::Events => events::handle(shared, call, to).await,

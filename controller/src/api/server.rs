@@ -22,6 +22,7 @@ use super::asks::Asks;
 use super::audit::Refusals;
 use super::identity::{Caller, Role, may, prove};
 use super::reply::Responder;
+use super::usage::UsageMemory;
 use super::streams::Streams;
 use super::{ApiDeps, handlers};
 
@@ -78,6 +79,7 @@ impl Shared {
             deps,
             asks,
             refusals,
+            usage: UsageMemory::default(),
             streams: Streams::default(),
             shares: Mutex::new(BTreeMap::new()),
             at_once,
@@ -359,7 +361,14 @@ async fn finish(
 const fn changes(verb: Verb) -> bool {
     matches!(
         verb,
-        Verb::Apply | Verb::Delete | Verb::Scale | Verb::Put | Verb::Node | Verb::Config | Verb::Register
+        Verb::Apply
+            | Verb::Delete
+            | Verb::Scale
+            | Verb::Put
+            | Verb::Node
+            | Verb::Config
+            | Verb::Rollout
+            | Verb::Register
     )
 }
 

@@ -6,6 +6,7 @@ use super::report::Report;
 use super::{Options, Parts, process};
 use crate::manifest::finding::FindingCode;
 use crate::quantity::CountOrPercent;
+use crate::spec::check_waves;
 
 pub(super) fn check(parts: &Parts<'_>, options: &Options, report: &mut Report) {
     let replicas = parts.spec.get("replicas").and_then(Json::as_u64);
@@ -62,23 +63,11 @@ pub(super) fn rollout(spec: &Map<String, Json>, report: &mut Report) {
     if shares.len() < waves.len() {
         return;
     }
-    for (index, pair) in shares.windows(2).enumerate() {
-        let rises = match (pair[0], pair[1]) {
-            (CountOrPercent::Count(before), CountOrPercent::Count(after)) => after > before,
-            (CountOrPercent::Percent(before), CountOrPercent::Percent(after)) => after > before,
-            (CountOrPercent::Count(_), CountOrPercent::Percent(_)) => true,
-            (CountOrPercent::Percent(_), CountOrPercent::Count(_)) => false,
-        };
-        if !rises {
-            let message = format!("waves must rise: {} after {}", pair[1], pair[0]);
-            report.add(&format!("{AT}[{}]", index + 1), FindingCode::BadValue, message);
-            return;
-        }
-    }
-    if shares.first().is_some_and(|first| first.is_zero()) {
-        report.add(&format!("{AT}[0]"), FindingCode::OutOfRange, "must be at least 1, found 0");
-    } else if shares.last() != Some(&CountOrPercent::ALL) {
-        report.add(AT, FindingCode::BadValue, "the last wave must be 100%");
+    if let Err(bad) = check_waves(&shares) {
+        let at = bad.index.map_or_else(|| AT.to_owned(), |index| format!("{AT}[{index}]"));
+        let code = if bad.index == Some(0) { FindingCode::OutOfRange } else { FindingCode::BadValue };
+        report.add(&at, code, bad.message);
+        return;
     }
     pauses(spec, shares.len(), report);
 }

@@ -12,7 +12,7 @@ use ostler_schemas::manifest::Manifest;
 use ostler_schemas::spec::Spec;
 use ostler_schemas::v1::api::{
     ApiError, ApplyOutcome, ApplyResult, ChangeReply, ConfigReply, DeleteReply, DeleteRequest, NodeRequest,
-    PutRequest, ScaleRequest,
+    PutRequest, RolloutChange, RolloutRequest, ScaleRequest,
 };
 use ostler_schemas::v1::object::{Applied, SpecRevision};
 use ostler_schemas::{Generation, Kind, Namespace, ObjectRef, Revision, Uid, Version};
@@ -20,6 +20,8 @@ use ostler_schemas::{Generation, Kind, Namespace, ObjectRef, Revision, Uid, Vers
 use super::World;
 use super::deny::invalid;
 use super::references::selected;
+use super::rollout;
+use crate::configfile::waves;
 use crate::status::{Found, resolve};
 
 /// What the transaction did to one object.
@@ -176,6 +178,20 @@ pub fn node_already(world: &World<'_>, request: &NodeRequest) -> Result<Option<C
     Ok(deed.map(|deed| changed(&name, &deed, String::new())))
 }
 
+/// What a `rollout` of this transaction did.
+///
+/// # Errors
+/// The id is another request's.
+pub fn rollout_already(
+    world: &World<'_>,
+    request: &RolloutRequest,
+) -> Result<Option<RolloutChange>, ApiError> {
+    let Some(verb) = request.op.verb() else { return Ok(None) };
+    // Of a file an undo is a rollback of its content.
+    let deed = deed(world, &request.object, &[verb, "config rollback"])?;
+    Ok(deed.map(|deed| rollout::done(&request.object, request.op, deed.version, deed.revision)))
+}
+
 /// What a `config push` or `config rollback` of this transaction did.
 ///
 /// # Errors
@@ -197,9 +213,17 @@ pub fn config_already(world: &World<'_>, name: &ObjectRef) -> Result<Option<Conf
         changed: true,
         created,
         nodes: u32::try_from(nodes).unwrap_or(u32::MAX),
+        waves: sizes(world, name, deed.spec),
         lines: None,
         revision: deed.revision,
     }))
+}
+
+fn sizes(world: &World<'_>, name: &ObjectRef, spec: &Spec) -> Vec<u32> {
+    match (world.fleet.objects.get(name), spec) {
+        (Some(object), Spec::ConfigFile(spec)) => waves::sizes(world.fleet, &object.value, &spec.rollout),
+        (_, _) => Vec::new(),
+    }
 }
 
 /// What a `delete` of this transaction did, as long as the object is there. A marker of deletion is the caller's to

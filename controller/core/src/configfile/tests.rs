@@ -1,6 +1,8 @@
 use ostler_schemas::ObjectRef;
 use ostler_schemas::spec::{OnFailure, OnRemove};
+use ostler_schemas::v1::document::FileGoal;
 use ostler_schemas::v1::reason::Reason;
+use ostler_schemas::v1::report::FileState;
 use ostler_schemas::v1::state::RolloutPhase;
 
 use super::*;
@@ -9,6 +11,8 @@ use crate::testing::agent::BAD_SIZE;
 use crate::testing::{Look, World, content};
 
 mod random;
+mod rendered;
+mod waves;
 
 fn name(text: &str) -> ObjectRef {
     rig::object(Kind::ConfigFile, text)
@@ -174,7 +178,7 @@ fn nothing_completes_on_lost_nodes_alone() {
     push(&mut world, "app", 2);
     world.settle(60);
     assert_eq!(state(&world, uid).phase, RolloutPhase::Progressing);
-    world.pass_ms(2 * rollout::PROGRESS_DEADLINE_MS);
+    world.pass_ms(2 * 600_000);
     world.settle(60);
     assert_eq!(state(&world, uid).phase, RolloutPhase::Progressing, "and none fails for it");
 }

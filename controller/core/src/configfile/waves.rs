@@ -6,8 +6,6 @@
 //! apart. A node goes back at once when it has failed with the version that is left, for it is out of service already;
 //! the others go back as they came, so many at a time.
 
-use std::collections::BTreeSet;
-
 use ostler_schemas::spec::{ConfigFileSpec, Rollout};
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::document::FileGoal;
@@ -67,6 +65,14 @@ pub fn version_on(
     }
 }
 
+/// How many nodes each wave of these rules ends with, if the object's version started now.
+#[must_use]
+pub fn sizes(fleet: &Fleet, object: &Object, rules: &Rollout) -> Vec<u32> {
+    let state = RolloutState { seed: object.metadata.version, ..RolloutState::default() };
+    let course = Field::of(fleet, object, rules, &state).course(&state);
+    course.ends.iter().map(|end| end.size).collect()
+}
+
 fn is_reached(
     fleet: &Fleet,
     object: &Object,
@@ -109,6 +115,12 @@ enum Standing {
     Failed(String),
     /// Not there yet; since when it was told, if it was.
     Waiting(Option<Timestamp>),
+}
+
+/// What is to be seen of a ConfigFile's rollout, for whoever asks.
+#[must_use]
+pub fn seen(fleet: &Fleet, object: &Object, rules: &Rollout, state: &RolloutState) -> Sight {
+    Field::of(fleet, object, rules, state).sight(state)
 }
 
 /// The nodes of one ConfigFile, in the order in which they take a version.
@@ -175,8 +187,18 @@ impl<'a> Field<'a> {
             Standing::Failed(_) | Standing::Waiting(Some(_)) => Stand::Busy,
             // Its document follows the state, so it is as good as told.
             Standing::Waiting(None) if left || spread::is_reached(rank, state.spread) => Stand::Busy,
+            Standing::Waiting(None) if self.is_in_action(node) => Stand::Busy,
             Standing::Waiting(None) => Stand::Untouched,
         }
+    }
+
+    /// Whether a node is still at a version that it was told before. One that has failed with it is at nothing any more.
+    fn is_in_action(&self, node: &NodeName) -> bool {
+        let Some((told, _)) = told(self.fleet, &self.uid, node) else { return false };
+        let report = self.fleet.reports.get(node).and_then(|r| r.value.file(&self.uid));
+        report.is_none_or(|file| {
+            file.wanted != told || matches!(file.state, FileState::Applying | FileState::Pending | FileState::Unknown)
+        })
     }
 
     /// What is to be seen of the waves so far.
@@ -189,19 +211,18 @@ impl<'a> Field<'a> {
             | RolloutPhase::Failed
             | RolloutPhase::Unknown => state.wave_end,
         };
-        let members: Vec<&NodeName> =
+        let mut members: Vec<&NodeName> =
             self.members.iter().filter(|(rank, _)| end.is_none_or(|end| *rank <= end)).map(|(_, n)| n).collect();
+        members.sort();
         let mut sight = Sight { settled: end.is_none_or(|end| state.spread == Some(end)), ..Sight::default() };
         sight.members = count(members.len());
-        let mut waiting: BTreeSet<&NodeName> = BTreeSet::new();
         for node in members {
             match self.standing(state, node) {
                 Standing::Offline => sight.offline += 1,
                 Standing::Holds => sight.well += 1,
                 Standing::Failed(message) => sight.failures.add(|| format!("node {node}: {message}")),
                 Standing::Waiting(told) => {
-                    sight.waiting += 1;
-                    waiting.insert(node);
+                    sight.wait_for(|| format!("node {node}"));
                     // The node that was told first is the one whose time runs out first.
                     sight.waiting_since = match (sight.waiting_since, told) {
                         (Some(a), Some(b)) => Some(a.min(b)),
@@ -218,7 +239,7 @@ impl<'a> Field<'a> {
             (None, began) if is_deaf => began,
             (since, _) => since,
         };
-        let first = waiting.first().map(|node| format!("; waits for {node}")).unwrap_or_default();
+        let first = sight.waits_for.first().map(|node| format!("; waits for {node}")).unwrap_or_default();
         sight.summary = format!(
             "{} of {} nodes hold it, {} failed, {} offline{first}",
             sight.well, sight.members, sight.failures.count, sight.offline

@@ -5,7 +5,7 @@ use ostler_schemas::quantity::Window;
 use ostler_schemas::spec::{OnFailure, Rollout};
 use ostler_schemas::time::{Now, Timestamp, age};
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::v1::state::{PastWave, Rank, RolloutHold, RolloutPhase};
+use ostler_schemas::v1::state::{WaveTally, Rank, RolloutHold, RolloutPhase};
 
 use super::spread::Course;
 use super::{Sight, Terms, Turn};
@@ -164,7 +164,7 @@ fn bake(turn: &mut Turn, sight: &Sight, terms: Terms<'_>, now: Now) {
 
 fn wave_over(turn: &mut Turn, sight: &Sight, rules: &Rollout, now: Now) {
     let state = &mut turn.state;
-    let past = PastWave {
+    let past = WaveTally {
         wave: state.wave.max(1),
         size: sight.members,
         healthy: sight.well,

@@ -6,13 +6,14 @@ use ostler_schemas::v1::object::{Applied, Object};
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::{EventType, Reason};
 use ostler_schemas::v1::report::{Condition, ProcessPhase};
-use ostler_schemas::v1::state::{RolloutPhase, RolloutState};
+use ostler_schemas::v1::state::{RolloutPhase, RolloutState, WaveTally};
 use ostler_schemas::v1::status::{DeploymentStatus, RolloutStatus};
 use ostler_schemas::{ControllerName, Version};
 
 use super::{Lens, condition, count, process};
 use crate::deployment::is_failure;
 use crate::fleet::Stored;
+use crate::rollout::is_moving;
 
 /// What the processes of a Deployment are like.
 #[derive(Debug, Default)]
@@ -26,6 +27,29 @@ struct Tally {
     /// The first process that is not well, for the message.
     worst: Option<String>,
     ready_since: Option<Timestamp>,
+    /// The first processes of the version that are not ready.
+    waits_for: Vec<String>,
+    /// The first that have failed, and why.
+    failures: Vec<String>,
+}
+
+/// Most processes that are named.
+const NAMED: usize = 3;
+
+impl Tally {
+    fn wave(&self, state: &RolloutState, spec: &DeploymentSpec) -> Option<WaveTally> {
+        let at = state.wave_started_at?;
+        let index = usize::try_from(state.wave).ok()?.checked_sub(1)?;
+        let size = spec.rollout.waves.get(index).map_or(spec.replicas, |wave| wave.round_up(spec.replicas));
+        Some(WaveTally {
+            wave: state.wave,
+            size: size.min(spec.replicas),
+            healthy: self.healthy,
+            failed: self.failed,
+            offline: self.offline,
+            at,
+        })
+    }
 }
 
 pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &DeploymentSpec) -> DeploymentStatus {
@@ -40,6 +64,9 @@ pub(super) fn status(lens: &Lens<'_>, object: &Stored<Object>, spec: &Deployment
         healthy: tally.healthy,
         failed: tally.failed,
         offline: tally.offline,
+        present: tally.wave(s, spec),
+        waits_for: if is_moving(s.phase) { tally.waits_for.clone() } else { Vec::new() },
+        failures: tally.failures.clone(),
         ..rollout(s, &spec.rollout, &metadata.applied)
     });
     let since = state.and_then(|s| s.finished_at.or(s.started_at)).unwrap_or(metadata.creation_timestamp);
@@ -97,6 +124,13 @@ fn tally(
         out.offline += u32::from(offline);
         out.failed += u32::from(failed && has_version && !offline);
         out.ready_since = out.ready_since.max(status.ready_at.or(status.started_at));
+        if has_version && !ready && out.waits_for.len() < NAMED {
+            out.waits_for.push(format!("process {}", spec.name));
+        }
+        if failed && has_version && !offline && out.failures.len() < NAMED {
+            let why = status.message.as_deref().unwrap_or("was not ready in time");
+            out.failures.push(format!("process {}: {why}", spec.name));
+        }
         if (unwell || offline) && out.worst.is_none() {
             let what = status.reason.map_or(status.phase.as_str(), Reason::as_str);
             let message = status.message.map(|m| format!(": {m}")).unwrap_or_default();
@@ -108,12 +142,14 @@ fn tally(
 
 /// The part of a rollout's status that is the same for all kinds; the counts are filled in by the caller.
 pub(super) fn rollout(state: &RolloutState, rules: &Rollout, applied: &Applied) -> RolloutStatus {
+    let waves = if state.waves > 0 { state.waves } else { count(rules.waves.len()) };
     RolloutStatus {
         state: state.phase,
         from_version: state.current,
         to_version: state.target,
-        wave: state.wave,
-        waves: count(rules.waves.len()),
+        // One that is over stands at its last wave.
+        wave: if state.phase == RolloutPhase::Complete { waves } else { state.wave },
+        waves,
         bake: Some(rules.bake),
         bake_ends_at: state.bake_ends_at,
         total: 0,
@@ -126,6 +162,11 @@ pub(super) fn rollout(state: &RolloutState, rules: &Rollout, applied: &Applied) 
         actor: Some(applied.actor.clone()),
         reason: applied.reason.clone(),
         message: state.reason.clone(),
+        present: None,
+        past: state.past.clone(),
+        hold: state.hold,
+        waits_for: Vec::new(),
+        failures: Vec::new(),
     }
 }
 

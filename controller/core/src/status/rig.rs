@@ -6,7 +6,7 @@ use ostler_schemas::codec::{Wire, encode};
 use ostler_schemas::quantity::{CountOrPercent, Cpu, Mode, Size};
 use ostler_schemas::spec::{
     Amounts, ConfigFileSpec, ContentRef, DeploymentSpec, Drift, NamespaceSpec, NodeSpec, OnExisting,
-    OnFailure, OnRemove, ProcessTemplate, Resources, RollingUpdate, Rollout, Spec, Strategy, StrategyType,
+    OnRemove, ProcessTemplate, Resources, RollingUpdate, Rollout, Spec, Strategy, StrategyType,
     Template, TemplateMeta, Unlisted, Vars,
 };
 use ostler_schemas::time::Timestamp;

@@ -401,6 +401,7 @@ fn file_fleet() -> Rig {
             message: None,
             at: NOW,
             last_drift: None,
+            effect: None,
         };
         rig.put(&Key::Report(node_name(text)), &Report { file_states: vec![report], ..Report::default() });
     }

@@ -1,11 +1,11 @@
-//! Verbs that read: `get`, `list`, `rollout`.
+//! Verbs that read: `get`, `list`.
 
 use ostler_controller_core::admission::{conflict, not_found};
 use ostler_controller_core::fleet::Fleet;
 use ostler_controller_core::status::{Found, Lens, resolve, warnings};
 use ostler_schemas::codec;
 use ostler_schemas::v1::api::{
-    ApiError, GetRequest, ListPage, ListRequest, PAGE, RolloutReply, RolloutRequest, VersionReply,
+    ApiError, GetRequest, ListPage, ListRequest, PAGE, VersionReply,
 };
 use ostler_schemas::v1::status::View;
 use ostler_schemas::{Kind, Namespace, ObjectRef};
@@ -48,11 +48,14 @@ pub(super) async fn get(shared: &Shared, call: &Call, to: &mut Responder) -> Res
     Ok(0)
 }
 
-fn view(shared: &Shared, fleet: &Fleet, object: &ObjectRef) -> Result<View, ApiError> {
+pub(super) fn view(shared: &Shared, fleet: &Fleet, object: &ObjectRef) -> Result<View, ApiError> {
     let signals = shared.signals();
     let namespace = object.namespace.clone().unwrap_or_else(Namespace::default_namespace);
     let view = Lens::new(fleet, &signals, shared.deps.clock.wall()).view(object);
-    view.ok_or_else(|| not_found(fleet, object.kind, &namespace, object.name.as_str()))
+    let mut view =
+        view.ok_or_else(|| not_found(fleet, object.kind, &namespace, object.name.as_str()))?;
+    shared.usage.show(shared.deps.clock.mono(), &mut view);
+    Ok(view)
 }
 
 /// All pages are of one snapshot, so of one revision.
@@ -60,7 +63,9 @@ pub(super) async fn list(shared: &Shared, call: &Call, to: &mut Responder) -> Re
     let request: ListRequest = call.decode(shared)?;
     let fleet = shared.fleet(call).await?;
     let (signals, now) = (shared.signals(), shared.deps.clock.wall());
-    let views = Lens::for_many(&fleet, &signals, now).list(&request);
+    let mut views = Lens::for_many(&fleet, &signals, now).list(&request);
+    let mono = shared.deps.clock.mono();
+    views.iter_mut().for_each(|view| shared.usage.show(mono, view));
     let stale = shared.deps.snapshot.view().stale;
     let mut warnings = warnings(&fleet, &signals, stale.as_deref(), now);
     to.revision = Some(fleet.revision);
@@ -81,11 +86,3 @@ pub(super) async fn list(shared: &Shared, call: &Call, to: &mut Responder) -> Re
     Ok(0)
 }
 
-pub(super) async fn rollout(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
-    let RolloutRequest { object } = call.decode(shared)?;
-    let fleet = shared.fleet(call).await?;
-    let view = view(shared, &fleet, &object)?;
-    to.revision = Some(fleet.revision);
-    to.last(&RolloutReply { view }).await?;
-    Ok(0)
-}
