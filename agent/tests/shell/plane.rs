@@ -13,6 +13,7 @@ use ostler_bus::clock::ClockRef;
 use ostler_bus::entropy::{EntropyRef, SeededEntropy};
 use ostler_bus::memory::{MemoryBus, Party, START_WALL_MS};
 use ostler_bus::node_link::NodeLink;
+use ostler_bus::sealing::{KeyPair, KeyRing};
 use ostler_bus::sim_clock::{Gate, SimClock};
 use ostler_bus::store::{Expect, Guard, Headers, Op, Read, Txn, Write};
 use ostler_bus::topic::{Endpoint, Outgoing, ServiceSpec};
@@ -182,6 +183,7 @@ impl Plane {
                     match kind {
                         DocumentKind::Run => reply.run = revision.unwrap_or_default(),
                         DocumentKind::Files => reply.files = revision.unwrap_or_default(),
+                        DocumentKind::Secrets => reply.secrets = revision.unwrap_or_default(),
                     }
                 }
                 let body = codec::encode(&reply).expect("encodes");
@@ -268,6 +270,7 @@ impl Plane {
             artifacts: parts.artifacts,
             ledger: parts.ledger,
             facts: Arc::clone(&self.facts) as _,
+            keys: KeyRing::new(vec![KeyPair::generate(&*self.entropy)]),
             config: parts.config,
         };
         let handle = ostler_agent::run::run(deps).await.expect("starts");
