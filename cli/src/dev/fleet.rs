@@ -256,15 +256,15 @@ impl Fleet {
     pub fn forget_credentials(&self) {
         for node in &self.nodes {
             let link = self.dir.join("hosts").join(node).join("run/credentials");
-            let Ok(place) = std::fs::read_link(&link) else { continue };
+            let Ok(place) = fs::read_link(&link) else { continue };
             if !place.starts_with("/dev/shm") {
                 continue;
             }
-            for folder in std::fs::read_dir(&place).into_iter().flatten().flatten() {
+            for folder in fs::read_dir(&place).into_iter().flatten().flatten() {
                 // They are their users' to read only, also for whoever made them.
-                std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).ok();
+                fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).ok();
             }
-            std::fs::remove_dir_all(&place).ok();
+            fs::remove_dir_all(&place).ok();
         }
     }
 
