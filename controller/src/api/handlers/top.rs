@@ -1,6 +1,6 @@
 //! `top`: usage of processes, asked of their nodes now; who does not answer in time is named.
 //!
-//! Nothing is kept: usage is a question to the hosts that matters only while somebody looks.
+//! Kept only for as long as it can be called present: usage is a question to the hosts that matters while somebody looks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +45,9 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
             Some(why) => Err(why.to_owned()),
             None => ask_one(shared, &node, ask).await,
         };
+        if let Ok(answer) = &answer {
+            shared.usage.keep(shared.deps.clock.mono(), &answer.processes);
+        }
         (node, uids, answer)
     });
     let mut nodes = nodes.buffered(AT_ONCE);
