@@ -62,14 +62,14 @@ mod tests {
 
     #[test]
     fn features_are_what_the_holder_tells() {
-        let found = of(&welcome(&["cpu", "memory"], &["mounts", "clone3"]));
+        let found = of(&welcome(&["cpu", "memory"], &["mounts", "clone3"]), false);
         let found: Vec<&str> = found.iter().map(String::as_str).filter(|name| *name != JOURNAL).collect();
         assert_eq!(found, [RUNTIME, CGROUP_CPU, CGROUP_MEMORY, USERS, MOUNTS]);
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        let found = of(&welcome(&["memory"], &["mounts"]));
+        let found = of(&welcome(&["memory"], &["mounts"]), false);
         assert_eq!(missing(&found), ["cpu", "pids", "io", "cpuset"]);
     }
 }

@@ -46,6 +46,7 @@ fn wanted(n: u8, kind: FolderKind, names: &[&str]) -> Preparation {
         private_tmp: false,
         read_only_paths: Vec::new(),
         environment_files: Vec::new(),
+        credentials: None,
     }
 }
 
