@@ -30,6 +30,8 @@ const OWN_LEAF: &str = "holder";
 /// The unit beside the holder's that has no process of its own: where work runs when the service manager cannot start
 /// the holder in a leaf (systemd before 254).
 const WORK_UNIT: &str = "ostler-work.service";
+/// The group of the process that keeps the place of that unit.
+const KEEPER: &str = "keeper";
 /// What the service manager marks groups with that it leaves to others.
 const DELEGATED: &str = "trusted.delegate";
 
@@ -91,9 +93,8 @@ impl Cgroups {
             again += 1;
             path = self.base.join(format!("{name}.{again}"));
         }
-        self.enable_again(&path);
         let asked = limits.settings(&self.disks(limits)).into_iter().filter(|setting| setting.asked);
-        match self.write(&path, asked) {
+        match self.enable_again(&path).and_then(|()| self.write(&path, asked)) {
             Ok(unenforced) => {
                 self.kill_as_one(&path);
                 Ok((path, unenforced))
@@ -106,13 +107,21 @@ impl Cgroups {
     }
 
     /// When everything below a unit has ended, its keeper too, the service manager removes its group and makes another,
-    /// in which nothing is enabled.
-    fn enable_again(&self, path: &Path) {
+    /// in which nothing is enabled. Not before its keeper has moved to where it stays: with controllers it could not.
+    fn enable_again(&self, path: &Path) -> Result<(), String> {
         let has = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
         let has: BTreeSet<&str> = has.split_whitespace().collect();
-        if self.ours_alone && !self.controllers.iter().all(|name| has.contains(name.as_str())) {
-            enable_controllers(&self.base);
+        if !self.ours_alone || self.controllers.iter().all(|name| has.contains(name.as_str())) {
+            return Ok(());
         }
+        let empty = |group: &Path| {
+            fs::read_to_string(group.join("cgroup.procs")).map_or(true, |pids| pids.trim().is_empty())
+        };
+        if self.base.ends_with(WORK_UNIT) && (!empty(&self.base) || empty(&self.base.join(KEEPER))) {
+            return Err(format!("make its cgroup: {WORK_UNIT} is being started again"));
+        }
+        enable_controllers(&self.base);
+        Ok(())
     }
 
     /// A folder that is no incarnation's, for trying something out.
