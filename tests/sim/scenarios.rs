@@ -3,6 +3,7 @@
 pub(crate) mod control;
 mod hosts;
 mod pressure;
+mod secrets;
 mod store;
 mod waves;
 mod work;

@@ -8,5 +8,6 @@ mod large;
 mod life;
 mod looking;
 mod placing;
+mod secrets;
 mod starting;
 mod usage;
