@@ -63,7 +63,7 @@ fn a_template_renders_on_every_node_or_is_refused_with_their_names() {
     let yaml = file("template: \"a\\nrack = {{ node.labels.rack }} {{ vars.port }}\\n\", vars: {port: 1}");
     assert_eq!(
         told(&rig, &yaml),
-        ["m.yaml:1:128: configfile/app: spec.template: line 2, column 11: node.labels.rack is undefined on 2 of 3 \
+        ["m.yaml:1:122: configfile/app: spec.template: line 2, column 11: node.labels.rack is undefined on 2 of 3 \
           nodes: web-2, web-3; set it or write {{ node.labels.rack | default(\"…\") }}"]
     );
     label(&mut rig, "web-2", "r2");
@@ -123,7 +123,7 @@ fn a_version_rises_with_all_that_is_rendered_from() {
     assert_eq!(version(&mut rig, "drift: warn, template: x, vars: {a: 1}"), 4);
     assert_eq!(version(&mut rig, "content: x"), 5);
     let found = findings(&rig, &file("vars: {a: 1}"));
-    assert_eq!(found[0].to_string(), "m.yaml:1:121: configfile/app: spec.vars: vars need template");
+    assert_eq!(found[0].to_string(), "m.yaml:1:118: configfile/app: spec.vars: vars need template");
 }
 
 #[test]
