@@ -51,13 +51,11 @@ while (pid := os.fork()) != wanted:
     os.waitpid(pid, 0)
 time.sleep(100000)
 """
-# So many processes, at once.
+# So many threads, which take numbers as processes do.
 MANY = """\
-import os, time
+import threading, time
 for _ in range({0}):
-    if os.fork() == 0:
-        break
-time.sleep(100000)
+    threading.Thread(target=time.sleep, args=(100000,)).start()
 """
 # Wants more than it may have, again and again.
 THRASH = """\
