@@ -154,7 +154,7 @@ async fn what_nobody_wants_has_no_pipe_and_survives_its_holder() {
     let mut rig = Rig::start(Mode::Plain).await;
     let (client, _events) = rig.connect().await;
     let mut spawn =
-        rig.shell(key(1), "echo never; readlink /proc/self/fd/1 >&2; while :; do echo x; sleep 0.01; done");
+        rig.shell(key(1), "echo never; readlink /proc/$$/fd/1 >&2; while :; do echo x; sleep 0.01; done");
     spawn.log.stdout = LogTo::Null;
     let spawned = client.spawn(spawn).await.unwrap();
     until("it has said where", || rig.log_of(key(1)).contains(" stderr F /dev/null\n").then_some(())).await;

@@ -6,6 +6,7 @@ mod life;
 mod local;
 mod plane;
 mod real;
+mod shipping;
 mod survival;
 
 use std::sync::Arc;

@@ -342,6 +342,15 @@ impl Plane {
         codec::decode(&bytes).ok()
     }
 
+    /// What a stream holds by now.
+    pub(crate) fn records(
+        &self,
+        stream: &'static str,
+        filter: &str,
+    ) -> futures::stream::BoxStream<'static, Result<ostler_bus::store::Record, ostler_bus::store::ReadError>> {
+        self.store.records(stream, filter, 1, false)
+    }
+
     pub(crate) async fn pass(&self, ms: u64) {
         (Arc::clone(&self.clock) as ClockRef).sleep_ms(ms).await;
     }
