@@ -133,7 +133,9 @@ pub(crate) struct Task(JoinHandle<()>);
 
 impl Task {
     pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(future))
+        // A task keeps its memory as long as anybody has a handle of it. What is in a box goes when it is done, and
+        // thousands of processes keep the handle of what started them.
+        Self(tokio::spawn(Box::pin(future)))
     }
 
     pub(crate) fn is_running(&self) -> bool {

@@ -11,10 +11,11 @@ use anyhow::{Context as _, bail};
 use harness::fleet::{Fleet, Size};
 use ostler_agent::holder_client::HolderClient;
 use ostler_agent_core::holder::protocol::LogSpec;
+use ostler_schemas::v1::report::ProcessPhase;
 
 use crate::alone::{self, Holder, PATIENCE};
 use crate::writer::{self, Felt};
-use crate::{chart, ms, percentile, rounds};
+use crate::{chart, ms, percentile, processes, rounds};
 
 /// Lines of the throughput run; of a hundred bytes each.
 const LINES: usize = 2_000_000;
@@ -173,8 +174,9 @@ fn lag() -> anyhow::Result<Vec<Duration>> {
         let manifest = format!(
             "apiVersion: ostler/v1\nkind: Process\nmetadata: {{name: stamps}}\nspec:\n  command: [{program}, writer, stamps, '{count}', '{EVERY_MS}']\n"
         );
+        let mut watch = processes::watch(&client).await?;
         client.apply(&rounds::request(&manifest)?).await?;
-        anyhow::Ok(())
+        rounds::until(&mut watch, "stamps", |_, phase| phase == ProcessPhase::Running).await
     })?;
     let mut follow = fleet.command(&["logs", "-f", "stamps"]);
     let mut follow = follow.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;

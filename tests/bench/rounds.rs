@@ -38,7 +38,7 @@ pub(crate) fn request(text: &str) -> anyhow::Result<ApplyRequest> {
 }
 
 /// Reads on until a process is seen so.
-async fn until(
+pub(crate) async fn until(
     watch: &mut Replies,
     name: &str,
     seen: impl Fn(WatchChange, ProcessPhase) -> bool,

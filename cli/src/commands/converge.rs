@@ -260,7 +260,7 @@ impl Progress {
             if before != key {
                 // The wave is over by now: what it came to is said, not how it stood when it was last seen.
                 let over = rollout.past.iter().zip(past_lines(view, rollout));
-                let over = over.filter(|(tally, _)| before == (key.0, tally.wave)).map(|(_, line)| line).last();
+                let over = over.filter(|(tally, _)| before == (key.0, tally.wave)).map(|(_, line)| line).next_back();
                 self.finish_line(&over.unwrap_or(shown), out)?;
             }
         }

@@ -300,7 +300,7 @@ fn roll_out(fleet: &Fleet, uid: &Uid, now: Now) -> Plan {
         {
             plan.why.push(format!("its file spec cannot be stored: {error}"));
         }
-        plan.put(fleet, key, Body::Rollout(turn.state));
+        plan.put(fleet, key, Body::Rollout(Box::new(turn.state)));
     }
     plan
 }

@@ -186,7 +186,7 @@ impl Look<'_> {
         let makes = if turned { 0 } else { moves.create + moves.create_base };
         if makes > 0 || known != Some(&next.state) {
             let key = Key::State(ControllerName::Deployment, StateSubject::Uid(uid));
-            plan.put(self.fleet, key, Body::Rollout(next.state));
+            plan.put(self.fleet, key, Body::Rollout(Box::new(next.state)));
         }
         plan.why.push(format!("version {}: {}", self.wanted.version, sight.summary));
         if turned {

@@ -58,7 +58,7 @@ pub enum Body {
     Files(Box<FilesDocument>),
     Secrets(Box<SecretsDocument>),
     NodeState(NodeState),
-    Rollout(RolloutState),
+    Rollout(Box<RolloutState>),
     Pending(PendingState),
     Incarnation(Incarnation),
 }
@@ -249,7 +249,7 @@ impl Body {
             Body::Files(v) => codec::encode(&FilesDocument { epoch: context.epoch, ..(**v).clone() }),
             Body::Secrets(v) => codec::encode(&SecretsDocument { epoch: context.epoch, ..(**v).clone() }),
             Body::NodeState(v) => codec::encode(&NodeState { epoch: context.epoch, ..v.clone() }),
-            Body::Rollout(v) => codec::encode(&RolloutState { epoch: context.epoch, ..v.clone() }),
+            Body::Rollout(v) => codec::encode(&RolloutState { epoch: context.epoch, ..(**v).clone() }),
             Body::Pending(v) => codec::encode(&PendingState { epoch: context.epoch, ..v.clone() }),
             Body::Incarnation(v) => codec::encode(v),
         }

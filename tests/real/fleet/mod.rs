@@ -79,18 +79,18 @@ impl Fleet {
     /// When it does not get ready, with what it said.
     #[must_use]
     pub fn start(size: Size) -> Self {
-        Self::start_with(size, &[])
+        let folder = tempfile::Builder::new().prefix("ostler-real-").tempdir().expect("a folder").keep();
+        Self::start_in(folder, size, &[])
     }
 
-    /// Starts one, `dev` being given these words too.
+    /// Starts one in a folder that goes with it, `dev` being given these words too.
     ///
     /// # Panics
     /// As [`Fleet::start`].
     #[must_use]
-    pub fn start_with(size: Size, words: &[&OsStr]) -> Self {
+    pub fn start_in(folder: PathBuf, size: Size, words: &[&OsStr]) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let programs = programs();
-        let folder = tempfile::Builder::new().prefix("ostler-real-").tempdir().expect("a folder").keep();
         let log = fs::File::create(folder.join("dev.log")).expect("a log");
         let errors = log.try_clone().expect("a log");
         let ostler = programs.join("ostler");
