@@ -61,7 +61,7 @@ impl Drop for Holder {
 }
 
 /// The `n`th process; everything that is not said is as an agent leaves it that has nothing to say about it.
-pub(crate) fn spawn(n: usize, argv: &[&str], log: LogSpec) -> anyhow::Result<Spawn> {
+pub(crate) fn spawn(n: usize, argv: &[&str], log: &LogSpec) -> anyhow::Result<Spawn> {
     let mut bytes = [0; 16];
     bytes[8..].copy_from_slice(&(n as u64).to_be_bytes());
     let key = ProcKey { uid: Uid::from_bytes(bytes), incarnation: 1 };

@@ -92,7 +92,7 @@ async fn by_holder(client: &HolderClient, n: usize, input: &Path, logs: &Path) -
     // One file that takes all of it: rotation throws lines away, which would be faster.
     let log = LogSpec { file_max: 1 << 30, block: true, ..LogSpec::below(logs.display().to_string()) };
     let current = PathBuf::from(log.current("default", &format!("many-{n}")));
-    let spawn = alone::spawn(n, &["/bin/cat", &input.display().to_string()], log)?;
+    let spawn = alone::spawn(n, &["/bin/cat", &input.display().to_string()], &log)?;
     let whole = (LINES * (LINE + PREFIX)) as u64;
     let begin = Instant::now();
     client.spawn(spawn).await?;
@@ -155,7 +155,7 @@ async fn disks() -> anyhow::Result<()> {
         let result = folder.path().join(format!("result-{n}"));
         let (program, count, file) = (writer::program()?, FLOOD.to_string(), result.display().to_string());
         let argv = [&program, "writer", "flood", &count, &file];
-        client.spawn(alone::spawn(n, &argv, LogSpec::below(logs.display().to_string()))?).await?;
+        client.spawn(alone::spawn(n, &argv, &LogSpec::below(logs.display().to_string()))?).await?;
         row(what, &Felt::read(&result, PATIENCE).await?);
     }
     println!();

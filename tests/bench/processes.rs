@@ -225,7 +225,7 @@ async fn holder(count: usize) -> anyhow::Result<(Vec<Duration>, Duration)> {
         .map(|n| {
             let (client, logs) = (&client, &logs);
             async move {
-                let spawn = alone::spawn(n, &["/bin/sleep", "infinity"], LogSpec::below(logs.clone()))?;
+                let spawn = alone::spawn(n, &["/bin/sleep", "infinity"], &LogSpec::below(logs.clone()))?;
                 Ok::<_, anyhow::Error>(client.spawn(spawn).await?)
             }
         })
