@@ -32,7 +32,8 @@ fn a_template_is_rendered_for_each_node() {
 
     fleet.ok(&["label", "node/node-2", "rack=r2"]);
     apply(&manifest(TEMPLATE)).ok();
-    let expected = |node: &str, rack: &str, port: u16| format!("name = {node}\nrack = {rack}\nport = {port}\n");
+    let expected =
+        |node: &str, rack: &str, port: u16| format!("name = {node}\nrack = {rack}\nport = {port}\n");
     let all = BTreeMap::from([
         ("node-1".to_owned(), expected("node-1", "r1", 8080)),
         ("node-2".to_owned(), expected("node-2", "r2", 8081)),
@@ -53,7 +54,9 @@ fn a_template_is_rendered_for_each_node() {
     });
     // Another hand is put right with what was rendered.
     std::fs::write(fleet.file("node-2", "/etc/app.conf"), "spoiled\n").expect("written");
-    until("the file is put back", || (held(&fleet, "/etc/app.conf")["node-2"] == all["node-2"]).then_some(()));
+    until("the file is put back", || {
+        (held(&fleet, "/etc/app.conf")["node-2"] == all["node-2"]).then_some(())
+    });
     // A pushed template is a new version.
     let push = ["config", "push", "app-conf", "--template", "-", "--wait", "--timeout", "60s"];
     let said = fleet.run_with(&push, "p={{ vars.port }}\n").ok();
@@ -71,7 +74,9 @@ fn several_files_are_one_version() {
         fleet.run_with(&["apply", "-f", "-", "--wait", "--timeout", "60s"], &manifest(&spec)).ok()
     };
     let file = |name: &str| std::fs::read_to_string(fleet.file("node-1", &format!("/etc/app.d/{name}"))).ok();
-    apply("  files:\n    - {name: a.conf, content: one}\n    - {name: sub/b.conf, template: \"{{ node.name }}\"}\n");
+    apply(
+        "  files:\n    - {name: a.conf, content: one}\n    - {name: sub/b.conf, template: \"{{ node.name }}\"}\n",
+    );
     assert_eq!((file("a.conf").as_deref(), file("sub/b.conf").as_deref()), (Some("one"), Some("node-1")));
     std::fs::write(fleet.file("node-1", "/etc/app.d/other"), "mine").expect("written");
     apply("  unlisted: delete\n  files:\n    - {name: a.conf, content: two}\n");

@@ -48,7 +48,11 @@ impl Part {
                     ("mode", *mode != self.mode),
                     ("owner", *is != owner),
                 ];
-                all.into_iter().filter(|(_, differs)| *differs).map(|(word, _)| word).collect::<Vec<_>>().join(", ")
+                all.into_iter()
+                    .filter(|(_, differs)| *differs)
+                    .map(|(word, _)| word)
+                    .collect::<Vec<_>>()
+                    .join(", ")
             }
             Found::Missing | Found::NotRegular(_) => "missing".to_owned(),
         };

@@ -92,13 +92,15 @@ impl RenderCheck {
     /// # Errors
     /// It is none, or asks for what is not served.
     pub fn begin<'a>(&'a self, fleet: &'a Fleet, bytes: &'a [u8]) -> Result<Running<'a>, Box<Finding>> {
-        let refused = |refused: Unrenderable| Box::new(self.finding(FindingCode::Unrenderable, refused.to_string()));
+        let refused =
+            |refused: Unrenderable| Box::new(self.finding(FindingCode::Unrenderable, refused.to_string()));
         let source = std::str::from_utf8(bytes).map_err(|_| refused(Unrenderable::not_text()))?;
         let template = Template::parse(source).map_err(refused)?;
         let uses = template.uses();
         for function in ["secret", "service"] {
             if uses.mentions(function) {
-                let message = format!("{function}() is a known function that this server does not support yet");
+                let message =
+                    format!("{function}() is a known function that this server does not support yet");
                 return Err(Box::new(self.finding(FindingCode::NotSupported, message)));
             }
         }

@@ -63,8 +63,10 @@ fn a_template_renders_on_every_node_or_is_refused_with_their_names() {
     let yaml = file("template: \"a\\nrack = {{ node.labels.rack }} {{ vars.port }}\\n\", vars: {port: 1}");
     assert_eq!(
         told(&rig, &yaml),
-        ["m.yaml:1:122: configfile/app: spec.template: line 2, column 11: node.labels.rack is undefined on 2 of 3 \
-          nodes: web-2, web-3; set it or write {{ node.labels.rack | default(\"…\") }}"]
+        [
+            "m.yaml:1:122: configfile/app: spec.template: line 2, column 11: node.labels.rack is undefined on 2 of 3 \
+          nodes: web-2, web-3; set it or write {{ node.labels.rack | default(\"…\") }}"
+        ]
     );
     label(&mut rig, "web-2", "r2");
     label(&mut rig, "web-3", "r3");
@@ -118,7 +120,10 @@ fn a_version_rises_with_all_that_is_rendered_from() {
     assert_eq!(version(&mut rig, "template: x"), 1);
     assert_eq!(version(&mut rig, "template: x"), 1);
     assert_eq!(version(&mut rig, "template: x, vars: {a: 1}"), 2);
-    assert_eq!(version(&mut rig, "template: x, vars: {a: 1}, overrides: [{nodes: [web-1], vars: {a: 2}}]"), 3);
+    assert_eq!(
+        version(&mut rig, "template: x, vars: {a: 1}, overrides: [{nodes: [web-1], vars: {a: 2}}]"),
+        3
+    );
     assert_eq!(version(&mut rig, "vars: {a: 1}, overrides: [{nodes: [web-1], vars: {a: 2}}]"), 3);
     assert_eq!(version(&mut rig, "drift: warn, template: x, vars: {a: 1}"), 4);
     assert_eq!(version(&mut rig, "content: x"), 5);
@@ -131,12 +136,19 @@ fn several_files_are_one_version_and_never_become_one_file() {
     let mut rig = fleet(&["web-1"]);
     let several = file("files: [{name: a, content: x}, {name: b, template: \"{{ node.hostname }}\"}]");
     let done = applied(&mut rig, &several);
-    assert_eq!((done.results[0].version.0, done.decision.contents.len(), done.decision.renders.len()), (1, 2, 1));
+    assert_eq!(
+        (done.results[0].version.0, done.decision.contents.len(), done.decision.renders.len()),
+        (1, 2, 1)
+    );
     let found = findings(&rig, &file("content: x"));
     assert_eq!((found[0].code, found[0].field.as_str()), (FindingCode::Immutable, "spec.files"));
     // A path in the folder is taken, for files and for folders of others.
-    for other in ["path: /etc/app.conf/b, nodeSelector: {}, content: x", "path: /etc/app.conf, nodeSelector: {}"] {
-        let yaml = format!("{{apiVersion: ostler/v1, kind: ConfigFile, metadata: {{name: other}}, spec: {{{other}}}}}");
+    for other in
+        ["path: /etc/app.conf/b, nodeSelector: {}, content: x", "path: /etc/app.conf, nodeSelector: {}"]
+    {
+        let yaml = format!(
+            "{{apiVersion: ostler/v1, kind: ConfigFile, metadata: {{name: other}}, spec: {{{other}}}}}"
+        );
         assert_eq!(findings(&rig, &yaml)[0].code, FindingCode::PathConflict, "{other}");
     }
     let beside = "{apiVersion: ostler/v1, kind: ConfigFile, metadata: {name: other}, spec: {path: /etc/app.conf/c, nodeSelector: {}, content: x}}";
