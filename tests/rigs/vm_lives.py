@@ -116,7 +116,7 @@ class Lives(Checks):
         until("work runs again, without a bus", lambda: len(
             self.guest.done("pgrep", "-u", user, "-f", "sleep 100000")[1].split()) >= len(before))
         self.guest.network()
-        self.guest.run("systemctl", "start", "rig-bus.socket", "rig-unprivileged")
+        self.guest.run("systemctl", "start", "rig-bus.socket")
         for name, old in before.items():
             def again(n=name, o=old):
                 now = self.status(n)
