@@ -38,15 +38,19 @@ impl FromStr for Increase {
     type Err = InvalidQuantity;
 
     fn from_str(text: &str) -> Result<Increase, InvalidQuantity> {
-        let digits = text.strip_suffix('%').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()));
+        let digits =
+            text.strip_suffix('%').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()));
         let Some(digits) = digits else {
             return Err(InvalidQuantity::form(format!(
                 "{text:?} is not a percentage: write a whole number and %, for example 40%"
             )));
         };
-        digits.parse().ok().filter(|percent| *percent <= MOST).map(Increase).ok_or_else(|| {
-            InvalidQuantity::range(format!("must be between 0% and {MOST}%, found {text}"))
-        })
+        digits
+            .parse()
+            .ok()
+            .filter(|percent| *percent <= MOST)
+            .map(Increase)
+            .ok_or_else(|| InvalidQuantity::range(format!("must be between 0% and {MOST}%, found {text}")))
     }
 }
 

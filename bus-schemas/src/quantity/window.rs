@@ -47,9 +47,9 @@ impl Window {
     #[must_use]
     pub fn is_open(&self, at: Timestamp) -> bool {
         let Some(now) = self.local(at) else { return false };
-        [-1, 0].into_iter().any(|day| {
-            self.span(&now, day).is_some_and(|(opens, closes)| opens <= now && now < closes)
-        })
+        [-1, 0]
+            .into_iter()
+            .any(|day| self.span(&now, day).is_some_and(|(opens, closes)| opens <= now && now < closes))
     }
 
     /// When it opens next after a moment; the moment itself if it is open then.
@@ -148,7 +148,8 @@ fn days(text: &str) -> Option<[bool; 7]> {
 /// `09:00`, minutes after midnight; to `24:00`.
 fn minutes(text: &str) -> Option<u16> {
     let (hour, minute) = text.split_once(':')?;
-    let two = |t: &str| (t.len() == 2 && t.bytes().all(|b| b.is_ascii_digit())).then(|| t.parse::<u16>().ok())?;
+    let two =
+        |t: &str| (t.len() == 2 && t.bytes().all(|b| b.is_ascii_digit())).then(|| t.parse::<u16>().ok())?;
     let (hour, minute) = (two(hour)?, two(minute)?);
     (minute < 60 && hour * 60 + minute <= DAY_MINUTES).then_some(hour * 60 + minute)
 }
@@ -246,7 +247,10 @@ mod tests {
     #[test]
     fn what_is_no_window_is_told() {
         let said = |text: &str| text.parse::<Window>().expect_err("refused").to_string();
-        assert_eq!(said("09:00-16:00 Amsterdam"), "\"Amsterdam\" is not a time zone; did you mean Europe/Amsterdam?");
+        assert_eq!(
+            said("09:00-16:00 Amsterdam"),
+            "\"Amsterdam\" is not a time zone; did you mean Europe/Amsterdam?"
+        );
         assert!(said("Mo 09:00-16:00").contains("is not a window"));
         assert!(said("9:00-16:00").contains("is not a window"));
         assert!(said("09:00-25:00").contains("is not a window"));

@@ -344,7 +344,9 @@ impl Look<'_> {
         if started >= state.waves && state.wave_started_at.is_some() {
             return None;
         }
-        let end = usize::try_from(started).ok().and_then(|started| self.spec.rollout.waves.get(started.checked_sub(1)?));
+        let end = usize::try_from(started)
+            .ok()
+            .and_then(|started| self.spec.rollout.waves.get(started.checked_sub(1)?));
         Some(end.map_or(0, |end| end.round_up(self.spec.replicas)))
     }
 
@@ -481,7 +483,8 @@ impl Look<'_> {
         let total = situation.members.len();
         let quota = situation.quota.map_or(situation.replicas, |quota| quota.min(situation.replicas));
         let is_complete = u32::try_from(total) == Ok(situation.replicas);
-        sight.settled = moves.is_idle() && (is_complete || (situation.quota.is_some() && self.base.is_none()));
+        sight.settled =
+            moves.is_idle() && (is_complete || (situation.quota.is_some() && self.base.is_none()));
         sight.members = quota;
         sight.well = ready;
         sight.waiting = quota.saturating_sub(ready.saturating_add(sight.failures.count));

@@ -108,7 +108,8 @@ impl Sight {
 /// What is more than the rules bear, compared with what was before.
 #[must_use]
 pub fn excess(rules: &Rollout, before: &Measure, now: &Measure) -> Option<String> {
-    let is_more = |most: Option<Increase>, before, now| most.is_some_and(|most| most.is_exceeded(before, now));
+    let is_more =
+        |most: Option<Increase>, before, now| most.is_some_and(|most| most.is_exceeded(before, now));
     if is_more(rules.max_memory_increase, before.memory, now.memory) {
         let (was, is) = (Size::from_bytes(before.memory), Size::from_bytes(now.memory));
         return Some(format!("maxMemoryIncrease: {is} of memory, {was} before"));

@@ -160,14 +160,19 @@ impl Change<'_> {
     fn abort(&self) -> Result<Verdict<RolloutChange>, ApiError> {
         let name = self.request.object.short();
         let on_its_way = self.state.filter(|state| match state.phase {
-            RolloutPhase::Progressing | RolloutPhase::Baking | RolloutPhase::Paused | RolloutPhase::Failed => true,
+            RolloutPhase::Progressing
+            | RolloutPhase::Baking
+            | RolloutPhase::Paused
+            | RolloutPhase::Failed => true,
             RolloutPhase::Complete
             | RolloutPhase::RollingBack
             | RolloutPhase::RolledBack
             | RolloutPhase::Unknown => false,
         });
         let Some(state) = on_its_way else {
-            return Err(conflict(format!("{name}: nothing rolls out; rollout undo goes back to an older version")));
+            return Err(conflict(format!(
+                "{name}: nothing rolls out; rollout undo goes back to an older version"
+            )));
         };
         let mut after = self.stored.value.as_ref().clone();
         self.order(&mut after, RolloutAct::Abort);

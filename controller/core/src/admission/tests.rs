@@ -4,6 +4,7 @@ mod apply;
 mod config;
 mod others;
 mod render;
+mod rollout;
 mod runtime;
 mod secret;
 mod sequences;

@@ -180,7 +180,8 @@ impl<'a> Field<'a> {
 
     fn stand(&self, state: &RolloutState, rank: Rank, node: &NodeName) -> Stand {
         let left = state.phase == RolloutPhase::RollingBack
-            && told(self.fleet, &self.uid, node).is_none_or(|(told, _)| has_failed(self.fleet, &self.uid, node, told));
+            && told(self.fleet, &self.uid, node)
+                .is_none_or(|(told, _)| has_failed(self.fleet, &self.uid, node, told));
         match self.standing(state, node) {
             Standing::Offline => Stand::Offline,
             Standing::Holds => Stand::Holds,
@@ -197,7 +198,8 @@ impl<'a> Field<'a> {
         let Some((told, _)) = told(self.fleet, &self.uid, node) else { return false };
         let report = self.fleet.reports.get(node).and_then(|r| r.value.file(&self.uid));
         report.is_none_or(|file| {
-            file.wanted != told || matches!(file.state, FileState::Applying | FileState::Pending | FileState::Unknown)
+            file.wanted != told
+                || matches!(file.state, FileState::Applying | FileState::Pending | FileState::Unknown)
         })
     }
 
@@ -211,10 +213,15 @@ impl<'a> Field<'a> {
             | RolloutPhase::Failed
             | RolloutPhase::Unknown => state.wave_end,
         };
-        let mut members: Vec<&NodeName> =
-            self.members.iter().filter(|(rank, _)| end.is_none_or(|end| *rank <= end)).map(|(_, n)| n).collect();
+        let mut members: Vec<&NodeName> = self
+            .members
+            .iter()
+            .filter(|(rank, _)| end.is_none_or(|end| *rank <= end))
+            .map(|(_, n)| n)
+            .collect();
         members.sort();
-        let mut sight = Sight { settled: end.is_none_or(|end| state.spread == Some(end)), ..Sight::default() };
+        let mut sight =
+            Sight { settled: end.is_none_or(|end| state.spread == Some(end)), ..Sight::default() };
         sight.members = count(members.len());
         for node in members {
             match self.standing(state, node) {

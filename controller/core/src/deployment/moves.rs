@@ -194,12 +194,7 @@ fn end_excess(members: &mut Vec<Member>, moves: &mut Moves, most: u32) {
 
 /// Ends outdated ones but for so many that keep what they have: those that do not work at once, the others as far as
 /// enough are known to be ready without them.
-fn end_old(
-    old: &mut Vec<Member>,
-    new: &[Member],
-    situation: &Situation,
-    (keep, moves): (u32, &mut Moves),
-) {
+fn end_old(old: &mut Vec<Member>, new: &[Member], situation: &Situation, (keep, moves): (u32, &mut Moves)) {
     by_cost(old);
     let mut spare = count(old).saturating_sub(keep);
     let is_ready = |m: &&Member| m.readiness == Readiness::Ready;
@@ -209,15 +204,16 @@ fn end_old(
     let mut budget = ready.saturating_sub(least);
     let mut kept = Vec::new();
     for member in old.drain(..) {
-        let ends = spare > 0 && match member.readiness {
-            Readiness::Unplaced | Readiness::NotReady => true,
-            Readiness::Unknown => ready >= least,
-            Readiness::Ready => {
-                let may = budget > 0;
-                budget = budget.saturating_sub(1);
-                may
-            }
-        };
+        let ends = spare > 0
+            && match member.readiness {
+                Readiness::Unplaced | Readiness::NotReady => true,
+                Readiness::Unknown => ready >= least,
+                Readiness::Ready => {
+                    let may = budget > 0;
+                    budget = budget.saturating_sub(1);
+                    may
+                }
+            };
         if ends {
             spare -= 1;
             moves.end.push((member.uid, GoalReason::Rollout));

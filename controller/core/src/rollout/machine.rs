@@ -5,7 +5,7 @@ use ostler_schemas::quantity::Window;
 use ostler_schemas::spec::{OnFailure, Rollout};
 use ostler_schemas::time::{Now, Timestamp, age};
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::v1::state::{WaveTally, Rank, RolloutHold, RolloutPhase};
+use ostler_schemas::v1::state::{Rank, RolloutHold, RolloutPhase, WaveTally};
 
 use super::spread::Course;
 use super::{Sight, Terms, Turn};
@@ -194,7 +194,8 @@ fn hold_after(turn: &mut Turn) {
     let state = &mut turn.state;
     state.phase = RolloutPhase::Paused;
     state.hold = Some(RolloutHold::AfterWave);
-    state.reason = format!("pauseAfter: wave {} of {} is healthy; rollout resume goes on", state.wave, state.waves);
+    state.reason =
+        format!("pauseAfter: wave {} of {} is healthy; rollout resume goes on", state.wave, state.waves);
     let message = format!("version {}: {}", state.target, state.reason);
     turn.tell(Reason::Paused, message);
 }

@@ -3,12 +3,12 @@
 //! `paused` is part of the spec and holds for as long as it stands there. Resume and abort are orders in the object's
 //! metadata: each has a number and is taken in once, so a leader that takes over neither forgets nor repeats one.
 
+use ostler_schemas::Version;
 use ostler_schemas::spec::Spec;
 use ostler_schemas::time::Now;
 use ostler_schemas::v1::object::{Object, RolloutAct, RolloutOrder};
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::state::{RolloutHold, RolloutPhase, RolloutState};
-use ostler_schemas::Version;
 
 use super::machine::fail;
 use super::{Terms, Turn};

@@ -53,7 +53,9 @@ impl Course {
     #[must_use]
     pub fn of_nodes(rules: &Rollout, ranks: &[Rank], all: usize, state: &RolloutState) -> Self {
         let total = count(ranks.len());
-        let within = |end: Option<Rank>| count(ranks.iter().filter(|rank| end.is_some_and(|end| **rank <= end)).count());
+        let within = |end: Option<Rank>| {
+            count(ranks.iter().filter(|rank| end.is_some_and(|end| **rank <= end)).count())
+        };
         let reached = if state.wave > 1 { within(state.wave_end) } else { 0 };
         // Groups come and go between waves; so those that were passed have no number any more, and those to come are
         // numbered on from the present one.
@@ -61,7 +63,8 @@ impl Course {
             None => (1, rules.waves.iter().map(|wave| wave.round_up(total).min(total)).collect()),
             Some(_) => (state.wave.max(1), grouped(rules, ranks, reached)),
         };
-        let mut ends: Vec<WaveEnd> = sizes.iter().map(|size| WaveEnd { rank: at(ranks, *size), size: *size }).collect();
+        let mut ends: Vec<WaveEnd> =
+            sizes.iter().map(|size| WaveEnd { rank: at(ranks, *size), size: *size }).collect();
         // Whoever is in no wave before is in the last one, wherever it stands and whenever it comes.
         match ends.last_mut() {
             Some(last) => *last = WaveEnd { rank: Rank::LAST, size: total },

@@ -162,8 +162,13 @@ fn waves_follow_each_other_when_each_has_baked() {
             assert_eq!((state.hold, state.wave), (Some(RolloutHold::AfterWave), 2));
             let again = step(state.clone(), &healthy(0), &rules, true, at(clock));
             assert_eq!(again.state, state, "nobody but a person goes on");
-            let resumed = Object { metadata: ostler_schemas::v1::object::Metadata {
-                order: order(1, RolloutAct::Resume, 2), ..object(2).metadata }, ..object(2) };
+            let resumed = Object {
+                metadata: ostler_schemas::v1::object::Metadata {
+                    order: order(1, RolloutAct::Resume, 2),
+                    ..object(2).metadata
+                },
+                ..object(2)
+            };
             let terms = Terms { rules: &rules, can_revert: true };
             let turn = look(state, &resumed, &waiting(None), terms, at(clock));
             assert!(turn.tell.iter().any(|(reason, _)| *reason == Reason::Resumed));
@@ -209,7 +214,10 @@ fn failures_are_borne_as_far_as_the_rules_allow() {
 #[test]
 fn a_wave_waits_for_its_window() {
     // NOW is a Friday, 08:00 UTC.
-    let rules = Rollout { windows: vec!["Fri 09:00-10:00 UTC".parse().expect("a window")], ..rules(OnFailure::Rollback) };
+    let rules = Rollout {
+        windows: vec!["Fri 09:00-10:00 UTC".parse().expect("a window")],
+        ..rules(OnFailure::Rollback)
+    };
     let window = &rules.windows[0];
     let opens = window.opens_at(at(0).wall).expect("it opens").0 - at(0).wall.0;
     let (state, _) = admit(Some(&good(1)), &object(2), at(0));
@@ -239,7 +247,8 @@ fn people_pause_resume_and_abort() {
     aborted.metadata.order = order(1, RolloutAct::Abort, 2);
     let back = look(resumed.state.clone(), &aborted, &waiting(None), terms, at(6_000));
     assert_eq!((back.state.phase, back.state.target), (RolloutPhase::RollingBack, Version(1)));
-    let once = look(resumed.state.clone(), &aborted, &healthy(0), Terms { can_revert: false, ..terms }, at(6_000));
+    let once =
+        look(resumed.state.clone(), &aborted, &healthy(0), Terms { can_revert: false, ..terms }, at(6_000));
     assert_eq!((once.state.phase, once.state.hold), (RolloutPhase::Paused, Some(RolloutHold::Failure)));
     aborted.metadata.order = order(1, RolloutAct::Abort, 1);
     let other = look(resumed.state, &aborted, &healthy(0), terms, at(6_000));
@@ -275,7 +284,8 @@ fn nothing_is_well_on_the_word_of_nobody() {
 
 #[test]
 fn more_memory_than_the_rules_bear_is_told() {
-    let rules = Rollout { max_memory_increase: Some("40%".parse().expect("a share")), ..rules(OnFailure::Rollback) };
+    let rules =
+        Rollout { max_memory_increase: Some("40%".parse().expect("a share")), ..rules(OnFailure::Rollback) };
     let measure = |memory| Measure { memory, error_lines: 0 };
     assert_eq!(excess(&rules, &measure(100), &measure(140)), None);
     assert!(excess(&rules, &measure(100), &measure(141)).is_some());
@@ -285,7 +295,13 @@ fn more_memory_than_the_rules_bear_is_told() {
 fn sight() -> impl Strategy<Value = Sight> {
     (any::<bool>(), prop::bool::weighted(0.2), 0_u64..4, prop::option::of(0_u64..2_000_000)).prop_map(
         |(is_well, fails, exits, since)| {
-            let base = if fails { failing() } else if is_well { healthy(0) } else { waiting(since) };
+            let base = if fails {
+                failing()
+            } else if is_well {
+                healthy(0)
+            } else {
+                waiting(since)
+            };
             Sight { exits, ..base }
         },
     )

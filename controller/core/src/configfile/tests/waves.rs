@@ -64,7 +64,8 @@ impl Watch {
         let told = told(&world.fleet, self.uid);
         let newest = world.fleet.object_by_uid(&self.uid).map_or(0, |o| o.metadata.version.0);
         for version in 1..=newest {
-            let well = |node: &NodeName| has(&world.fleet, self.uid, node) == Some((version, FileState::InSync));
+            let well =
+                |node: &NodeName| has(&world.fleet, self.uid, node) == Some((version, FileState::InSync));
             let count = told.keys().filter(|node| well(node)).count();
             for size in self.sizes.clone() {
                 let (since, longest) = self.well.entry((version, size)).or_default();
@@ -81,7 +82,8 @@ impl Watch {
             for pair in self.sizes.windows(2) {
                 let longest = self.well.get(&(version, pair[0])).map_or(0, |(_, longest)| *longest);
                 if with > pair[0] && longest < BAKE_MS {
-                    self.found.push(format!("version {version} on {with} nodes before {} had baked", pair[0]));
+                    self.found
+                        .push(format!("version {version} on {with} nodes before {} had baked", pair[0]));
                 }
             }
         }
@@ -213,8 +215,10 @@ fn a_wave_never_mixes_racks() {
         }
         let with: BTreeSet<NodeName> =
             told(&world.fleet, uid).into_iter().filter(|(_, v)| *v == 2).map(|(node, _)| node).collect();
-        let fresh: BTreeSet<String> =
-            with.difference(&before).filter_map(|n| world.fleet.node_labels(n).get("rack").cloned()).collect();
+        let fresh: BTreeSet<String> = with
+            .difference(&before)
+            .filter_map(|n| world.fleet.node_labels(n).get("rack").cloned())
+            .collect();
         assert!(fresh.len() <= 1, "{fresh:?}");
         waves += fresh.len();
         before = with;
@@ -329,7 +333,12 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 fn some_rules() -> impl Strategy<Value = Rollout> {
-    let waves = prop::sample::select(vec![vec!["1", "100%"], vec!["1", "50%", "100%"], vec!["2", "100%"], vec!["100%"]]);
+    let waves = prop::sample::select(vec![
+        vec!["1", "100%"],
+        vec!["1", "50%", "100%"],
+        vec!["2", "100%"],
+        vec!["100%"],
+    ]);
     (waves, prop::option::of(1_u32..3), any::<bool>()).prop_map(|(waves, most, pause)| Rollout {
         max_unavailable: most.map(CountOrPercent::Count),
         on_failure: if pause { OnFailure::Pause } else { OnFailure::Rollback },

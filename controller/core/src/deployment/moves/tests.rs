@@ -23,7 +23,11 @@ fn situation() -> impl Strategy<Value = Situation> {
     let waves = (prop::option::of(0_u32..8), any::<bool>());
     let flags = (any::<bool>(), prop::bool::weighted(0.2), waves);
     (numbers, flags, prop::collection::vec(member(), 0..16)).prop_map(
-        |((replicas, surge, unavailable, ending_outdated), (recreate, frozen, (quota, has_base)), members)| {
+        |(
+            (replicas, surge, unavailable, ending_outdated),
+            (recreate, frozen, (quota, has_base)),
+            members,
+        )| {
             let make = |(i, (fit, readiness, at, replace)): (usize, (Fit, Readiness, u64, bool))| Member {
                 uid: uid(i),
                 fit,
@@ -37,7 +41,17 @@ fn situation() -> impl Strategy<Value = Situation> {
                 (false, surge, unavailable) => (surge, unavailable),
             };
             let members = members.into_iter().enumerate().map(make).collect();
-            Situation { replicas, surge, unavailable, recreate, frozen, quota, has_base, members, ending_outdated }
+            Situation {
+                replicas,
+                surge,
+                unavailable,
+                recreate,
+                frozen,
+                quota,
+                has_base,
+                members,
+                ending_outdated,
+            }
         },
     )
 }
