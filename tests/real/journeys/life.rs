@@ -41,7 +41,7 @@ fn a_process_that_does_not_answer_is_started_again_and_says_why() {
         status(&fleet).filter(|s| s["phase"] == "Pending" && s["reason"] == "ProbeFailed")
     });
     let said = text(&waits, "message");
-    assert!(said.contains("its livenessProbe fails") && said.contains("starts again in 3s"), "{waits}");
+    assert!(said.contains("its livenessProbe fails") && said.contains("starts again in "), "{waits}");
     let again = until("it was started again and failed again", || {
         status(&fleet).filter(|s| s["phase"] == "Pending" && s["reason"] == "CrashLoop")
     });
