@@ -131,7 +131,11 @@ mod tests {
         assert_eq!(ids(&choose(&all, &lack(0, 1))), ["part"], "files are freed too");
         assert_eq!(ids(&choose(&all, &lack(9_999, 0))), ["part", "old", "new", "rotated", "log"]);
         assert_eq!(choose(&all, &[]), []);
-        assert_eq!(choose(&[spare(Kind::Artifact, "shared", 0, 1)], &lack(1, 0)), [], "its end frees nothing");
+        assert_eq!(
+            choose(&[spare(Kind::Artifact, "shared", 0, 1)], &lack(1, 0)),
+            [],
+            "its end frees nothing"
+        );
     }
 
     #[test]

@@ -149,7 +149,8 @@ impl State {
         }
         self.tidy(me, now);
         self.strain(now);
-        let strained = [Resource::Memory, Resource::Pids].into_iter().any(|r| self.strained_ms(r, now).is_some());
+        let strained =
+            [Resource::Memory, Resource::Pids].into_iter().any(|r| self.strained_ms(r, now).is_some());
         let due = if strained { self.next_look.min(now.plus_ms(STRAINED_LOOK_MS)) } else { self.next_look };
         self.next_look = due;
         if now >= due {
@@ -185,7 +186,8 @@ impl State {
         let pids = self.strained_ms(Resource::Pids, now).zip(self.readings.pids);
         let disk = self.strained_ms(Resource::Disk, now).zip(self.cleaned.as_ref());
         let disk = disk.filter(|(_, cleaned)| !cleaned.lacks.is_empty());
-        let told = [memory.is_some(), pids.is_some(), disk.is_some()].into_iter().filter(|told| *told).count();
+        let told =
+            [memory.is_some(), pids.is_some(), disk.is_some()].into_iter().filter(|told| *told).count();
         let most = STRAIN_TOP / told.max(1);
         let of = u32::try_from(self.meter.len()).unwrap_or(u32::MAX);
         let strain = |since_ms, amount: Amount, processes| Strain {

@@ -117,18 +117,28 @@ mod tests {
         let found = find(dir, &known);
         let mut ids: Vec<_> = found.iter().map(|spare| (spare.kind, spare.id.as_str())).collect();
         ids.sort();
-        let rotated = |n| (Kind::RotatedLog, if n == 1 { "default/gone/current.log.1" } else { "default/gone/current.log.2" });
+        let rotated = |n| {
+            (
+                Kind::RotatedLog,
+                if n == 1 { "default/gone/current.log.1" } else { "default/gone/current.log.2" },
+            )
+        };
         assert_eq!(ids, [rotated(1), rotated(2), (Kind::Log, "default/gone")]);
         assert!(found.iter().all(|spare| spare.bytes >= 100 << 10), "{found:?}");
 
         let now_known = BTreeSet::from([uid("a"), uid("b")]);
         assert_eq!(remove(dir, &now_known, found.clone()), [], "it has come back meanwhile");
-        let removed = remove(dir, &known, found.iter().filter(|s| s.kind == Kind::RotatedLog).cloned().collect());
+        let removed =
+            remove(dir, &known, found.iter().filter(|s| s.kind == Kind::RotatedLog).cloned().collect());
         assert_eq!(removed.len(), 2);
         assert!(dir.join("default/gone/current.log").exists());
         assert_eq!(remove(dir, &known, found).len(), 1);
         assert!(!dir.join("default/gone").exists() && dir.join("default/lives/current.log.2").exists());
-        let odd = |id: &str| Spare { kind: Kind::Log, id: id.to_owned(), device: 0, bytes: 0, files: 0, used: 0 };
-        assert_eq!(remove(dir, &BTreeSet::new(), vec![odd("../x"), odd("default/lives/about"), odd("default")]), []);
+        let odd =
+            |id: &str| Spare { kind: Kind::Log, id: id.to_owned(), device: 0, bytes: 0, files: 0, used: 0 };
+        assert_eq!(
+            remove(dir, &BTreeSet::new(), vec![odd("../x"), odd("default/lives/about"), odd("default")]),
+            []
+        );
     }
 }

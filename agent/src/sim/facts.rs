@@ -123,8 +123,12 @@ impl FactsSource for SimFacts {
         let one = |watched: Watched| {
             let is_it = |key: &ProcKey| key.uid == watched.uid && key.incarnation == watched.incarnation;
             let (_, bytes) = memory.iter().find(|(key, _)| is_it(key))?;
-            let counters =
-                Counters { cpu_us: Some(0), memory: Some(*bytes), tasks: tasks.get(&watched.uid).copied(), ..Counters::default() };
+            let counters = Counters {
+                cpu_us: Some(0),
+                memory: Some(*bytes),
+                tasks: tasks.get(&watched.uid).copied(),
+                ..Counters::default()
+            };
             Some(Look { uid: watched.uid, incarnation: watched.incarnation, counters })
         };
         let processes = of.into_iter().filter_map(one).collect();

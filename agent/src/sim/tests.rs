@@ -88,8 +88,7 @@ async fn what_programs_take_is_seen_by_process_and_on_the_whole_host() {
     host.spawn(spawn(2, "/bin/plain")).await.expect("starts");
     let watched = |n| Watched { uid: uid(n), incarnation: 1, pid: 1, cgroup: None };
     let look = facts.look(vec![watched(1), watched(2), watched(3)]).await;
-    let seen: Vec<_> =
-        look.processes.iter().map(|p| (p.uid, p.counters.memory, p.counters.tasks)).collect();
+    let seen: Vec<_> = look.processes.iter().map(|p| (p.uid, p.counters.memory, p.counters.tasks)).collect();
     assert_eq!(seen, [(uid(1), Some(64 << 20), Some(12)), (uid(2), Some(0), Some(1))]);
     assert_eq!(look.memory, Some(64 << 20));
     let readings = facts.readings();

@@ -59,5 +59,9 @@ pub fn is_pressed(fleet: &Fleet, node: &NodeName, pressure: Pressure) -> bool {
 /// The taints that a node has while it is under pressure.
 pub fn pressure_taints(fleet: &Fleet, node: &NodeName) -> impl Iterator<Item = Taint> {
     let held = PRESSURES.into_iter().filter(|pressure| is_pressed(fleet, node, *pressure));
-    held.map(|pressure| Taint { key: pressure.taint.to_owned(), value: String::new(), effect: TaintEffect::NoSchedule })
+    held.map(|pressure| Taint {
+        key: pressure.taint.to_owned(),
+        value: String::new(),
+        effect: TaintEffect::NoSchedule,
+    })
 }

@@ -150,11 +150,15 @@ fn what_is_missing_is_told_once_for_each_file_system() {
     };
     let limit = permille_of(10 * GIB, 50);
     assert_eq!(thresholds.lacks(&[disk("state", 1, limit * 5 / 4)]), []);
-    let lacks = thresholds.lacks(&[disk("state", 1, limit), disk("logs", 1, limit), disk("artifacts", 2, 9 * GIB)]);
+    let lacks =
+        thresholds.lacks(&[disk("state", 1, limit), disk("logs", 1, limit), disk("artifacts", 2, 9 * GIB)]);
     let [lack] = lacks.as_slice() else { panic!("one file system is short: {lacks:?}") };
     assert_eq!((lack.device, lack.bytes, lack.files, lack.total), (1, limit * 5 / 4 - limit, 0, 10 * GIB));
     assert_eq!(lack.used, 950);
     let full = Disk { files: Some(Amount { total: 1000, free: 10 }), ..disk("state", 1, 9 * GIB) };
     let lacks = thresholds.lacks(&[full]);
-    assert_eq!(lacks.iter().map(|lack| (lack.bytes, lack.files, lack.used)).collect::<Vec<_>>(), [(0, 52, 990)]);
+    assert_eq!(
+        lacks.iter().map(|lack| (lack.bytes, lack.files, lack.used)).collect::<Vec<_>>(),
+        [(0, 52, 990)]
+    );
 }

@@ -106,7 +106,11 @@ impl Inner {
         let busy = self.busy();
         let entries = fs::read_dir(self.dir.join(BLOBS)).into_iter().flatten().flatten();
         for entry in entries {
-            let is_busy = entry.file_name().to_str().and_then(|name| name.parse().ok()).is_none_or(|h| busy.contains(&h));
+            let is_busy = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+                .is_none_or(|h| busy.contains(&h));
             let alone = entry.metadata().is_ok_and(|meta| meta.nlink() == 1 && numbers.contains(&meta.ino()));
             if alone && !is_busy {
                 fs::remove_file(entry.path()).ok();

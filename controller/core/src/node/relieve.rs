@@ -140,7 +140,8 @@ fn relieve_of(
     plan.wake_in(LOOK_MS);
     let word = shortage.word();
     let Some(strain) = subject.signal.beat.as_ref().and_then(|beat| shortage.strain(beat)) else {
-        plan.why.push(format!("{node}: its {word} pressure waits for its end, or for what its agent removes"));
+        plan.why
+            .push(format!("{node}: its {word} pressure waits for its end, or for what its agent removes"));
         return false;
     };
     if let Some(why) = waits(state, (subject, shortage), strain, now) {

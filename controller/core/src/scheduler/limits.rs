@@ -66,7 +66,8 @@ mod tests {
         let bounds = BTreeMap::from([("nofile".to_owned(), 4096), ("cpu".to_owned(), 2000)]);
         let plain = ProcessTemplate::of(vec!["/bin/x".to_owned()]);
         assert_eq!(beyond(&node, &bounds, &plain), None, "the usual limit of open files is a wish");
-        let files = ProcessTemplate { limit_nofile: Rlimit::new(1024, 65_536).expect("a limit"), ..plain.clone() };
+        let files =
+            ProcessTemplate { limit_nofile: Rlimit::new(1024, 65_536).expect("a limit"), ..plain.clone() };
         let found = beyond(&node, &bounds, &files);
         assert_eq!(found, Some((61_440, "limitNOFILE 65536; web-001 gives 4096 at most".to_owned())));
         assert_eq!(beyond(&node, &BTreeMap::new(), &files), None, "a host that tells nothing is tried");

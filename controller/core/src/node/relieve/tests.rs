@@ -212,7 +212,11 @@ fn disk_goes_by_what_an_end_gives_back() {
         signal.beat = Some(Arc::new(Beat { holder: true, ..Beat::default() }));
     }
     let plan = look(&rig, 0);
-    assert!(victims(&plan).is_empty() && plan.why.iter().any(|w| w.contains("agent removes")), "{:?}", plan.why);
+    assert!(
+        victims(&plan).is_empty() && plan.why.iter().any(|w| w.contains("agent removes")),
+        "{:?}",
+        plan.why
+    );
 }
 
 #[test]
@@ -239,7 +243,8 @@ fn two_shortages_evict_one_process() {
     if let Some(signal) = rig.signals.nodes.get_mut(&node_name("n1"))
         && let Some(beat) = &signal.beat
     {
-        let strain = Strain { processes: vec![(uid(12), 3 << 30)], ..beat.strain.clone().unwrap_or_default() };
+        let strain =
+            Strain { processes: vec![(uid(12), 3 << 30)], ..beat.strain.clone().unwrap_or_default() };
         signal.beat = Some(Arc::new(Beat { disk_strain: Some(strain), ..(**beat).clone() }));
     }
     assert_eq!(victims(&look(&rig, 0)), [uid(11)]);
