@@ -175,11 +175,7 @@ impl Viewer {
         let content = String::from_utf8(bytes.to_vec());
         let content =
             content.map_err(|_| format!("{path} is no text and cannot be compared line by line"))?;
-        Ok(Managed {
-            path,
-            of: format!("configfile/{namespace}/{name} version {version}"),
-            content,
-        })
+        Ok(Managed { path, of: format!("configfile/{namespace}/{name} version {version}"), content })
     }
 
     /// Does what a person on this host asks.

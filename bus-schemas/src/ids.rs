@@ -354,12 +354,7 @@ impl Kind {
     pub const fn is_served(self) -> bool {
         matches!(
             self,
-            Kind::Node
-                | Kind::Namespace
-                | Kind::Process
-                | Kind::Deployment
-                | Kind::ConfigFile
-                | Kind::Secret
+            Kind::Node | Kind::Namespace | Kind::Process | Kind::Deployment | Kind::ConfigFile | Kind::Secret
         )
     }
 

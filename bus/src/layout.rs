@@ -18,7 +18,9 @@ mod streams;
 pub use accounts::{CROSSINGS, Crossing, Flow, Identity, Permissions, permissions};
 pub(crate) use conf::line;
 pub use conf::{AccountUser, accounts_block};
-pub use streams::{Discard, LOG_BYTES_MAX, Republish, Scale, Sizes, Storage, StreamSpec, replicas_for, streams};
+pub use streams::{
+    Discard, LOG_BYTES_MAX, Republish, Scale, Sizes, Storage, StreamSpec, replicas_for, streams,
+};
 
 /// An account of the bus. Subjects of one are unknown in the others, except for [`CROSSINGS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

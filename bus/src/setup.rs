@@ -260,7 +260,8 @@ pub fn read(out: &Path) -> Result<Files, SetupError> {
                 continue;
             }
             let Some(name) = below.to_str() else { continue };
-            let kept = name == STATE || name == SECRET_KEYS || name.ends_with(".nk") || name.ends_with(".pem");
+            let kept =
+                name == STATE || name == SECRET_KEYS || name.ends_with(".nk") || name.ends_with(".pem");
             if kept {
                 let path = entry.path();
                 let bytes =

@@ -22,7 +22,8 @@ use ostler_schemas::subject::Verb;
 use ostler_schemas::v1::api::{
     ApplyReply, ApplyRequest, BlobReply, BlobRequest, CHUNK, ChangeReply, ConfigOp, ConfigReply,
     ConfigRequest, DeleteReply, DeleteRequest, EventsRequest, GetRequest, ListPage, ListRequest, LogsRequest,
-    NodeRequest, PutRequest, RolloutOp, RolloutReply, RolloutRequest, ScaleRequest, VersionReply, WatchRequest,
+    NodeRequest, PutRequest, RolloutOp, RolloutReply, RolloutRequest, ScaleRequest, VersionReply,
+    WatchRequest,
 };
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::status::View;
@@ -237,10 +238,9 @@ impl Client {
     pub async fn config(&self, request: &ConfigRequest) -> Result<Vec<ConfigReply>, Failure> {
         let bodies = match &request.op {
             ConfigOp::Push(_) | ConfigOp::Rollback { .. } => self.order(Verb::Config, request).await?,
-            ConfigOp::Status { .. }
-            | ConfigOp::History
-            | ConfigOp::Content { .. }
-            | ConfigOp::Render(_) => self.ask(Verb::Config, request).await?,
+            ConfigOp::Status { .. } | ConfigOp::History | ConfigOp::Content { .. } | ConfigOp::Render(_) => {
+                self.ask(Verb::Config, request).await?
+            }
         };
         let mut parts = Vec::new();
         for body in bodies {

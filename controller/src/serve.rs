@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ostler_bus::TopicRef;
 use ostler_bus::clock::SystemClock;
 use ostler_bus::entropy::{EntropyRef, SeededEntropy};
 use ostler_bus::layout::{Identity, Scale, replicas_for};
 use ostler_bus::nats::connect::Bus;
 use ostler_bus::nats::provision::{ProvisionError, provision};
-use ostler_bus::TopicRef;
 use ostler_bus::sealing::KeyRing;
 use ostler_controller_core::liveness::Limits;
 use ostler_schemas::{Name, ReplicaId, ids};
@@ -90,7 +90,9 @@ fn vault(settings: &Settings, entropy: &EntropyRef) -> anyhow::Result<VaultRef> 
     };
     match ring.newest() {
         Some(key) => tracing::info!(key = key.short(), keys = ring.public_keys().len(), "secrets are sealed"),
-        None => tracing::warn!("no secret_keys in the settings: Secrets are refused; run \"ostler setup\" again"),
+        None => {
+            tracing::warn!("no secret_keys in the settings: Secrets are refused; run \"ostler setup\" again")
+        }
     }
     Ok(Arc::new(Vault::new(ring, entropy.clone())))
 }

@@ -24,8 +24,8 @@ use ostler_schemas::key::DocumentKind;
 use ostler_schemas::subject::{ALL_BEATS, get_document};
 use ostler_schemas::v1::document::{FilesDocument, RunDocument};
 use ostler_schemas::v1::epoch::Epoch;
-use ostler_schemas::v1::secret::SecretsDocument;
 use ostler_schemas::v1::process::Goal;
+use ostler_schemas::v1::secret::SecretsDocument;
 use ostler_schemas::{Bucket, Key, NodeName, Revision};
 use tokio::sync::watch;
 

@@ -143,7 +143,9 @@ fn configfile(world: &World, object: &Object, spec: &ConfigFileSpec, out: &mut V
     let older = own.filter(|(_, revision)| revision.version == version).find_map(|(_, revision)| {
         match &revision.spec {
             Spec::ConfigFile(older) => older.content,
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {
+                None
+            }
         }
     });
     let Some(content) = older.or(spec.content) else { return };

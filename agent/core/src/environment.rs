@@ -143,8 +143,7 @@ pub fn words(s: &Surroundings<'_>) -> Result<Words, WordsError> {
             }
             (None, Some(EnvSource::SecretKeyRef(secret))) => {
                 let text = secrets::text(s.secrets, secret);
-                let text =
-                    text.map_err(|why| WordsError::NoText { variable: var.name.clone(), why })?;
+                let text = text.map_err(|why| WordsError::NoText { variable: var.name.clone(), why })?;
                 match text {
                     Some(text) => text.to_owned(),
                     // It is optional and not there.

@@ -438,7 +438,11 @@ impl Host for LinuxHost {
         .boxed()
     }
 
-    fn ship(&self, (namespace, name): LogName, uid: Uid) -> BoxFuture<'_, Result<Box<dyn LogShipper>, String>> {
+    fn ship(
+        &self,
+        (namespace, name): LogName,
+        uid: Uid,
+    ) -> BoxFuture<'_, Result<Box<dyn LogShipper>, String>> {
         let log = ProcessLog::new(&self.log_dir, namespace.as_str(), name.as_str());
         blocking(move || Ok(Box::new(Some(ship::Shipper::open(log, uid))) as Box<dyn LogShipper>)).boxed()
     }

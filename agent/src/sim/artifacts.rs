@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _};
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use ostler_agent_core::artifacts::{Preparing, set_id};
 use ostler_agent_core::reclaim::Spare;
 use ostler_bus::clock::ClockRef;

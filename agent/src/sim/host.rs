@@ -165,14 +165,8 @@ impl SimHost {
         let at = self.clock.now();
         // What nobody's child is any more leaves no code behind.
         let how = if inner.holder { how } else { HowEnded::Unknown("no holder ran".to_owned()) };
-        let exit = HostExit {
-            incarnation: key.incarnation,
-            seq: inner.seq,
-            how,
-            oom: false,
-            watchdog,
-            at: at.wall,
-        };
+        let exit =
+            HostExit { incarnation: key.incarnation, seq: inner.seq, how, oom: false, watchdog, at: at.wall };
         inner.exits.push((key, exit.clone()));
         inner.note(at, key, &living.spawn.name, SimEvent::Ended(exit.how.clone()));
         inner.tell(&HostEvent::Exited(key.uid, exit));

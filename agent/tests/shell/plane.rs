@@ -347,7 +347,8 @@ impl Plane {
         &self,
         stream: &'static str,
         filter: &str,
-    ) -> futures::stream::BoxStream<'static, Result<ostler_bus::store::Record, ostler_bus::store::ReadError>> {
+    ) -> futures::stream::BoxStream<'static, Result<ostler_bus::store::Record, ostler_bus::store::ReadError>>
+    {
         self.store.records(stream, filter, 1, false)
     }
 

@@ -28,8 +28,8 @@ pub use tree::{
     WireDocument, WireKey, WireNode, WireValue, read_documents,
 };
 pub use typed::{
-    ConfigFileBody, Content, DeploymentBody, GivenValue, Manifest, ManifestBody, NodeBody, Origin, SecretBody,
-    SecretWish,
+    ConfigFileBody, Content, DeploymentBody, GivenValue, Manifest, ManifestBody, NodeBody, Origin,
+    SecretBody, SecretWish,
 };
 pub use yaml::to_yaml;
 

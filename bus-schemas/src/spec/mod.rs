@@ -31,7 +31,6 @@ pub use claims::{Claims, Taken};
 pub use configfile::{
     ConfigFileSpec, ContentRef, Drift, FileItem, OnExisting, OnRemove, Override, Part, Source, Unlisted,
 };
-pub use vars::{InvalidVar, MAX_VAR_DEPTH, MAX_VARS, Var, Vars, vars_size};
 pub use deployment::{DeploymentSpec, RollingUpdate, Strategy, StrategyType};
 pub use env::{EnvSource, EnvVar, FieldPath, FieldRef};
 pub use expand::{GIVEN_VARIABLES, Piece, expand, is_variable_name, pieces, port_variable};
@@ -49,8 +48,10 @@ pub use process::{
 };
 pub use rollout::{BadWaves, OnFailure, Rollout, check_waves};
 pub use secret::{
-    Credential, MAX_SECRET, MAX_SECRET_VALUE, SecretKeyRef, SecretNeeds, SecretSpec, SecretValue, is_secret_key,
+    Credential, MAX_SECRET, MAX_SECRET_VALUE, SecretKeyRef, SecretNeeds, SecretSpec, SecretValue,
+    is_secret_key,
 };
+pub use vars::{InvalidVar, MAX_VAR_DEPTH, MAX_VARS, Var, Vars, vars_size};
 
 /// Why a text or value is not what a spec needs; the message is fit for a user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -170,11 +171,9 @@ impl Spec {
     pub fn template_to_store(&self, labels: &Labels) -> Option<ProcessTemplate> {
         let labels = match self {
             Spec::Deployment(spec) => &spec.template.metadata.labels,
-            Spec::Process(_)
-            | Spec::Node(_)
-            | Spec::Namespace(_)
-            | Spec::ConfigFile(_)
-            | Spec::Secret(_) => labels,
+            Spec::Process(_) | Spec::Node(_) | Spec::Namespace(_) | Spec::ConfigFile(_) | Spec::Secret(_) => {
+                labels
+            }
         };
         self.process_template().map(|template| ProcessTemplate { labels: labels.clone(), ..template.clone() })
     }

@@ -7,8 +7,9 @@ use sha2::Digest;
 
 use super::restarts::{Surroundings, is_none_of_these};
 use super::{
-    Artifact, Capability, CpuList, Credential, EnvSource, EnvVar, EnvironmentFile, Exec, ExitStatus, FieldPath, KillMode, Labels,
-    Logs, Need, OutputTo, Probe, ProcessType, SecretKeyRef, SecretNeeds, TextMap, Toleration,
+    Artifact, Capability, CpuList, Credential, EnvSource, EnvVar, EnvironmentFile, Exec, ExitStatus,
+    FieldPath, KillMode, Labels, Logs, Need, OutputTo, Probe, ProcessType, SecretKeyRef, SecretNeeds,
+    TextMap, Toleration,
 };
 use crate::ids::{Name, NodeName, Sha256};
 use crate::quantity::{Cpu, Dur, Mode, Rlimit, Signal, Size};

@@ -68,7 +68,8 @@ fn a_restart_is_needed_only_for_what_cannot_change_in_place() {
 #[test]
 fn limits_count_for_the_restart_when_a_variable_shows_them() {
     let field_ref = FieldRef { field_path: FieldPath::LimitMemory };
-    let shown = EnvVar { name: "M".to_owned(), value: None, value_from: Some(EnvSource::FieldRef(field_ref)) };
+    let shown =
+        EnvVar { name: "M".to_owned(), value: None, value_from: Some(EnvSource::FieldRef(field_ref)) };
     let with = |mib, cpu| {
         let mut t = template();
         t.env = vec![shown.clone()];
@@ -89,7 +90,8 @@ fn labels_count_for_the_restart_when_a_variable_shows_them_and_travel_with_the_s
         spec.template_to_store(&labels).expect("a template")
     };
     let field_ref = FieldRef { field_path: FieldPath::Label("app".to_owned()) };
-    let shown = [EnvVar { name: "A".to_owned(), value: None, value_from: Some(EnvSource::FieldRef(field_ref)) }];
+    let shown =
+        [EnvVar { name: "A".to_owned(), value: None, value_from: Some(EnvSource::FieldRef(field_ref)) }];
     let hash = |env: &[EnvVar], app, tier| with(env, labels(app, tier)).restart_hash();
     assert_eq!(hash(&[], "a", "b"), hash(&[], "c", "d"));
     assert_eq!(hash(&shown, "a", "b"), hash(&shown, "a", "d"));

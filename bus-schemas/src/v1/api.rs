@@ -395,7 +395,6 @@ pub struct ChangeReply {
     pub revision: Revision,
 }
 
-
 /// `events`: stored ones, oldest first, then new ones if followed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -23,7 +23,9 @@ use crate::ids::{
     Actor, ControllerName, Generation, Kind, Name, Namespace, NodeName, Revision, Sha256, TxnId, Uid, Version,
 };
 use crate::key::ObjectRef;
-use crate::spec::{ContentRef, Drift, FileItem, Labels, OnExisting, OnRemove, Spec, Unlisted, Var, Vars, samples};
+use crate::spec::{
+    ContentRef, Drift, FileItem, Labels, OnExisting, OnRemove, Spec, Unlisted, Var, Vars, samples,
+};
 use crate::time::Timestamp;
 
 const AT: Timestamp = Timestamp(1_794_000_000_000);

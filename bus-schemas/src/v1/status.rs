@@ -10,7 +10,7 @@ use super::object::{Metadata, Object};
 use super::process::Goal;
 use super::reason::Reason;
 use super::report::{Condition, DriftReport, ExitReport, FileState, ProcessPhase};
-use super::state::{WaveTally, RolloutHold, RolloutPhase};
+use super::state::{RolloutHold, RolloutPhase, WaveTally};
 use super::usage::ProcessUsage;
 use crate::codec::Wire;
 use crate::ids::{Actor, NodeName, Revision, Sha256, Uid, Version};

@@ -45,9 +45,11 @@ pub async fn run(global: &Global, args: &Config, out: &mut Out) -> Result<(), Fa
         Config::History(args) => history(&session(global).await?, args, out).await,
         Config::Rollback(args) => rollback(&session(global).await?, args, out).await,
         Config::Render(args) => render::run(&session(global).await?, args, out).await,
-        Config::Other(words) => {
-            Err(super::other_below("config", words, &["push", "status", "diff", "history", "rollback", "render"]))
-        }
+        Config::Other(words) => Err(super::other_below(
+            "config",
+            words,
+            &["push", "status", "diff", "history", "rollback", "render"],
+        )),
     }
 }
 
@@ -116,7 +118,8 @@ async fn push(global: &Global, args: &Push, out: &mut Out) -> Result<(), Failure
 /// `1,10%,100%`; the last may be left out.
 fn waves(text: &str) -> Result<Vec<CountOrPercent>, Failure> {
     let parsed = text.split(',').map(|wave| wave.trim().parse::<CountOrPercent>());
-    let mut waves = parsed.collect::<Result<Vec<_>, _>>().map_err(|e| Failure::message(format!("--waves: {e}")))?;
+    let mut waves =
+        parsed.collect::<Result<Vec<_>, _>>().map_err(|e| Failure::message(format!("--waves: {e}")))?;
     if waves.last() != Some(&CountOrPercent::ALL) {
         waves.push(CountOrPercent::ALL);
     }
@@ -294,7 +297,11 @@ fn head(view: &View, moments: &Moments) -> String {
     };
     let state = match &view.status {
         Status::ConfigFile(status) => state_words(status, moments),
-        Status::Node(_) | Status::Namespace(_) | Status::Process(_) | Status::Deployment(_) | Status::Secret(_) => String::new(),
+        Status::Node(_)
+        | Status::Namespace(_)
+        | Status::Process(_)
+        | Status::Deployment(_)
+        | Status::Secret(_) => String::new(),
     };
     format!("{}  {path}  {state}\n", view.object().object_ref().short())
 }

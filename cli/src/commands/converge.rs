@@ -160,7 +160,8 @@ fn words(view: &View, rollout: &RolloutStatus) -> (&'static str, Option<Dur>) {
 }
 
 fn counts(tally: &WaveTally, waves: u32, well: &str) -> String {
-    let mut line = format!("wave {}/{}    {}/{}   {well}", tally.wave, waves.max(1), tally.healthy, tally.size);
+    let mut line =
+        format!("wave {}/{}    {}/{}   {well}", tally.wave, waves.max(1), tally.healthy, tally.size);
     for (count, word) in [(tally.failed, "failed"), (tally.offline, "offline")] {
         if count > 0 {
             line.push_str(&format!(", {count} {word}"));
@@ -209,7 +210,8 @@ pub fn wave_line(view: &View, rollout: &RolloutStatus) -> String {
         }
         (RolloutPhase::Progressing | RolloutPhase::Unknown, _) => {
             // What keeps it: a window, a failure that is borne, or somebody who has not answered yet.
-            let waits = (!rollout.waits_for.is_empty()).then(|| format!("waits for {}", rollout.waits_for.join(", ")));
+            let waits = (!rollout.waits_for.is_empty())
+                .then(|| format!("waits for {}", rollout.waits_for.join(", ")));
             let message = Some(&rollout.message).filter(|message| !message.is_empty());
             if let Some(why) = message.or(rollout.failures.first()).cloned().or(waits) {
                 line.push_str(&format!(": {why}"));
@@ -260,7 +262,8 @@ impl Progress {
             if before != key {
                 // The wave is over by now: what it came to is said, not how it stood when it was last seen.
                 let over = rollout.past.iter().zip(past_lines(view, rollout));
-                let over = over.filter(|(tally, _)| before == (key.0, tally.wave)).map(|(_, line)| line).next_back();
+                let over =
+                    over.filter(|(tally, _)| before == (key.0, tally.wave)).map(|(_, line)| line).next_back();
                 self.finish_line(&over.unwrap_or(shown), out)?;
             }
         }

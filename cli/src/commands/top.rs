@@ -103,7 +103,11 @@ impl Look<'_> {
                     && (node.is_none() || process.node == node)
                     && process.node.is_some()
             }
-            Status::Node(_) | Status::Namespace(_) | Status::Deployment(_) | Status::ConfigFile(_) | Status::Secret(_) => false,
+            Status::Node(_)
+            | Status::Namespace(_)
+            | Status::Deployment(_)
+            | Status::ConfigFile(_)
+            | Status::Secret(_) => false,
         };
         let mut views: Vec<View> = page.items.into_iter().filter(is_here).collect();
         let silent = fill(self.session, list.clone(), node.into_iter().collect(), &mut views).await?;

@@ -144,7 +144,9 @@ fn node_cells(view: &View, node: &NodeStatus, moments: &Moments, age: String) ->
 fn file_cells(view: &View, file: &ConfigFileStatus, age: String) -> Vec<String> {
     let path = match &view.spec {
         Spec::ConfigFile(spec) => spec.path.clone(),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => "-".to_owned(),
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {
+            "-".to_owned()
+        }
     };
     vec![
         path,
@@ -279,7 +281,11 @@ fn wide_node(view: &View, node: &NodeStatus) -> Vec<String> {
     let text = |value: &str| if value.is_empty() { "?".to_owned() } else { value.to_owned() };
     let taints = match &view.spec {
         Spec::Node(spec) => list(spec.taints.iter().map(taint)),
-        Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => "-".to_owned(),
+        Spec::Namespace(_)
+        | Spec::Process(_)
+        | Spec::Deployment(_)
+        | Spec::ConfigFile(_)
+        | Spec::Secret(_) => "-".to_owned(),
     };
     // `Ready` is told by STATUS; the rest only when it is not well.
     let troubles = node
@@ -367,7 +373,9 @@ fn wide_deployment(view: &View, _status: &DeploymentStatus, moments: &Moments) -
 fn wide_file(view: &View, file: &ConfigFileStatus, moments: &Moments) -> Vec<String> {
     let (selector, drift) = match &view.spec {
         Spec::ConfigFile(spec) => (labels(&spec.node_selector, "(every node)"), drift_word(spec.drift)),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => ("-".to_owned(), "-"),
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {
+            ("-".to_owned(), "-")
+        }
     };
     let applied = &view.metadata.applied;
     vec![

@@ -36,7 +36,11 @@ pub fn nodes(mut views: Vec<View>, by: SortBy) -> Result<Vec<View>, String> {
 fn node(view: &View) -> Option<&NodeStatus> {
     match &view.status {
         Status::Node(node) => Some(node),
-        Status::Namespace(_) | Status::Process(_) | Status::Deployment(_) | Status::ConfigFile(_) | Status::Secret(_) => None,
+        Status::Namespace(_)
+        | Status::Process(_)
+        | Status::Deployment(_)
+        | Status::ConfigFile(_)
+        | Status::Secret(_) => None,
     }
 }
 
@@ -111,7 +115,11 @@ pub fn node_json(view: &View) -> Value {
 fn process(view: &View) -> Option<&ProcessStatus> {
     match &view.status {
         Status::Process(process) => Some(process),
-        Status::Node(_) | Status::Namespace(_) | Status::Deployment(_) | Status::ConfigFile(_) | Status::Secret(_) => None,
+        Status::Node(_)
+        | Status::Namespace(_)
+        | Status::Deployment(_)
+        | Status::ConfigFile(_)
+        | Status::Secret(_) => None,
     }
 }
 
@@ -151,7 +159,9 @@ pub fn processes(mut views: Vec<View>, by: SortBy) -> Result<Vec<View>, String> 
 pub fn memory_limit(view: &View) -> Option<Size> {
     match &view.spec {
         Spec::Process(spec) => spec.0.resources.limits.memory,
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => {
+            None
+        }
     }
 }
 

@@ -222,9 +222,10 @@ pub fn rules_of_version<'a>(
         .map(|(_, revision)| &revision.value.spec);
     match kept {
         Some(Spec::ConfigFile(kept)) => &kept.rollout,
-        Some(Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_)) | None => {
-            &spec.rollout
-        }
+        Some(
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_),
+        )
+        | None => &spec.rollout,
     }
 }
 

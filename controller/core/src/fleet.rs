@@ -439,7 +439,11 @@ impl Fleet {
         let object = self.objects.get(&ObjectRef::node(name)?)?;
         match &object.value.spec {
             Spec::Node(spec) => Some((object, spec)),
-            Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
+            Spec::Namespace(_)
+            | Spec::Process(_)
+            | Spec::Deployment(_)
+            | Spec::ConfigFile(_)
+            | Spec::Secret(_) => None,
         }
     }
 
@@ -449,7 +453,11 @@ impl Fleet {
         let name = namespace.as_str().parse().ok()?;
         match &self.objects.get(&ObjectRef { kind: Kind::Namespace, namespace: None, name })?.value.spec {
             Spec::Namespace(spec) => Some(*spec),
-            Spec::Node(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
+            Spec::Node(_)
+            | Spec::Process(_)
+            | Spec::Deployment(_)
+            | Spec::ConfigFile(_)
+            | Spec::Secret(_) => None,
         }
     }
 
@@ -457,7 +465,11 @@ impl Fleet {
     pub fn nodes(&self) -> impl Iterator<Item = (NodeName, &Stored<Object>, &NodeSpec)> {
         self.of_kind(Kind::Node).filter_map(|(object_ref, object)| match &object.value.spec {
             Spec::Node(spec) => object_ref.name.as_str().parse().ok().map(|name| (name, object, spec)),
-            Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
+            Spec::Namespace(_)
+            | Spec::Process(_)
+            | Spec::Deployment(_)
+            | Spec::ConfigFile(_)
+            | Spec::Secret(_) => None,
         })
     }
 

@@ -258,7 +258,10 @@ fn templates(plan: &mut Plan, fleet: &Fleet, now: Now) {
 fn references(fleet: &Fleet) -> BTreeSet<Sha256> {
     let by_process = fleet.processes.values().filter_map(|p| p.template.as_ref().map(|t| t.template));
     let by_run = fleet.run_documents.values().flat_map(|d| d.templates.iter().copied());
-    let by_files = fleet.files_documents.values().flat_map(|d| d.entries.iter().flat_map(|e| [Some(e.d), e.w]).flatten());
+    let by_files = fleet
+        .files_documents
+        .values()
+        .flat_map(|d| d.entries.iter().flat_map(|e| [Some(e.d), e.w]).flatten());
     by_process.chain(by_run).chain(by_files).collect()
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod agent;
 use std::collections::BTreeMap;
 
 use ostler_schemas::codec::{Wire, encode};
+use ostler_schemas::sealing::{PublicKey, Sealed};
 use ostler_schemas::spec::{ContentRef, DeploymentSpec, NodeSpec, Spec};
 use ostler_schemas::time::{Mono, Now, Timestamp};
 use ostler_schemas::v1::beat::Beat;
@@ -18,7 +19,6 @@ use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::state::RolloutState;
 use ostler_schemas::v1::status::NodePhase;
-use ostler_schemas::sealing::{PublicKey, Sealed};
 use ostler_schemas::{ControllerName, Generation, Key, Kind, NodeName, ObjectRef, Revision, Uid, Version};
 
 use crate::configfile::Subject;

@@ -71,16 +71,16 @@ async fn seal_anew(shared: &Shared, newest: PublicKey) {
     }
 }
 
-async fn commit(
-    shared: &Shared,
-    pick: impl Fn(&Fleet) -> Option<Decision> + Send + Sync,
-) {
+async fn commit(shared: &Shared, pick: impl Fn(&Fleet) -> Option<Decision> + Send + Sync) {
     let Some(asking) = asking() else { return };
     let done = change(shared, asking.borrow(), never, |world, _| {
         Ok(Verdict { decision: pick(world.fleet).unwrap_or_default(), reply: () })
     });
     if let Err(error) = done.await {
-        tracing::warn!(error = error.message, "a deletion could not be finished, or a Secret not sealed anew");
+        tracing::warn!(
+            error = error.message,
+            "a deletion could not be finished, or a Secret not sealed anew"
+        );
     }
 }
 

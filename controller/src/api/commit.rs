@@ -38,8 +38,8 @@ use ostler_schemas::v1::process::GoalRecord;
 use ostler_schemas::{Actor, Key, Name, ObjectRef, Revision, TxnId, Uid, headers};
 
 use super::audit::Entry;
-use super::{blobs, renders};
 use super::server::{Call, Shared};
+use super::{blobs, renders};
 use crate::actors::FreshIds;
 use crate::events::Cause;
 

@@ -22,8 +22,8 @@ use super::asks::Asks;
 use super::audit::Refusals;
 use super::identity::{Caller, Role, may, prove};
 use super::reply::Responder;
-use super::usage::UsageMemory;
 use super::streams::Streams;
+use super::usage::UsageMemory;
 use super::{ApiDeps, handlers};
 
 /// Requests of up to 16 MiB that are worked on at once: decoded and checked each takes several times its size.

@@ -2,7 +2,6 @@
 
 mod exec;
 mod files;
-mod templates;
 mod host;
 mod large;
 mod life;
@@ -10,4 +9,5 @@ mod looking;
 mod placing;
 mod secrets;
 mod starting;
+mod templates;
 mod usage;

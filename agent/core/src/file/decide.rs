@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use super::{
     CONTEST_END_MS, CONTEST_REPAIRS, CONTEST_WINDOW_MS, CONTESTED_PACE_MS, Content, DriftReport, Effect,
-    FileGoal, FileSpec, FileState, Found, ManagedFile, Mono, Now, Observed, Original, Part, Reason, Sight, Step,
-    StepError, StepErrorKind, Timestamp, Work, Written, parent, part_path, temp_path,
+    FileGoal, FileSpec, FileState, Found, ManagedFile, Mono, Now, Observed, Original, Part, Reason, Sight,
+    Step, StepError, StepErrorKind, Timestamp, Work, Written, parent, part_path, temp_path,
 };
 
 /// Whether drift may be put back now.
@@ -204,12 +204,7 @@ impl ManagedFile {
     }
 
     /// The steps that bring the target to the path, whatever is there.
-    fn write_steps(
-        &self,
-        target: &Written,
-        observed: &Sight,
-        record: &mut super::FileRecord,
-    ) -> Vec<Step> {
+    fn write_steps(&self, target: &Written, observed: &Sight, record: &mut super::FileRecord) -> Vec<Step> {
         let differing = |part: &Part| !part.is_as(observed.found(&part.name), target.owner);
         let todo: Vec<(Part, Place)> = target
             .all()
@@ -397,7 +392,8 @@ impl ManagedFile {
             let place = Place::of(&self.record.path_of(&name), seen);
             // What the host forbids to write it forbids to remove, and what was looked at must be what was written: a
             // release is no way around the rules.
-            let refused = self.rules.refusal(&part_path(&spec.path, &name), seen.leads_to.as_deref()).is_some();
+            let refused =
+                self.rules.refusal(&part_path(&spec.path, &name), seen.leads_to.as_deref()).is_some();
             let touchable = looked_at && !refused && !matches!(seen.found, Found::NotRegular(_));
             match (spec.on_remove, self.record.original_of(&name)) {
                 (OnRemove::Restore, Original::Kept { at, mode, owner }) if touchable => {

@@ -139,7 +139,8 @@ impl ModelFs {
     /// The names of regular files in a folder.
     #[must_use]
     pub fn list(&self, dir: &str) -> Vec<String> {
-        let files = self.names.iter().filter(|(path, node)| parent(path) == dir && matches!(node, Node::File(_)));
+        let files =
+            self.names.iter().filter(|(path, node)| parent(path) == dir && matches!(node, Node::File(_)));
         files.filter_map(|(path, _)| path.rsplit('/').next().map(str::to_owned)).collect()
     }
 

@@ -129,7 +129,8 @@ impl Host {
         let (names, unlisted) = self.file.to_look_at();
         let see = |name: &String| (name.clone(), self.fs.observe(&part_path(&path, name)));
         let others = self.fs.list(&path);
-        let others = others.iter().filter(|name| unlisted && !names.contains(*name) && !name.ends_with(".ostler"));
+        let others =
+            others.iter().filter(|name| unlisted && !names.contains(*name) && !name.ends_with(".ostler"));
         Sight { parts: names.iter().map(see).collect(), unlisted: others.map(see).collect() }
     }
 

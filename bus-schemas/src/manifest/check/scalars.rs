@@ -14,7 +14,9 @@ use crate::ids::{InvalidId, Kind, Name};
 use crate::manifest::finding::{FindingCode, Place};
 use crate::manifest::schema::{Type, suggest};
 use crate::manifest::tree::{Node, Scalar, ScalarType, Value};
-use crate::quantity::{CountOrPercent, Cpu, Dur, Increase, InvalidQuantity, Mode, Rlimit, Signal, Size, Window};
+use crate::quantity::{
+    CountOrPercent, Cpu, Dur, Increase, InvalidQuantity, Mode, Rlimit, Signal, Size, Window,
+};
 use crate::spec::{Capability, CpuList, FieldPath, InvalidSpec, Need, is_variable_name};
 
 /// Why a scalar is not of its type.
@@ -157,7 +159,9 @@ fn what(ty: &Type) -> &'static str {
         Type::Rlimit => "a whole number, soft:hard, or infinity",
         Type::ExitStatus => "a code or signal such as 143 or SIGTERM",
         Type::CpuList => "a list of cores such as 0-3,8, as text",
-        Type::Labels { .. } | Type::Annotations | Type::SecretValues | Type::Vars | Type::Object(_) => "a map",
+        Type::Labels { .. } | Type::Annotations | Type::SecretValues | Type::Vars | Type::Object(_) => {
+            "a map"
+        }
         Type::Command | Type::List { .. } => "a list",
         Type::Text
         | Type::Choice { .. }

@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::ids::Sha256;
 use crate::manifest::{
     Content, ManifestBody, decode_tree, detach_content, encode_tree, immutable_changes, read_documents,
     read_manifests, to_yaml, written_spec,
 };
-use crate::ids::Sha256;
 use crate::spec::{Source, Spec};
 
 fn folder(name: &str) -> PathBuf {
@@ -90,7 +90,8 @@ fn good_manifests_become_complete_specs() {
             }
             metadata["labels"] = json!(labels);
             metadata["annotations"] = json!(annotations);
-            let written = written_spec(&spec, &|content| contents.get(&content.sha256).cloned()).expect("has a JSON form");
+            let written = written_spec(&spec, &|content| contents.get(&content.sha256).cloned())
+                .expect("has a JSON form");
             let object =
                 json!({ "apiVersion": "ostler/v1", "kind": kind, "metadata": metadata, "spec": written });
             let yaml = to_yaml(&object);

@@ -91,8 +91,15 @@ pub(super) fn check(spec: &Map<String, Json>, path: &str, report: &mut Report) {
             if let Piece::Variable(name) = piece
                 && hidden.contains(name)
             {
-                let message = format!("$({name}) has a secret in it, and everybody on a host sees the words of a command");
-                report.hint(&at, FindingCode::BadValue, message, "let the program read the variable, or use credentials");
+                let message = format!(
+                    "$({name}) has a secret in it, and everybody on a host sees the words of a command"
+                );
+                report.hint(
+                    &at,
+                    FindingCode::BadValue,
+                    message,
+                    "let the program read the variable, or use credentials",
+                );
             }
         }
     }

@@ -69,7 +69,8 @@ const WAVES: Field = Field::new(
 const BAKE: Field =
     Field::new("bake", Type::Duration { positive: false }, "How long a wave must stay healthy.").or("10s");
 const MAX_FAILURES: Field =
-    Field::new("maxFailures", Type::Share, "So many failures in a wave are borne; a share is of the wave.").or("0");
+    Field::new("maxFailures", Type::Share, "So many failures in a wave are borne; a share is of the wave.")
+        .or("0");
 const ON_FAILURE: Field =
     Field::new("onFailure", choice(&["rollback", "pause"]), "What is done when a version fails.")
         .or("rollback");
@@ -243,7 +244,8 @@ const CONFIG_FILE: Object = Object {
         Field::new("onRemove", choice(&["keep", "restore", "delete"]), "What stays when the object goes.")
             .or("keep"),
         Field::new("paused", Type::Bool, "Whether rollouts stand still; false at first.").kept(),
-        Field::new("rollout", Type::Object(&FILE_ROLLOUT), "How a new version spreads and is judged.").or("{}"),
+        Field::new("rollout", Type::Object(&FILE_ROLLOUT), "How a new version spreads and is judged.")
+            .or("{}"),
     ],
 };
 

@@ -184,8 +184,12 @@ pub const TEMPLATE: Object = Object {
             "Variables read on the host at each start.",
         )
         .or("[]"),
-        Field::new("credentials", several(&Type::Object(&CREDENTIAL)), "Values of Secrets as files on memory.")
-            .or("[]"),
+        Field::new(
+            "credentials",
+            several(&Type::Object(&CREDENTIAL)),
+            "Values of Secrets as files on memory.",
+        )
+        .or("[]"),
         Field::new(
             "rollOnSecretChange",
             Type::Bool,

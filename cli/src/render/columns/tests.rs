@@ -349,7 +349,10 @@ fn files_keep_their_content_through_yaml() {
     };
     let shown = view(yaml, DAY, Status::ConfigFile(Box::new(status)));
     for content in [&b"a: 1\n# x \n"[..], &b"\xff\x00"[..], b"tab\tand\r\ncr", b""] {
-        let text = ostler_schemas::manifest::to_yaml(&crate::render::object::view(&shown, &Contents::from([(ostler_schemas::hash::sha256(content), content.to_vec())])));
+        let text = ostler_schemas::manifest::to_yaml(&crate::render::object::view(
+            &shown,
+            &Contents::from([(ostler_schemas::hash::sha256(content), content.to_vec())]),
+        ));
         let again = read_manifests(None, text.as_bytes(), &Options::default())
             .unwrap_or_else(|r| panic!("{r}\n{text}"));
         let ostler_schemas::manifest::ManifestBody::ConfigFile(body) = &again[0].body else {

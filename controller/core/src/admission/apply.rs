@@ -325,9 +325,7 @@ fn gives(manifest: &Manifest, field: &str) -> bool {
         (ManifestBody::Deployment(body), "spec.replicas") => body.replicas.is_some(),
         (ManifestBody::Deployment(body), "spec.paused") => body.paused.is_some(),
         (ManifestBody::ConfigFile(body), "spec.paused") => body.paused.is_some(),
-        (ManifestBody::ConfigFile(body), "spec.content") => {
-            body.content.is_some() || body.spec.is_folder()
-        }
+        (ManifestBody::ConfigFile(body), "spec.content") => body.content.is_some() || body.spec.is_folder(),
         (ManifestBody::Node(body), "spec.vars") => body.vars.is_some(),
         (ManifestBody::Node(body), "spec.unschedulable") => body.unschedulable.is_some(),
         (ManifestBody::Node(body), "spec.taints") => body.taints.is_some(),
@@ -335,13 +333,7 @@ fn gives(manifest: &Manifest, field: &str) -> bool {
     }
 }
 
-fn admit(
-    world: &World<'_>,
-    case: Case<'_>,
-    options: &ApplyOptions,
-    warnings: Vec<String>,
-    out: &mut Apply,
-) {
+fn admit(world: &World<'_>, case: Case<'_>, options: &ApplyOptions, warnings: Vec<String>, out: &mut Apply) {
     let retry = options.retry && case.before.is_some_and(|b| edit::was_rolled_back(world, b));
     let wish = Wish {
         spec: case.spec,
@@ -408,7 +400,9 @@ fn describe(after: &Object, outcome: ApplyOutcome, options: &ApplyOptions) -> St
 fn contents_of(spec: &Spec) -> Vec<ContentRef> {
     match spec {
         Spec::ConfigFile(spec) => spec.parts().map(|part| part.source.reference()).collect(),
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => Vec::new(),
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {
+            Vec::new()
+        }
     }
 }
 
@@ -430,9 +424,8 @@ fn renders(future: &Future<'_>, cases: &[Case<'_>]) -> Vec<RenderCheck> {
             }
             Spec::Node(_) => {
                 let Ok(node) = case.name.name.as_str().parse() else { continue };
-                let (node, at) = ([node], |_: &str| {
-                    case.manifest.finding("spec.vars", FindingCode::Unrenderable, "")
-                });
+                let (node, at) =
+                    ([node], |_: &str| case.manifest.finding("spec.vars", FindingCode::Unrenderable, ""));
                 for spec in future.files_of(&node[0], &nodes) {
                     out.extend(checks_of(spec, &node, &nodes, &at));
                 }

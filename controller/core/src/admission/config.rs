@@ -3,17 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ostler_schemas::manifest::{
-    Document, FindingCode, MAX_CONTENT, Manifest, Node as Tree, Options, check,
-};
+use ostler_schemas::manifest::{Document, FindingCode, MAX_CONTENT, Manifest, Node as Tree, Options, check};
 use ostler_schemas::spec::{ConfigFileSpec, ContentRef, Source, Spec, Vars, check_waves};
 use ostler_schemas::v1::api::{ApiError, ConfigPush, ConfigReply, ConfigVersion};
 use ostler_schemas::v1::document::NodeFacts;
 use ostler_schemas::v1::object::{Object, SpecRevision};
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::{
-    ControllerName, Generation, Kind, Namespace, NodeName, ObjectRef, Revision, Version,
-};
+use ostler_schemas::{ControllerName, Generation, Kind, Namespace, NodeName, ObjectRef, Revision, Version};
 use serde_json::json;
 
 use super::apply::{ApplyOptions, apply};
@@ -44,9 +40,11 @@ fn find<'a>(
     let namespace = name.namespace.clone().unwrap_or_else(Namespace::default_namespace);
     match fleet.objects.get(name).map(|stored| (stored, &stored.value.spec)) {
         Some((stored, Spec::ConfigFile(spec))) => Ok((stored, spec)),
-        Some((_, Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_))) | None => {
-            Err(not_found(fleet, Kind::ConfigFile, &namespace, name.name.as_str()))
-        }
+        Some((
+            _,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_),
+        ))
+        | None => Err(not_found(fleet, Kind::ConfigFile, &namespace, name.name.as_str())),
     }
 }
 
@@ -125,7 +123,8 @@ fn pushed(name: &ObjectRef, spec: &ConfigFileSpec, push: &ConfigPush) -> Result<
         return Err(refused_for(name, "spec.files", FindingCode::Conflicting, message));
     }
     if template.is_none() && !(spec.vars.is_empty() && spec.overrides.is_empty()) {
-        let message = "needs template, and a content was pushed: push it with --template, or take vars out by apply";
+        let message =
+            "needs template, and a content was pushed: push it with --template, or take vars out by apply";
         return Err(refused_for(name, "spec.vars", FindingCode::Conflicting, message));
     }
     Ok(ConfigFileSpec { content, template, ..spec.clone() })
@@ -151,7 +150,11 @@ fn rules_once(decision: &mut Decision, push: &ConfigPush) {
                         spec.rollout.pause_after.retain(|wave| (*wave as usize) < waves.len());
                     }
                 }
-                Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {}
+                Spec::Node(_)
+                | Spec::Namespace(_)
+                | Spec::Process(_)
+                | Spec::Deployment(_)
+                | Spec::Secret(_) => {}
             },
             Act::Object(_) | Act::Goal(_) | Act::Delete => {}
         }
@@ -172,7 +175,8 @@ fn say_waves(world: &World<'_>, verdict: &mut Verdict<ConfigReply>) {
             Act::Goal(_) | Act::Delete => {}
         }
     }
-    let sizes = object.zip(rules).map(|(object, rules)| crate::configfile::waves::sizes(world.fleet, object, rules));
+    let sizes =
+        object.zip(rules).map(|(object, rules)| crate::configfile::waves::sizes(world.fleet, object, rules));
     if let (ConfigReply::Changed { waves, .. }, Some(sizes)) = (&mut verdict.reply, sizes) {
         *waves = sizes;
     }
@@ -243,7 +247,10 @@ fn create(
     let after = applied.results.first().and_then(|r| r.after.as_ref());
     let nodes = match after.map(|o| &o.spec) {
         Some(Spec::ConfigFile(spec)) => selected(world.fleet, spec).len(),
-        Some(Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_)) | None => 0,
+        Some(
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_),
+        )
+        | None => 0,
     };
     let reply = ConfigReply::Changed {
         version: Version(1),
@@ -356,7 +363,9 @@ pub fn history(lens: &Lens<'_>, fleet: &Fleet, name: &ObjectRef) -> Result<Vec<C
             by: revision.applied.clone(),
             nodes: u32::try_from(held).unwrap_or(u32::MAX),
             content: file_of(revision).and_then(|s| s.parts().next()).map(|part| part.source.reference()),
-            files: file_of(revision).map(|s| s.files.iter().map(|f| f.name.clone()).collect()).unwrap_or_default(),
+            files: file_of(revision)
+                .map(|s| s.files.iter().map(|f| f.name.clone()).collect())
+                .unwrap_or_default(),
         }
     };
     let kept = first_of_each(fleet, name, &stored.value);
@@ -458,7 +467,11 @@ pub fn rendering(
             match manifest.complete(existing) {
                 Spec::ConfigFile(spec) if spec.has_content() => *spec,
                 Spec::ConfigFile(_) => return Err(conflict(format!("{} has no content", name.short()))),
-                Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {
+                Spec::Node(_)
+                | Spec::Namespace(_)
+                | Spec::Process(_)
+                | Spec::Deployment(_)
+                | Spec::Secret(_) => {
                     return Err(invalid("the manifest is no ConfigFile"));
                 }
             }

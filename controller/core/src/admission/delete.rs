@@ -178,7 +178,11 @@ fn telling(world: &World<'_>, name: &ObjectRef, uid: Uid, request: &DeleteReques
 fn goal_of(view: &View) -> Goal {
     match &view.status {
         Status::Process(status) => status.goal,
-        Status::Node(_) | Status::Namespace(_) | Status::Deployment(_) | Status::ConfigFile(_) | Status::Secret(_) => Goal::Run,
+        Status::Node(_)
+        | Status::Namespace(_)
+        | Status::Deployment(_)
+        | Status::ConfigFile(_)
+        | Status::Secret(_) => Goal::Run,
     }
 }
 

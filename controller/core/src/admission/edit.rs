@@ -109,7 +109,12 @@ pub(super) fn next_version(before: &Object, after: &Spec, retry: bool) -> Versio
         }
         (Spec::Secret(is), Spec::Secret(next)) => !next.has_values_of(is),
         (
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_),
+            Spec::Node(_)
+            | Spec::Namespace(_)
+            | Spec::Process(_)
+            | Spec::Deployment(_)
+            | Spec::ConfigFile(_)
+            | Spec::Secret(_),
             _,
         ) => false,
     };
@@ -146,7 +151,11 @@ pub(super) fn spec_revision(after: &Object) -> SpecRevision {
 pub(super) fn tell(decision: &mut Decision, object: &Object, reason: Reason, message: impl Into<String>) {
     let node = match &object.spec {
         Spec::Node(_) => object.metadata.name.as_str().parse().ok(),
-        Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::ConfigFile(_) | Spec::Secret(_) => None,
+        Spec::Namespace(_)
+        | Spec::Process(_)
+        | Spec::Deployment(_)
+        | Spec::ConfigFile(_)
+        | Spec::Secret(_) => None,
     };
     decision.tell.push(Telling {
         object: object.object_ref(),

@@ -34,7 +34,8 @@ use crate::liveness::Signals;
 use crate::plan::Telling;
 
 pub use again::{
-    applied_already, config_already, deleted_already, named, node_already, put_already, rollout_already, scaled_already,
+    applied_already, config_already, deleted_already, named, node_already, put_already, rollout_already,
+    scaled_already,
 };
 pub use apply::{Apply, ApplyOptions, apply};
 pub use change::{node, put, scale};

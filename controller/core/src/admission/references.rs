@@ -43,7 +43,9 @@ impl<'a> Future<'a> {
         all.remove(except);
         let file = |(name, spec): (&ObjectRef, &'_ Spec)| match spec {
             Spec::ConfigFile(_) => Some(name.clone()),
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {
+                None
+            }
         };
         let names: Vec<ObjectRef> = all.iter().filter_map(|(n, s)| file((n, s))).collect();
         names.into_iter().filter_map(|name| self.file(&name).map(|spec| (name, spec))).collect()
@@ -53,7 +55,9 @@ impl<'a> Future<'a> {
         let spec = self.asked.get(name).or_else(|| self.fleet.objects.get(name).map(|o| &o.value.spec))?;
         match spec {
             Spec::ConfigFile(spec) => Some(spec),
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => None,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {
+                None
+            }
         }
     }
 

@@ -31,7 +31,8 @@ pub(super) fn reconcile(fleet: &Fleet, node: &NodeName, now: Now) -> Plan {
         plan.why.push("the document was written by a newer version; it is left alone".to_owned());
         return plan;
     }
-    let mut draft = Draft { fleet, node, now, entries: BTreeMap::new(), taken: Taken::default(), facts: None, plan };
+    let mut draft =
+        Draft { fleet, node, now, entries: BTreeMap::new(), taken: Taken::default(), facts: None, plan };
     draft.claims();
     draft.carry_over();
     draft.finish(key)

@@ -11,8 +11,8 @@ use ostler_schemas::{Name, NodeName, Uid};
 
 use crate::fleet::{Fleet, ProcessRecords};
 
-use super::{limits, project};
 use super::room::{Room, Rooms};
+use super::{limits, project};
 
 /// A process that wants a node.
 #[derive(Debug, Clone)]

@@ -28,7 +28,9 @@ pub fn path_winner(fleet: &Fleet, node: &NodeName, path: &str) -> Option<ObjectR
         .filter(|(_, object)| !object.value.is_deleting() && in_force(fleet, &object.value).is_some())
         .filter(|(_, object)| match &object.value.spec {
             Spec::ConfigFile(spec) => spec.path == path && selects(&spec.node_selector, &labels),
-            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => false,
+            Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {
+                false
+            }
         })
         .min_by_key(|(_, object)| seniority(&object.value))
         .map(|(name, _)| name.clone())
@@ -38,7 +40,9 @@ pub fn path_winner(fleet: &Fleet, node: &NodeName, path: &str) -> Option<ObjectR
 fn has_rivals(fleet: &Fleet, uid: &Uid, path: &str) -> bool {
     fleet.of_kind(Kind::ConfigFile).any(|(_, object)| match &object.value.spec {
         Spec::ConfigFile(spec) => spec.path == path && object.value.metadata.uid != *uid,
-        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => false,
+        Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_) => {
+            false
+        }
     })
 }
 

@@ -164,9 +164,11 @@ impl<'a> Lens<'a> {
     pub fn config_rows(&self, object: &ObjectRef) -> Vec<ConfigFileNode> {
         match self.fleet.objects.get(object).map(|stored| (stored, &stored.value.spec)) {
             Some((stored, Spec::ConfigFile(spec))) => configfile::rows(self, stored, spec),
-            Some((_, Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_))) | None => {
-                Vec::new()
-            }
+            Some((
+                _,
+                Spec::Node(_) | Spec::Namespace(_) | Spec::Process(_) | Spec::Deployment(_) | Spec::Secret(_),
+            ))
+            | None => Vec::new(),
         }
     }
 }
@@ -198,9 +200,11 @@ pub fn labels_of(view: &View) -> Labels {
             labels.extend(view.metadata.labels.clone());
             labels
         }
-        Status::Namespace(_) | Status::Process(_) | Status::Deployment(_) | Status::ConfigFile(_) | Status::Secret(_) => {
-            view.metadata.labels.clone()
-        }
+        Status::Namespace(_)
+        | Status::Process(_)
+        | Status::Deployment(_)
+        | Status::ConfigFile(_)
+        | Status::Secret(_) => view.metadata.labels.clone(),
     }
 }
 

@@ -6,8 +6,8 @@ use ostler_schemas::codec::{Wire, encode};
 use ostler_schemas::quantity::{CountOrPercent, Cpu, Mode, Size};
 use ostler_schemas::spec::{
     Amounts, ConfigFileSpec, ContentRef, DeploymentSpec, Drift, NamespaceSpec, NodeSpec, OnExisting,
-    OnRemove, ProcessTemplate, Resources, RollingUpdate, Rollout, Spec, Strategy, StrategyType,
-    Template, TemplateMeta, Unlisted, Vars,
+    OnRemove, ProcessTemplate, Resources, RollingUpdate, Rollout, Spec, Strategy, StrategyType, Template,
+    TemplateMeta, Unlisted, Vars,
 };
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::beat::Beat;

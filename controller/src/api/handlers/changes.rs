@@ -11,10 +11,10 @@ use ostler_schemas::v1::object::Object;
 use ostler_schemas::{Kind, ObjectRef, Revision, codec};
 
 use crate::actors::FreshIds;
-use crate::api::{blobs, renders};
 use crate::api::commit::{Asking, Changed, change, marked};
 use crate::api::reply::Responder;
 use crate::api::server::{Call, Shared};
+use crate::api::{blobs, renders};
 
 /// Bytes of results in one part of an answer, well below what a message holds.
 const PART: usize = 512 << 10;
@@ -138,7 +138,8 @@ async fn dry_run(
     renders::ensure(shared, &fleet, &applied.decision).await?;
     let shown = |object: Object| Object { spec: object.spec.without_values(), ..object };
     let results = applied.results.into_iter();
-    let results = results.map(|r| ApplyResult { before: r.before.map(shown), after: r.after.map(shown), ..r });
+    let results =
+        results.map(|r| ApplyResult { before: r.before.map(shown), after: r.after.map(shown), ..r });
     Ok(ApplyReply { results: results.collect(), revision: fleet.revision, txn: by.txn })
 }
 

@@ -100,7 +100,8 @@ async fn lines_between(
     after: Version,
 ) -> Option<(u32, u32)> {
     let fleet = shared.deps.snapshot.fleet();
-    let content = |version| admission::content(&fleet, object, (Some(version), None)).ok().map(|at| at.content);
+    let content =
+        |version| admission::content(&fleet, object, (Some(version), None)).ok().map(|at| at.content);
     let (old, new) = (content(before)?, content(after)?);
     let old = blobs::read(shared, old).await.ok()??;
     let new = blobs::read(shared, new).await.ok()??;

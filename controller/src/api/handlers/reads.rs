@@ -4,9 +4,7 @@ use ostler_controller_core::admission::{conflict, not_found};
 use ostler_controller_core::fleet::Fleet;
 use ostler_controller_core::status::{Found, Lens, resolve, warnings};
 use ostler_schemas::codec;
-use ostler_schemas::v1::api::{
-    ApiError, GetRequest, ListPage, ListRequest, PAGE, VersionReply,
-};
+use ostler_schemas::v1::api::{ApiError, GetRequest, ListPage, ListRequest, PAGE, VersionReply};
 use ostler_schemas::v1::status::View;
 use ostler_schemas::{Kind, Namespace, ObjectRef};
 
@@ -52,8 +50,7 @@ pub(super) fn view(shared: &Shared, fleet: &Fleet, object: &ObjectRef) -> Result
     let signals = shared.signals();
     let namespace = object.namespace.clone().unwrap_or_else(Namespace::default_namespace);
     let view = Lens::new(fleet, &signals, shared.deps.clock.wall()).view(object);
-    let mut view =
-        view.ok_or_else(|| not_found(fleet, object.kind, &namespace, object.name.as_str()))?;
+    let mut view = view.ok_or_else(|| not_found(fleet, object.kind, &namespace, object.name.as_str()))?;
     shared.usage.show(shared.deps.clock.mono(), &mut view);
     Ok(view)
 }
@@ -85,4 +82,3 @@ pub(super) async fn list(shared: &Shared, call: &Call, to: &mut Responder) -> Re
     to.last(&ListPage { items: page, revision: fleet.revision, warnings }).await?;
     Ok(0)
 }
-

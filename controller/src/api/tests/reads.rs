@@ -6,8 +6,8 @@ use ostler_bus::topic::Outgoing;
 use ostler_schemas::codec;
 use ostler_schemas::subject::Verb;
 use ostler_schemas::v1::api::{
-    ApiError, ApiErrorCode, EventRecord, EventsRequest, GetRequest, ListPage, ListRequest, RolloutOp, RolloutReply,
-    RolloutRequest, VersionReply, WatchChange, WatchMessage, WatchRequest,
+    ApiError, ApiErrorCode, EventRecord, EventsRequest, GetRequest, ListPage, ListRequest, RolloutOp,
+    RolloutReply, RolloutRequest, VersionReply, WatchChange, WatchMessage, WatchRequest,
 };
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Kind, Namespace, TxnId, headers};
@@ -182,10 +182,12 @@ async fn a_rollout_is_asked_for_by_object() {
     let rig = Rig::new(1).await;
     let anna: Caller = rig.operator("anna");
     anna.apply(&file(1)).await;
-    let request = RolloutRequest { object: object(Kind::ConfigFile, "app1"), op: RolloutOp::Status, reason: None };
+    let request =
+        RolloutRequest { object: object(Kind::ConfigFile, "app1"), op: RolloutOp::Status, reason: None };
     let reply: RolloutReply = anna.call(Verb::Rollout, &request).await.expect("tells");
     assert_eq!(reply.view.metadata.name.as_str(), "app1");
-    let request = RolloutRequest { object: object(Kind::ConfigFile, "app2"), op: RolloutOp::Status, reason: None };
+    let request =
+        RolloutRequest { object: object(Kind::ConfigFile, "app2"), op: RolloutOp::Status, reason: None };
     let error = anna.call::<_, RolloutReply>(Verb::Rollout, &request).await.expect_err("missing");
     assert_eq!(error.hint.as_deref(), Some("did you mean configfile/app1?"));
 }

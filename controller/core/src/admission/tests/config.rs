@@ -182,6 +182,9 @@ fn the_history_tells_versions_newest_first() {
     let shown: Vec<(u64, &str)> = versions.iter().map(|v| (v.version.0, v.state.as_str())).collect();
     assert_eq!(shown, [(3, "RolledBack"), (2, "Held"), (1, "Superseded")]);
     assert_eq!(versions[2].content, Some(content_ref(b"a\n")));
-    assert_eq!(content(&rig.fleet, &app(), (Some(Version(1)), None)).expect("content").content, content_ref(b"a\n"));
+    assert_eq!(
+        content(&rig.fleet, &app(), (Some(Version(1)), None)).expect("content").content,
+        content_ref(b"a\n")
+    );
     assert!(content(&rig.fleet, &app(), (Some(Version(9)), None)).is_err());
 }
