@@ -91,7 +91,7 @@ fn vault(settings: &Settings, entropy: &EntropyRef) -> anyhow::Result<VaultRef> 
     match ring.newest() {
         Some(key) => tracing::info!(key = key.short(), keys = ring.public_keys().len(), "secrets are sealed"),
         None => {
-            tracing::warn!("no secret_keys in the settings: Secrets are refused; run \"ostler setup\" again")
+            tracing::warn!("no secret_keys in the settings: Secrets are refused; run \"ostler setup\" again");
         }
     }
     Ok(Arc::new(Vault::new(ring, entropy.clone())))

@@ -286,7 +286,7 @@ mod tests {
     fn taking(path: &str) -> ostler_schemas::spec::EnvVar {
         let field_path = path.parse().expect("a path");
         let field_ref = ostler_schemas::spec::FieldRef { field_path };
-        let value_from = Some(ostler_schemas::spec::EnvSource::FieldRef(field_ref));
+        let value_from = Some(EnvSource::FieldRef(field_ref));
         ostler_schemas::spec::EnvVar { name: "V".to_owned(), value: None, value_from }
     }
 

@@ -349,7 +349,7 @@ mod tests {
         let steps = [
             Step::MakeDirs { dir: at("theirs/new") },
             Step::Keep { from: path.clone(), to: at("kept/1") },
-            Step::WriteTemp { temp: temp.clone(), content: Content::Blob(sha256(b"content")) },
+            Step::WriteTemp { temp, content: Content::Blob(sha256(b"content")) },
             Step::SetMode { path: path.clone(), mode: Mode::from_bits(0o666) },
             Step::Own { path: path.clone(), owner: Owner { uid: 1, gid: 1 } },
             Step::Rename { from: at("moved/a.conf"), to: path.clone() },

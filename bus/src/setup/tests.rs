@@ -3,6 +3,7 @@ use crate::entropy::SeededEntropy;
 
 fn options(nodes: &[&str]) -> Options {
     Options {
+        rotate_secret_key: false,
         servers: vec![Server {
             name: "s1".parse().expect("a name"),
             host: "127.0.0.1".to_owned(),

@@ -60,7 +60,7 @@ fn of(stream: LogStream, text: &str) -> Vec<u8> {
 fn what_those_leave_that_wait_is_bounded_and_counted() {
     let rig = Rig::new(4_096, 3);
     let key = ProcKey { uid: "1".repeat(32).parse().unwrap(), incarnation: 3 };
-    let target = LogTarget::new(&LogSpec { block: true, ..rig.spec.clone() }, ("default", "web"), key);
+    let target = LogTarget::new(&LogSpec { block: true, ..rig.spec }, ("default", "web"), key);
     let logs = LogWriter::idle().unwrap();
     let lines = line(&"x".repeat(1_000)).repeat(1_000);
     let mut lost = 0;

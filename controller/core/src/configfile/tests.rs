@@ -266,7 +266,7 @@ fn of_two_with_one_path_the_older_keeps_it_and_the_other_never_undoes_it() {
     assert!(world.was_told(Reason::PathConflict) >= 1);
     let tombstone = world.fleet.files_documents[&node].entries.iter().find(|e| e.u == young).cloned();
     let tombstone = tombstone.expect("a tombstone");
-    let crate::fleet::StoredTemplate::File(file) = world.fleet.templates[&tombstone.d].clone() else {
+    let StoredTemplate::File(file) = world.fleet.templates[&tombstone.d].clone() else {
         panic!("a file spec")
     };
     assert_eq!(

@@ -202,7 +202,7 @@ fn failures_are_borne_as_far_as_the_rules_allow() {
     sight.failures.add(|| "n3: broken".to_owned());
     let rules = Rollout { max_failures: "10%".parse().expect("a share"), ..rules(OnFailure::Rollback) };
     let (state, _) = admit(Some(&good(1)), &object(2), at(0));
-    let borne = step(state.clone(), &sight, &rules, true, at(0));
+    let borne = step(state, &sight, &rules, true, at(0));
     assert_eq!(borne.state.phase, RolloutPhase::Baking);
     sight.failures.add(|| "n4: broken".to_owned());
     sight.well = 8;
@@ -239,7 +239,7 @@ fn people_pause_resume_and_abort() {
     if let Spec::Deployment(spec) = &mut paused.spec {
         spec.paused = true;
     }
-    let held = look(state.clone(), &paused, &failing(), terms, at(0));
+    let held = look(state, &paused, &failing(), terms, at(0));
     assert_eq!(phases(&held), (RolloutPhase::Paused, vec![Reason::Paused]), "nothing is judged meanwhile");
     let resumed = look(held.state, &object(2), &healthy(0), terms, at(5_000));
     assert_eq!(resumed.state.phase, RolloutPhase::Baking);

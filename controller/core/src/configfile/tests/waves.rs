@@ -180,8 +180,8 @@ fn late_nodes_take_what_holds_where_no_wave_has_come() {
     let spread = state(&world, uid).spread;
     for (node, version) in told(&world.fleet, uid) {
         let object = &world.fleet.object_by_uid(&uid).expect("there").value;
-        let rank = crate::rollout::spread::rank(&object.metadata.uid, Version(2), None, &node);
-        let reached = crate::rollout::spread::is_reached(rank, spread);
+        let rank = rollout::spread::rank(&object.metadata.uid, Version(2), None, &node);
+        let reached = rollout::spread::is_reached(rank, spread);
         assert_eq!(version, if reached { 2 } else { 1 }, "{node}");
     }
     let order = RolloutOrder {
@@ -254,7 +254,9 @@ fn a_wave_of_nobody_but_lost_nodes_fails_in_the_end() {
     world.look(&Look::Config(Subject::File(uid)));
     let all: Vec<NodeName> = world.fleet.nodes().map(|(node, ..)| node).collect();
     let nodes: Vec<Look> = all.iter().map(|node| Look::Config(Subject::Node(node.clone()))).collect();
-    nodes.iter().for_each(|look| drop(world.look(look)));
+    for look in &nodes {
+        world.look(look);
+    }
     let first = told(&world.fleet, uid).into_iter().find(|(_, v)| *v == 2).expect("the first").0;
     world.lose(first.as_str());
     world.settle(60);
