@@ -195,7 +195,7 @@ fn ends(fleet: &Fleet, uid: &Uid, records: &ProcessRecords, now: Now) -> bool {
     let Some(goal) = records.goal.as_ref().filter(|goal| goal.goal > Goal::Run) else { return false };
     let alive = fleet.process_report(uid).is_some_and(|p| p.phase.may_be_alive());
     let allowed = fleet.process_template(records).map_or(0, |template| stop_ms(template));
-    alive && now.wall.since_ms(goal.at) < allowed.saturating_add(SLACK_MS)
+    alive && now.wall.since_ms(goal.value.at) < allowed.saturating_add(SLACK_MS)
 }
 
 /// The longest that a stop of this template takes, when every part of it takes its whole time.

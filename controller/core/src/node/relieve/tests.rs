@@ -177,7 +177,8 @@ fn what_hangs_in_the_kernel_does_not_keep_the_host_short() {
     carry_out(&mut rig, &plan);
     let records = &rig.fleet.processes[&uid(11)];
     let last = stop_ms(rig.fleet.process_template(records).expect("a template")) + SLACK_MS;
-    assert!(victims(&look(&rig, last - 1)).is_empty(), "it may yet end");
+    let plan = look(&rig, last - 1);
+    assert!(victims(&plan).is_empty(), "it may yet end: {:?} {:?}", plan.why, plan.tell);
     assert_eq!(victims(&look(&rig, last)), [uid(12)], "it will not end: the next one");
 }
 
