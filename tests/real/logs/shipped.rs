@@ -74,13 +74,12 @@ fn stored_output_is_shown_when_its_host_is_dead_and_when_its_process_is_gone() {
     assert_eq!(tail.out.lines().count(), 2, "{tail:?}");
 
     // What ended in order is stored to its last line, and shown when nothing of it is left.
-    let (name, _) =
-        until("it runs elsewhere", || fleet.running("count").into_iter().find(|(n, _)| *n != name));
-    until("some of it is stored", || (stored(&fleet, &name) > 50).then_some(()));
-    fleet.ok(&["delete", "deployment/count", "--timeout", "60s"]);
-    let done = until("it is shown as gone", || {
-        let done = fleet.run(&["logs", &name]);
-        done.err.contains("is gone").then_some(done)
-    });
-    assert!(done.out.lines().count() > 50, "{done:?}");
+    fleet.converges(&counting("brief", 1, (60, "0.01")));
+    let (name, _) = fleet.until_running("brief", 1).pop_first().expect("a process");
+    until("it has said everything", || (stored(&fleet, &name) == 60).then_some(()));
+    fleet.ok(&["delete", "deployment/brief", "--timeout", "60s"]);
+    let done = fleet.run(&["logs", &name]);
+    assert!(done.err.contains("is gone"), "{done:?}");
+    let shown: Vec<u32> = done.out.lines().filter_map(|line| line.parse().ok()).collect();
+    assert_eq!(shown, (1..=60).collect::<Vec<_>>());
 }
