@@ -145,6 +145,37 @@ fn a_version_that_cannot_be_fetched_leaves_the_one_before_alone() {
     });
 }
 
+/// Found by seed 12: the version before was stopped for a probe of the one to come.
+#[test]
+fn what_runs_is_not_judged_by_the_probes_of_what_is_to_replace_it() {
+    World::run(86, shape(Plant::default()), async |world: &mut World| {
+        let form = Form::plain();
+        begun(world, &form).await;
+        until(world, "it runs", is_ready).await;
+        let before = words(world);
+        source(world, &Source { hangs: true, ..Source::default() });
+        let deaf = vec!["live".to_owned(), "http".to_owned()];
+        set(world, "/bin/w", &Program { deaf, ..healthy(&form) });
+        let next = Form { artifact: true, liveness: true, readiness: true, ..form };
+        apply(world, 2, &next).await;
+        for _ in 0..3 {
+            world.pass(10_000).await;
+            for machine in &mut world.machines {
+                machine.kill_agent();
+            }
+            world.pass(1_000).await;
+            world.start_everything().await;
+            world.pass(5_000).await;
+        }
+        assert_eq!(words(world), before, "it goes on");
+        assert!(is_ready(world), "and is ready: {:?}", told(world));
+        calm_down(world, "w", &next);
+        until(world, "the next version runs", |w| runs_rev(w, 2)).await;
+        ends_well(world).await;
+        world.assert_unbroken();
+    });
+}
+
 #[test]
 fn what_never_says_that_it_is_up_is_started_again_and_again_ever_later() {
     World::run(82, shape(Plant::default()), async |world: &mut World| {

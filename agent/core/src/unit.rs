@@ -42,12 +42,17 @@
 //!   template, or somebody who asked: never because something is missing, unknown or away;
 //! * what is held on the host is neither started, stopped, changed nor started again, but what is under way goes on;
 //!   goal `gone` alone wins, because the control plane may have put another in its place;
+//! * what runs is asked what its own template says, whatever is to replace it;
 //! * no probe but the startup probe asks before it is up, and none while it is being stopped;
 //! * `execStopPost` of what ran has been carried out at least once before the next start, unless the host went down or
 //!   the holder lost it again and again.
 //!
 //! Not here: signals, deadlines of a stop and the watchdog are the holder's business; fenced work is a later matter.
 
+use std::sync::Arc;
+
+use ostler_schemas::Sha256;
+use ostler_schemas::spec::ProcessTemplate;
 use ostler_schemas::time::{Mono, Now};
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::Reason;
@@ -61,6 +66,7 @@ mod exits;
 mod fetching;
 mod hooks;
 mod listing;
+mod made_of;
 mod record;
 mod run;
 mod settle;
@@ -204,6 +210,8 @@ pub struct Unit {
     /// The latest that an incarnation said: it may be told before its start is.
     said: Option<(u64, Said)>,
     held: Option<Held>,
+    /// The template of what runs, when another one may be asked for.
+    kept: Option<(Sha256, Arc<ProcessTemplate>)>,
 }
 
 impl Unit {
@@ -223,6 +231,7 @@ impl Unit {
             runs: 0,
             said: None,
             held: None,
+            kept: None,
         }
     }
 
@@ -259,6 +268,10 @@ impl Unit {
             Event::Ask(_) if self.held.is_some() => {}
             Event::Ask(ask) => self.ask(ask, &mut turn),
             Event::Hold(held) => self.held = held,
+            Event::Kept(hash, template) => {
+                self.kept = Some((hash, template));
+                self.heed(&mut turn);
+            }
             Event::Tick => {}
         }
         self.settle(&mut turn);
@@ -309,7 +322,7 @@ impl Unit {
         self.state = State::Ended;
     }
 
-    fn template(&self) -> Option<&std::sync::Arc<ostler_schemas::spec::ProcessTemplate>> {
+    fn template(&self) -> Option<&Arc<ProcessTemplate>> {
         self.wanted.as_ref().and_then(|w| w.template.as_ref())
     }
 

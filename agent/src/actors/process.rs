@@ -13,7 +13,7 @@ use ostler_agent_core::ledger::Change;
 use ostler_agent_core::unit::{Effect, Event, ProbeKind, StartFailure, Unit, UnitRecord};
 use ostler_schemas::time::Mono;
 use ostler_schemas::v1::object::OwnerReference;
-use ostler_schemas::{Kind, ObjectRef};
+use ostler_schemas::{Kind, ObjectRef, Sha256};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
@@ -59,6 +59,8 @@ pub(crate) struct State {
     /// Commands under way, by their numbers in the machine; dropping one kills it.
     runs: BTreeMap<u64, Task>,
     errands: Errands,
+    /// The template that was looked for, because what runs was started with it.
+    recalled: Option<Sha256>,
 }
 
 impl Actor for ProcessActor {
@@ -82,6 +84,7 @@ impl Actor for ProcessActor {
             fetching: None,
             runs: BTreeMap::new(),
             errands: Vec::new(),
+            recalled: None,
         };
         state.show();
         Ok(state)
@@ -128,6 +131,7 @@ impl State {
             self.context.host.cast(host::Msg::Relist);
         }
         self.arm(me);
+        self.recall(me);
         self.probe(me);
     }
 }
@@ -163,6 +167,7 @@ fn relists(event: &Event) -> bool {
         | Event::Ran { .. }
         | Event::Ask(_)
         | Event::Hold(_)
+        | Event::Kept(..)
         | Event::Tick => false,
     }
 }

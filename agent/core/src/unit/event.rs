@@ -246,6 +246,8 @@ pub enum Event {
     Ask(Ask),
     /// A person on the host has taken it out of the agent's hands, or given it back.
     Hold(Option<Held>),
+    /// The template with this hash, which the host has kept for what runs.
+    Kept(Sha256, Arc<ProcessTemplate>),
     /// Time passed.
     Tick,
 }

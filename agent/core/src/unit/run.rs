@@ -11,7 +11,10 @@ impl Unit {
     /// being asked.
     pub(super) fn heed(&mut self, turn: &mut Turn) {
         let terms = self.terms();
-        let unprobed = self.template().is_none_or(|t| t.readiness_probe.is_none());
+        let unprobed = match self.made_of() {
+            Some(template) => template.readiness_probe.is_none(),
+            None => self.wanted.is_none(),
+        };
         let (State::Running(running), Some(current)) = (&mut self.state, &mut self.record.current) else {
             return;
         };
@@ -162,7 +165,8 @@ impl Unit {
             return;
         };
         if current.template == Some(wanted.hash) && current.version == wanted.version {
-            return;
+            // Its template may have come just now, and with it the knowledge that it is not probed.
+            return self.heed(turn);
         }
         if current.restart_hash.is_some_and(|hash| hash != restart_hash) {
             self.record.streak = 0;
@@ -171,6 +175,7 @@ impl Unit {
             self.begin_stop(StopWhy::Replace, text, turn);
             return;
         }
+        self.kept = Some((wanted.hash, template.clone()));
         let changed = current.template != Some(wanted.hash);
         let terms = Terms::of(template, &wanted);
         running.started_well |= !terms.startup_probed;
@@ -231,7 +236,7 @@ impl Unit {
     }
 
     fn reload(&mut self, turn: &mut Turn) {
-        let Some(template) = self.template().cloned() else { return };
+        let Some(template) = self.made_of().cloned() else { return };
         let incarnation = self.record.current.as_ref().map_or(0, |current| current.incarnation);
         match &template.exec_reload {
             Some(exec) => {

@@ -77,6 +77,7 @@ impl Unit {
             self.state = State::Preparing { step, hook };
             return;
         }
+        self.kept = Some((wanted.hash, Arc::clone(&template)));
         self.state = State::Starting { lost: false };
         turn.push(Effect::Start(Box::new(wanted.start(incarnation, template))));
     }

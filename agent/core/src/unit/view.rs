@@ -102,7 +102,7 @@ impl Unit {
         let (State::Running(running), Some(current)) = (&self.state, &self.record.current) else {
             return Vec::new();
         };
-        let Some(template) = self.template() else { return Vec::new() };
+        let Some(template) = self.made_of() else { return Vec::new() };
         let incarnation = running.process.incarnation;
         let asking =
             |kind, probe, good| Option::map(probe, |probe| Asking { incarnation, kind, probe, good });

@@ -41,7 +41,7 @@ impl State {
             if self.probers.contains_key(&kind) {
                 continue;
             }
-            let asked = self.resolve(incarnation, &probe);
+            let asked = self.resolve(&probe);
             // Readiness that was found good was asked for before, by this agent or by one before it.
             let believed = (good, kind == ProbeKind::Readiness && good);
             let prober = Prober::new(probe.clone(), self.context.deps.clock.mono(), believed);
@@ -57,18 +57,16 @@ impl State {
         }
     }
 
-    fn resolve(&self, incarnation: u64, probe: &Probe) -> Asked {
-        let wanted = self.unit.wanted();
-        let Some((wanted, template)) = wanted.and_then(|w| w.template.clone().map(|t| (w, t))) else {
+    fn resolve(&self, probe: &Probe) -> Asked {
+        let Some(start) = self.unit.started_as() else {
             return Asked::Nonsense("its template is not here".to_owned());
         };
         if let Some(ProbeAction::Exec(exec)) = probe.action() {
-            let start = wanted.start(incarnation, template);
             let timeout_ms = probe.timeout.as_millis();
             return Asked::Exec(Box::new(ExecQuestion::new(start, &exec.command, timeout_ms)));
         }
         let address = self.context.board().facts.address.clone();
-        question(probe, &template, &wanted.ports, &address).map_or_else(Asked::Nonsense, Asked::Network)
+        question(probe, &start.template, &start.ports, &address).map_or_else(Asked::Nonsense, Asked::Network)
     }
 }
 

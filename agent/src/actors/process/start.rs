@@ -59,14 +59,25 @@ impl State {
         }));
     }
 
-    /// Tells how the incarnation that runs is started, from what is wanted of it now.
+    /// Has the template of what runs looked up, where the machine needs it and an agent before this one started it.
+    pub(super) fn recall(&mut self, me: &ActorRef<Msg>) {
+        let Some(hash) = self.unit.lacks().filter(|hash| self.recalled != Some(*hash)) else { return };
+        self.recalled = Some(hash);
+        let (context, me) = (self.context.clone(), me.clone());
+        self.errand(async move {
+            if let Some(template) = context.kept_template(hash).await {
+                cast(&me, Event::Kept(hash, Arc::new(template)));
+            }
+        });
+    }
+
+    /// Tells how the incarnation that runs was started, with what was changed in place since.
     pub(super) fn describe(&mut self, asker: Asker) {
         let record = self.unit.record();
         let who = Who { uid: record.uid, object: self.object() };
-        let wanted = self.unit.wanted().and_then(|w| w.template.clone().map(|template| (w, template)));
-        let start = match (&record.current, wanted) {
+        let start = match (&record.current, self.unit.started_as()) {
             (None, _) => Err("the process is not running".to_owned()),
-            (Some(current), Some((wanted, template))) => Ok(wanted.start(current.incarnation, template)),
+            (Some(_), Some(start)) => Ok(start),
             (Some(_), None) => Err("the agent does not have the process's template at hand".to_owned()),
         };
         let context = self.context.clone();

@@ -103,3 +103,35 @@ fn each_later_start_looks_again() {
     let again = unit.wake_at().expect("it is started again");
     assert_eq!(asks(&unit.on(at(again.0), 0, Event::Tick)), 1, "it may have been removed meanwhile");
 }
+
+/// Found by seed 12 of `tests/sim/life.rs`: the version before was stopped for a probe of the one to come.
+#[test]
+fn what_runs_is_asked_what_its_own_template_says_until_its_replacement_is_there() {
+    let before = running(Restart::Always);
+    let probed = ProcessTemplate {
+        liveness_probe: Some(model::probe()),
+        readiness_probe: Some(model::probe()),
+        exec_reload: Some(model::hook("/bin/reload")),
+        ..fetched(1)
+    };
+    let want = || Event::Want(wanted(2, Goal::Run, probed.clone()));
+    let mut unit = before.clone();
+    unit.on(at(1), 0, want());
+    assert_eq!((unit.probing(), unit.is_ready(), unit.lacks()), (vec![], true, None));
+    let reload = unit.on(at(2), 0, Event::Ask(Ask::Reload));
+    assert!(matches!(reload.as_slice(), [Effect::Signal { .. }, Effect::Tell(..)]), "{reload:?}");
+
+    let mut after = Unit::new(before.record().clone());
+    after.on(at(1), 0, want());
+    after.on(at(1), 0, listed(vec![host_process(1, at(0))], vec![]));
+    assert_eq!(
+        (after.probing(), after.is_ready()),
+        (vec![], true),
+        "also by an agent that has not started it"
+    );
+    let hash = after.lacks().expect("it needs the template of what runs");
+    let own = ProcessTemplate { liveness_probe: Some(model::probe()), ..template("/bin/a", Restart::Always) };
+    after.on(at(2), 0, Event::Kept(hash, Arc::new(own)));
+    assert_eq!(after.probing().len(), 1);
+    assert_eq!(after.started_as().map(|start| start.version), Some(Version(1)));
+}
