@@ -272,6 +272,10 @@ impl Server {
     /// Holds it still, as a hung host would be; [`Server::thaw`] lets it go on.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        // The signal is under way until each of its threads has met it, and until then that thread answers.
+        while self.child.is_some() && self.pid().is_some_and(|pid| !is_stopped(pid)) {
+            std::thread::yield_now();
+        }
     }
 
     /// Lets a frozen server go on.
@@ -412,4 +416,14 @@ impl Local {
             server.stop().await;
         }
     }
+}
+
+/// Whether no thread of a process goes on: each is stopped, or the process is gone.
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats.into_iter().all(|stat| {
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        state.starts_with(['T', 't', 'Z', 'X'])
+    })
 }

@@ -1,7 +1,12 @@
 //! Manifests from any bytes.
 
+use std::collections::BTreeMap;
+
+use ostler_schemas::Sha256;
+use ostler_schemas::hash::sha256;
 use ostler_schemas::manifest::{
-    Manifest, Node, Options, check, decode_tree, encode_tree, read_documents, to_yaml, written_spec,
+    Content, Manifest, ManifestBody, Node, Options, check, decode_tree, encode_tree, read_documents, to_yaml,
+    written_spec,
 };
 use ostler_schemas::spec::Spec;
 
@@ -42,14 +47,25 @@ fn shown(root: &Node) {
     assert_eq!(read, json, "what is shown is what was meant");
 }
 
+/// The bytes that a manifest gives, by their names: the server has them when it shows the object.
+fn contents(body: &ManifestBody) -> BTreeMap<Sha256, Vec<u8>> {
+    let ManifestBody::ConfigFile(body) = body else { return BTreeMap::new() };
+    let whole = body.content.iter().filter_map(|content| match content {
+        Content::Inline(bytes) => Some(bytes),
+        Content::Stored(_) => None,
+    });
+    whole.chain(&body.files).map(|bytes| (sha256(bytes), bytes.clone())).collect()
+}
+
 fn good(manifest: Manifest) {
     let (kind, name) = (manifest.kind, manifest.name.clone());
+    let contents = contents(&manifest.body);
     let spec = manifest.complete(None);
     let json = spec.to_json().ok();
     let back = json.and_then(|json| Spec::from_json(kind, json).ok().flatten());
     assert_eq!(back.as_ref(), Some(&spec), "a spec survives its JSON form");
     let object = serde_json::json!({
-        "apiVersion": "ostler/v1", "kind": kind, "metadata": { "name": name }, "spec": written_spec(&spec, &|_| None).ok(),
+        "apiVersion": "ostler/v1", "kind": kind, "metadata": { "name": name }, "spec": written_spec(&spec, &|content| contents.get(&content.sha256).cloned()).ok(),
     });
     let again = check(read_documents(None, to_yaml(&object).as_bytes()), &Options::default());
     let again: Option<Vec<Manifest>> = again.ok();

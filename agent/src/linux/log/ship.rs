@@ -168,7 +168,7 @@ impl Shipper {
             // The file is where the next parcel begins once this one is stored.
             let stretch = Stretch { uid: cut.uid, era: self.mark.era, from: from.min(at), to: at };
             note.extend_from_slice(&cut.lines);
-            self.mark.begun = at;
+            self.mark.begun = self.mark.begun.max(at);
             self.note_down();
             return Ok(Some(Parcel { bytes: Bytes::from(note), stretch }));
         }
@@ -216,7 +216,8 @@ impl Shipper {
 
     fn has_stored(&mut self) {
         if let Some(Stretch { uid, to, .. }) = self.begun.take() {
-            self.mark = Mark { uid, stored: to, begun: to, ..self.mark };
+            // What was begun may reach further: when rotation took the beginning of it, that is told in a parcel before.
+            self.mark = Mark { uid, stored: to, begun: self.mark.begun.max(to), ..self.mark };
         }
     }
 
