@@ -106,10 +106,8 @@ pub const RESERVED: [&str; 17] = [
 ];
 
 /// Reserved commands below `rollout` and `config`.
-pub const RESERVED_BELOW: [(&str, &[&str]); 2] = [
-    ("rollout", &["history", "undo", "pause", "resume", "restart"]),
-    ("config", &["adopt", "release", "render"]),
-];
+pub const RESERVED_BELOW: [(&str, &[&str]); 2] =
+    [("rollout", &["restart"]), ("config", &["adopt", "release"])];
 
 #[cfg(test)]
 mod tests;

@@ -119,7 +119,7 @@ fn unknown_and_unserved_commands_are_told_apart() {
     let home = tempfile::tempdir().expect("a folder");
     for words in [
         &["drain", "web-017", "--deadline", "1h"][..],
-        &["rollout", "undo", "deployment/web"],
+        &["freeze", "node/web-017"],
         &["config", "adopt"],
     ] {
         let (code, _, talk) = run(home.path(), words, "");

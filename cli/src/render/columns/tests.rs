@@ -4,6 +4,7 @@ use crate::render::object::Contents;
 use jiff::tz::TimeZone;
 use ostler_schemas::manifest::{Options, read_manifests};
 use ostler_schemas::quantity::Cpu;
+use ostler_schemas::spec::ContentRef;
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::object::{Applied, Metadata};
@@ -347,8 +348,12 @@ fn files_keep_their_content_through_yaml() {
         conditions: Vec::new(),
         epoch: ostler_schemas::v1::epoch::Epoch::default(),
     };
-    let shown = view(yaml, DAY, Status::ConfigFile(Box::new(status)));
+    let mut shown = view(yaml, DAY, Status::ConfigFile(Box::new(status)));
     for content in [&b"a: 1\n# x \n"[..], &b"\xff\x00"[..], b"tab\tand\r\ncr", b""] {
+        let ostler_schemas::spec::Spec::ConfigFile(spec) = &mut shown.spec else { panic!("a file") };
+        let reference =
+            ContentRef { sha256: ostler_schemas::hash::sha256(content), size: content.len() as u64 };
+        spec.content = Some(reference);
         let text = ostler_schemas::manifest::to_yaml(&crate::render::object::view(
             &shown,
             &Contents::from([(ostler_schemas::hash::sha256(content), content.to_vec())]),
