@@ -350,7 +350,7 @@ fn files_keep_their_content_through_yaml() {
     };
     let mut shown = view(yaml, DAY, Status::ConfigFile(Box::new(status)));
     for content in [&b"a: 1\n# x \n"[..], &b"\xff\x00"[..], b"tab\tand\r\ncr", b""] {
-        let ostler_schemas::spec::Spec::ConfigFile(spec) = &mut shown.spec else { panic!("a file") };
+        let Spec::ConfigFile(spec) = &mut shown.spec else { panic!("a file") };
         let reference =
             ContentRef { sha256: ostler_schemas::hash::sha256(content), size: content.len() as u64 };
         spec.content = Some(reference);
