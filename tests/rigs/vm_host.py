@@ -193,6 +193,8 @@ class Plane:
         return done.stdout
 
     def apply(self, manifest):
+        # A controller makes it once it leads, which may be after a host has registered.
+        until("the namespace is there", lambda: self.object("namespace/default"))
         path = self.scratch / "manifest.yaml"
         path.write_text(manifest)
         self.ostler("apply", "-f", path)
