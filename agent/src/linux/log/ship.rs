@@ -74,6 +74,21 @@ impl Mark {
     }
 }
 
+/// How a file looks from outside. Numbers of inodes come again with rotation, and so may lengths: files that hold nothing
+/// but their first line are told apart by when that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Looks {
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+}
+
+impl Looks {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self { inode: meta.ino(), len: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) }
+    }
+}
+
 /// One log.
 #[derive(Debug)]
 pub(crate) struct Shipper {
@@ -81,8 +96,8 @@ pub(crate) struct Shipper {
     path: PathBuf,
     mark: Mark,
     open: Option<Open>,
-    /// Inode and length of the growing file when everything in it had been stored.
-    quiet: Option<(u64, u64)>,
+    /// The growing file when everything in it had been stored.
+    quiet: Option<Looks>,
     /// The parcel that may be on its way.
     begun: Option<Stretch>,
 }
@@ -131,7 +146,7 @@ impl Shipper {
     }
 
     fn make(&mut self) -> io::Result<Option<Parcel>> {
-        let current = fs::metadata(&self.log.current).ok().map(|meta| (meta.ino(), meta.len()));
+        let current = fs::metadata(&self.log.current).ok().map(|meta| Looks::of(&meta));
         if current.is_none() || current == self.quiet {
             return Ok(None);
         }

@@ -1,4 +1,5 @@
 use std::io::Write as _;
+use std::time::{Duration, SystemTime};
 
 use ostler_agent_core::holder::lines::about::Beginning;
 use ostler_schemas::v1::log_line::{LogStream, push, stamp};
@@ -32,6 +33,8 @@ impl Rig {
         let mut options = OpenOptions::new();
         let mut file = options.append(true).create(true).open(self.path("current.log")).expect("opens");
         file.write_all(bytes).expect("writes");
+        // Here all parts are made within one tick of the kernel's clock, and on a host never.
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(self.part)).expect("is dated");
     }
 
     fn begin_file(&mut self) {
@@ -223,14 +226,19 @@ fn after(acts: impl IntoIterator<Item = u8>) -> (Reader, u32) {
 }
 
 #[test]
+fn a_new_file_with_the_number_and_length_of_an_old_one_is_seen() {
+    let (reader, said) = after([0, 0, 0, 0, 0, 0, 0, 0, 5, 2, 4, 2, 0, 2, 0, 2, 2]);
+    assert_eq!(reader.said, (1..=said).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_rotation_took_of_a_parcel_that_may_be_stored_does_not_move_its_end() {
     let (reader, said) = after([2, 2, 0, 4, 0, 0, 2, 2, 3, 3]);
     assert_eq!(reader.said, (1..=said).collect::<Vec<_>>());
 }
 
 proptest! {
-    // A fixed seed: one history in some hundreds still loses lines without a word (docs/logs.md); it is to be found and mended.
-    #![proptest_config(ProptestConfig { cases: 40, rng_seed: proptest::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn readers_get_each_line_once_whatever_happens(acts in proptest::collection::vec(0u8..6, 1..60)) {
         let (reader, said) = after(acts);
