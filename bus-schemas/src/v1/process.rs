@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::epoch::{Epoch, Token};
 use super::object::OwnerReference;
 use crate::codec::Wire;
-use crate::ids::{Actor, Name, Namespace, NodeName, Sha256, Version};
+use crate::ids::{Actor, Kind, Name, Namespace, NodeName, Sha256, Version};
+use crate::key::ObjectRef;
 use crate::time::Timestamp;
 
 /// `t.<sha256>`: a process template, immutable, named by the hash of these bytes.
@@ -33,6 +34,14 @@ pub struct ProcessSpecRecord {
     pub ordinal: Option<u32>,
     /// When it was decided that this process should be.
     pub at: Timestamp,
+}
+
+impl ProcessSpecRecord {
+    /// The Process object that the record stands for.
+    #[must_use]
+    pub fn process(&self) -> ObjectRef {
+        ObjectRef { kind: Kind::Process, namespace: Some(self.namespace.clone()), name: self.name.clone() }
+    }
 }
 
 impl Wire for ProcessSpecRecord {

@@ -115,6 +115,8 @@ pub struct Fleet {
     pub processes: OrdMap<Uid, ProcessRecords>,
     /// Processes by the uid of their owner.
     pub by_owner: OrdMap<Uid, OrdSet<Uid>>,
+    /// Processes by their own name, made or applied by hand. Two share one while an old one still ends.
+    pub by_name: OrdMap<ObjectRef, OrdSet<Uid>>,
     /// Bound processes by node.
     pub by_node: OrdMap<NodeName, OrdSet<Uid>>,
     /// Templates and file specs.
@@ -235,9 +237,10 @@ impl Fleet {
             }
             Key::ProcessSpec(uid) => {
                 let spec: Stored<ProcessSpecRecord> = stored(change, bytes)?;
-                let owner = spec.owner.uid;
+                let (owner, name) = (spec.owner.uid, spec.process());
                 self.with_process(uid, |p| p.spec = Some(spec));
                 self.by_owner.entry(owner).or_default().insert(*uid);
+                self.by_name.entry(name).or_default().insert(*uid);
             }
             Key::ProcessTemplate(uid) => {
                 let template = stored(change, bytes)?;
@@ -343,9 +346,10 @@ impl Fleet {
                 self.template_times.remove(hash);
             }
             Key::ProcessSpec(uid) => {
-                let owner = self.processes.get(uid).and_then(|p| p.spec.as_ref()).map(|s| s.owner.uid);
-                if let Some(owner) = owner {
+                let spec = self.processes.get(uid).and_then(|p| p.spec.as_ref());
+                if let Some((owner, name)) = spec.map(|s| (s.owner.uid, s.process())) {
                     remove_from(&mut self.by_owner, &owner, uid);
+                    remove_from(&mut self.by_name, &name, uid);
                 }
                 self.with_process(uid, |p| p.spec = None);
             }

@@ -14,6 +14,11 @@ use super::server::{Call, Shared};
 
 /// Pictures are compared no more often than this: a burst of writes becomes one, and nobody waits long for the next.
 const PAUSE_MS: u64 = 10;
+/// After each picture a watch rests for so many times as long as that took: however many objects it shows and however
+/// fast they change, it costs a small share of a core.
+const REST: u64 = 4;
+/// And for no longer than this, which a reader hardly sees.
+const MOST_REST_MS: u64 = 250;
 
 /// Serves a watch until its stream ends.
 pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> Result<u64, ApiError> {
@@ -26,23 +31,27 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
     let mut spoken = deps.clock.mono();
     let mut seen = None;
     loop {
+        let begun = deps.clock.mono();
         views.mark_unchanged();
         signals.mark_unchanged();
         // Beats come every second and change nothing that a watch shows.
         let next = Some((deps.snapshot.fleet(), gist(&shared.signals())));
         let is_same = matches!((&seen, &next), (Some((a, b)), Some((c, d))) if Arc::ptr_eq(a, c) && b == d);
-        let now = if is_same { shown.clone() } else { picture(shared, &list) };
         seen = next;
-        for (change, view) in differences(&shown, &now) {
-            to.part(&WatchMessage { change: Some(change), view: Some(view) }).await?;
-            spoken = deps.clock.mono();
+        if !is_same {
+            let now = picture(shared, &list);
+            for (change, view) in differences(&shown, &now) {
+                to.part(&WatchMessage { change: Some(change), view: Some(view) }).await?;
+                spoken = deps.clock.mono();
+            }
+            shown = now;
         }
-        shown = now;
         if !synced {
             to.part(&WatchMessage { change: None, view: None }).await?;
             synced = true;
         }
-        deps.clock.sleep_ms(PAUSE_MS).await;
+        let took = deps.clock.mono().since_ms(begun);
+        deps.clock.sleep_ms((took * REST).clamp(PAUSE_MS, MOST_REST_MS)).await;
         let due = spoken.plus_ms(deps.limits.keep_alive_ms);
         tokio::select! {
             biased;

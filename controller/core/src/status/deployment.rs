@@ -117,7 +117,7 @@ fn tally(
         out.ready += u32::from(ready);
         out.healthy += u32::from(ready && has_version);
         // Of a version that has failed, what is not ready was not ready in time.
-        let failed = lens.process_report(uid).is_some_and(|r| is_failure(phase, r)) || (is_judged && !ready);
+        let failed = lens.said(uid).report.is_some_and(|r| is_failure(phase, r)) || (is_judged && !ready);
         let warns = |r: Reason| r.event_type() == EventType::Warning;
         let unwell = status.phase == ProcessPhase::Failed || status.reason.is_some_and(warns);
         let offline = status.phase == ProcessPhase::Unknown;

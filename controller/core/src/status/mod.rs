@@ -24,7 +24,7 @@ use ostler_schemas::spec::Spec;
 use ostler_schemas::time::{Timestamp, age};
 use ostler_schemas::v1::api::{LabelRequirement, ListRequest};
 use ostler_schemas::v1::object::Labels;
-use ostler_schemas::v1::report::{Condition, ConditionStatus, ProcessReport};
+use ostler_schemas::v1::report::{Condition, ConditionStatus, ExitReport, ProcessReport};
 use ostler_schemas::v1::status::{ConfigFileNode, NamespaceStatus, NodePhase, Status, View};
 use ostler_schemas::{ControllerName, Kind, Namespace, NodeName, ObjectRef, Uid};
 
@@ -46,36 +46,57 @@ pub struct Lens<'a> {
     signals: &'a Signals,
     now: Timestamp,
     /// What nodes say of processes, by uid; made for lists, where a scan per process would be quadratic.
-    reports: Option<BTreeMap<Uid, &'a ProcessReport>>,
+    said: Option<BTreeMap<Uid, Said<'a>>>,
+}
+
+/// What the node of a process says of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Said<'a> {
+    report: Option<&'a ProcessReport>,
+    last_exit: Option<&'a ExitReport>,
+}
+
+impl<'a> Said<'a> {
+    fn exited(&mut self, exit: &'a ExitReport) {
+        if self.last_exit.is_none_or(|last| (last.i, last.seq) <= (exit.i, exit.seq)) {
+            self.last_exit = Some(exit);
+        }
+    }
 }
 
 impl<'a> Lens<'a> {
     /// For a look at one object.
     #[must_use]
     pub fn new(fleet: &'a Fleet, signals: &'a Signals, now: Timestamp) -> Self {
-        Self { fleet, signals, now, reports: None }
+        Self { fleet, signals, now, said: None }
     }
 
     /// For a look at many.
     #[must_use]
     pub fn for_many(fleet: &'a Fleet, signals: &'a Signals, now: Timestamp) -> Self {
-        let mut reports = BTreeMap::new();
+        let mut said: BTreeMap<Uid, Said<'a>> = BTreeMap::new();
         for (node, report) in &fleet.reports {
-            for process in &report.value.processes {
-                let bound_here = fleet.processes.get(&process.u).and_then(ProcessRecords::node) == Some(node);
-                if bound_here {
-                    reports.insert(process.u, process);
-                }
+            let is_here = |uid: &Uid| fleet.processes.get(uid).and_then(ProcessRecords::node) == Some(node);
+            for process in report.value.processes.iter().filter(|p| is_here(&p.u)) {
+                said.entry(process.u).or_default().report = Some(process);
+            }
+            for exit in report.value.exits.iter().filter(|e| is_here(&e.u)) {
+                said.entry(exit.u).or_default().exited(exit);
             }
         }
-        Self { fleet, signals, now, reports: Some(reports) }
+        Self { fleet, signals, now, said: Some(said) }
     }
 
-    fn process_report(&self, uid: &Uid) -> Option<&'a ProcessReport> {
-        match &self.reports {
-            Some(reports) => reports.get(uid).copied(),
-            None => self.fleet.process_report(uid),
+    /// What the node says that the process is bound to.
+    fn said(&self, uid: &Uid) -> Said<'a> {
+        if let Some(said) = &self.said {
+            return said.get(uid).copied().unwrap_or_default();
         }
+        let node = self.fleet.processes.get(uid).and_then(ProcessRecords::node);
+        let exits = node.and_then(|n| self.fleet.reports.get(n)).map(|r| r.value.exits.as_slice());
+        let mut said = Said { report: self.fleet.process_report(uid), last_exit: None };
+        exits.unwrap_or_default().iter().filter(|e| e.u == *uid).for_each(|e| said.exited(e));
+        said
     }
 
     /// An object with its status.

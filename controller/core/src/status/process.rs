@@ -14,29 +14,19 @@ use ostler_schemas::{
 use super::{Lens, condition};
 use crate::fleet::{Fleet, ProcessRecords, Stored};
 
-/// `-hash-suffix`: two times a dash and five letters, see [`crate::plan::name_hash`] and [`crate::plan::suffix`].
-const NAME_TAIL: usize = 12;
-
 /// The object that a process's records stand for.
 pub(super) fn object_ref(records: &ProcessRecords) -> Option<ObjectRef> {
-    let spec = records.spec.as_ref()?;
-    Some(ObjectRef { kind: Kind::Process, namespace: Some(spec.namespace.clone()), name: spec.name.clone() })
+    Some(records.spec.as_ref()?.process())
 }
 
-/// The process of this name, if it has records. Its owner's name stands in its own, so that the usual look-up does not
-/// scan; a process whose owner is gone is found by scanning.
+/// The process of this name, if it has records: the first whose owner is still there, else the first.
 pub(super) fn by_name<'a>(fleet: &'a Fleet, object: &ObjectRef) -> Option<(&'a Uid, &'a ProcessRecords)> {
-    let is_it = |(_, records): &(&Uid, &ProcessRecords)| {
-        let spec = records.spec.as_ref();
-        spec.is_some_and(|s| s.name == object.name && Some(&s.namespace) == object.namespace.as_ref())
+    let named =
+        || fleet.by_name.get(object).into_iter().flatten().filter_map(|u| fleet.processes.get_key_value(u));
+    let is_owned = |(_, records): &(&Uid, &ProcessRecords)| {
+        records.spec.as_ref().is_some_and(|s| fleet.by_uid.contains_key(&s.owner.uid))
     };
-    let text = object.name.as_str();
-    let owner = text.len().checked_sub(NAME_TAIL).and_then(|at| text.get(..at)?.parse().ok());
-    let owner =
-        owner.map(|name| ObjectRef { kind: Kind::Deployment, namespace: object.namespace.clone(), name });
-    let owned = owner.and_then(|o| fleet.objects.get(&o)).map(|o| o.value.metadata.uid);
-    let near = owned.and_then(|uid| fleet.processes_of(&uid).find(is_it));
-    near.or_else(|| fleet.processes.iter().find(is_it))
+    named().find(is_owned).or_else(|| named().next())
 }
 
 pub(super) fn view(lens: &Lens<'_>, object: &ObjectRef) -> Option<View> {
@@ -170,12 +160,11 @@ pub(super) fn status(
     version: Version,
 ) -> ProcessStatus {
     let node = records.node();
-    let report = lens.process_report(uid);
+    let said = lens.said(uid);
+    let report = said.report;
     let state = state(lens, uid, records, report);
     let known = state.phase != ProcessPhase::Unknown;
     let live = report.filter(|_| known);
-    let exits =
-        node.and_then(|n| lens.fleet.reports.get(n)).map(|r| r.value.exits.as_slice()).unwrap_or_default();
     let conditions = conditions(lens, uid, records, &state, made);
     ProcessStatus {
         phase: state.phase,
@@ -191,7 +180,7 @@ pub(super) fn status(
         ready_at: live.and_then(|r| r.ready_at),
         restarts: if known { Some(report.map_or(0, |r| r.restarts)) } else { None },
         ports: records.bind.as_ref().map(|b| b.ports.clone()).unwrap_or_default(),
-        last_exit: exits.iter().filter(|e| e.u == *uid).max_by_key(|e| (e.i, e.seq)).cloned(),
+        last_exit: said.last_exit.cloned(),
         cgroup: live.and_then(|r| r.cgroup.clone()),
         log_path: report.and_then(|r| r.log_path.clone()),
         usage: None,
@@ -284,7 +273,7 @@ fn conditions(
     state: &State,
     made: Timestamp,
 ) -> Vec<Condition> {
-    let report = lens.process_report(uid);
+    let report = lens.said(uid).report;
     let scheduled = match (&records.bind, lens.fleet.pending.get(uid)) {
         (Some(bind), _) => {
             condition("Scheduled", true, "Scheduled", format!("on {}", bind.node), bind.value.at)
