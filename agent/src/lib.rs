@@ -13,6 +13,7 @@ pub mod holder_client;
 pub mod linux;
 pub mod local;
 pub mod ports;
+mod resident;
 pub mod run;
 pub mod secrets;
 pub mod sim;

@@ -19,6 +19,7 @@ use crate::context::{Deps, NodeConfig};
 use crate::linux::credentials;
 use crate::linux::{ArtifactCache, FactsConfig, FileLedger, LinuxFacts, LinuxFiles, LinuxHost, OwnFolders};
 use crate::local::{notes, server, story};
+use crate::resident::give_back;
 use crate::run::{self, Handle};
 use crate::secrets;
 
@@ -26,6 +27,9 @@ use crate::secrets;
 const BLOCKING_THREADS: usize = 4;
 /// How often it is checked that the tree of actors is alive, when systemd does not say.
 const ALIVE_EVERY: Duration = Duration::from_secs(2);
+/// What only the start needed is given back then, and what only a change needed so often.
+const REST_AFTER: Duration = Duration::from_secs(15);
+const REST_EVERY: Duration = Duration::from_mins(10);
 
 /// `--check`.
 pub(super) fn check(settings: &Settings, quiet: bool) -> ExitCode {
@@ -71,11 +75,13 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     notify(&[NotifyState::Ready]);
     let every = sd_notify::watchdog_enabled().map_or(ALIVE_EVERY, |limit| limit / 3);
     let mut tick = tokio::time::interval(every);
+    let mut rest = tokio::time::interval_at(tokio::time::Instant::now() + REST_AFTER, REST_EVERY);
     let ended = loop {
         tokio::select! {
             biased;
             _ = term.recv() => break false,
             _ = interrupt.recv() => break false,
+            _ = rest.tick() => give_back(),
             _ = tick.tick() => {
                 if handle.has_ended() {
                     break true;

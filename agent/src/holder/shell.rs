@@ -23,6 +23,8 @@ use ostler_agent_core::holder::protocol::{
 use ostler_agent_core::holder::runs::Happened;
 use ostler_agent_core::holder::{HolderCore, Input, Output};
 
+use crate::resident::give_back;
+
 use super::clients::{Care, Clients};
 use super::launch::{self, Ground};
 use super::live::Live;
@@ -35,6 +37,8 @@ use super::state_file::StateFile;
 use super::sys;
 use upgrade::Upgrade;
 
+/// So long after something happened, what only that needed of the program is given back.
+const REST_MS: u64 = 15_000;
 /// Bytes read from a pipe at once: what a pipe holds.
 pub(super) const READ_SIZE: usize = 64 << 10;
 
@@ -93,11 +97,18 @@ impl Shell {
     /// # Errors
     /// When the poll set itself fails, which nothing can go on without.
     pub(super) fn run(&mut self) -> std::io::Result<()> {
+        let mut rest = Some(boottime_ms() + REST_MS);
         while !self.work.ends {
             let left = self.clients.with_more();
-            let timeout = if left.is_empty() { self.timeout() } else { Some(0) };
+            let until = rest.map(|at| at.saturating_sub(boottime_ms()));
+            let timeout =
+                if left.is_empty() { [self.timeout(), until].into_iter().flatten().min() } else { Some(0) };
             for source in self.poll.wait(timeout)? {
                 self.happened(source);
+                rest = rest.or_else(|| Some(boottime_ms() + REST_MS));
+            }
+            if rest.take_if(|at| *at <= boottime_ms()).is_some() {
+                give_back();
             }
             for client in left {
                 self.happened(Source::Client(client));
