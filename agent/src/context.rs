@@ -191,6 +191,8 @@ pub(crate) struct BusView {
     /// Why this instance may not act under its name.
     pub(crate) refused: Option<String>,
     pub(crate) controllers: bool,
+    /// A controller that answered does not know this node, as far as that answer knew.
+    pub(crate) unregistered: bool,
 }
 
 /// What beats tell of shortages.

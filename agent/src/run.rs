@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::actors::{registry, reporter, root};
 use crate::context::{Board, BusView, Context, Deps, Shared, Slot, Wake, lock};
 use crate::local::{Act, Managed, Why, on_host};
-use crate::status::Status;
+use crate::status::{Standing, Status};
 
 /// How long the last report of a graceful end is waited for.
 const LAST_WORDS_MS: u64 = 2_000;
@@ -124,6 +124,12 @@ impl Handle {
     #[must_use]
     pub fn status(&self) -> Status {
         Status::of(&self.context)
+    }
+
+    /// How far it has come with the control plane.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing::of(&self.context)
     }
 
     /// What answers [`Self::status`] after this handle has moved on.

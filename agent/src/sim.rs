@@ -14,5 +14,5 @@ mod tests;
 pub use artifacts::{SimArtifacts, Source};
 pub use facts::SimFacts;
 pub use files::SimFiles;
-pub use host::{Program, SimEvent, SimHost, SimRecord, SimRun};
+pub use host::{Manners, Program, SimEvent, SimHost, SimRecord, SimRun};
 pub use ledger::SimLedger;

@@ -55,6 +55,34 @@ pub struct Status {
     pub holds: Holds,
 }
 
+/// How far an agent has come with the control plane: cheap to ask, where thousands are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It has no connection.
+    Alone,
+    /// No controller answers it, it is not registered, or its report is not stored yet.
+    Unanswered,
+    /// It may not act under its name.
+    Refused,
+    /// It is answered, registered, and has reported.
+    Settled,
+}
+
+impl Standing {
+    pub(crate) fn of(context: &Context) -> Self {
+        let board = context.board();
+        if board.bus.refused.is_some() {
+            Standing::Refused
+        } else if !board.bus.connected {
+            Standing::Alone
+        } else if board.bus.controllers && !board.bus.unregistered && board.report_seq > 0 {
+            Standing::Settled
+        } else {
+            Standing::Unanswered
+        }
+    }
+}
+
 /// A process of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

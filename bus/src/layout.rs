@@ -13,11 +13,13 @@
 
 mod accounts;
 mod conf;
+mod simulated;
 mod streams;
 
 pub use accounts::{CROSSINGS, Crossing, Flow, Identity, Permissions, permissions};
 pub(crate) use conf::line;
 pub use conf::{AccountUser, accounts_block};
+pub use simulated::{BLOCK, Block, SIMULATED_MAX};
 pub use streams::{
     Discard, LOG_BYTES_MAX, Republish, Scale, Sizes, Storage, StreamSpec, replicas_for, streams,
 };

@@ -11,6 +11,7 @@
 //! controller/controller.toml, controller.nk*, canary.nk*, secrets.key*, ca.pem, identities.json
 //! nodes/<node>/agent.toml, node.nk*, ca.pem
 //! operators/<operator>/context.json, operator.nk*, ca.pem
+//! simulated/<prefix>/fleet.json, block-<n>.nk*, ca.pem      only with simulated nodes: one key for each block of them
 //! view/context.json, nats-context.json, view.nk*, ca.pem
 //! ```
 //!
@@ -27,7 +28,7 @@
 //! identities = "identities.json"     controller.toml only: [{name, account, nkey}], who may call
 //! ```
 //!
-//! `context.json` is a [`Context`], `identities.json` a list of [`Identified`].
+//! `context.json` is a [`Context`], `identities.json` a list of [`Identified`], `fleet.json` a [`SimulatedFleet`].
 //!
 //! Guarantees: a key or the certificate authority that is already there is kept; names are added, never taken away; the
 //! same input writes the same files. Files are replaced whole. It does not talk to a server: after a later run,
@@ -35,6 +36,7 @@
 
 mod files;
 mod server_conf;
+mod simulated;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,8 +46,10 @@ use ostler_schemas::{Name, NodeName};
 use serde::{Deserialize, Serialize};
 
 use crate::entropy::Entropy;
+use crate::layout::{Block, SIMULATED_MAX};
 
 pub use files::{Context, Identified};
+pub use simulated::SimulatedFleet;
 
 /// One NATS server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +97,8 @@ pub struct Options {
     pub nodes: BTreeSet<NodeName>,
     /// Operators to add.
     pub operators: BTreeSet<Name>,
+    /// Prefixes of simulated nodes, and how many of each there should be at least.
+    pub simulated: BTreeMap<Name, u32>,
     /// Put a fresh key in front of those that secrets are sealed to.
     pub rotate_secret_key: bool,
 }
@@ -116,10 +122,22 @@ pub enum SetupError {
     #[error("no NATS server is named, and no earlier setup is in the folder")]
     NoServer,
     /// One name for two parties; the API could not tell them apart.
-    #[error("{name:?} is both a node and an operator: give one of them another name")]
+    #[error(
+        "{name:?} would be the name of two parties (a node, an operator, a simulated node): choose another"
+    )]
     NameTaken {
         /// The name.
         name: String,
+    },
+    /// A prefix that makes no names, or too many nodes.
+    #[error(
+        "{prefix:?} cannot be the prefix of {count} simulated nodes: at most {SIMULATED_MAX}, and a short prefix"
+    )]
+    Simulated {
+        /// The prefix.
+        prefix: String,
+        /// How many were asked for.
+        count: u32,
     },
     /// Two servers of one name.
     #[error("two servers are named {name:?}")]
@@ -178,6 +196,15 @@ struct State {
     servers: Vec<Server>,
     nodes: BTreeSet<NodeName>,
     operators: BTreeSet<Name>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    simulated: BTreeMap<Name, u32>,
+}
+
+impl State {
+    /// The blocks of all simulated nodes.
+    fn blocks(&self) -> impl Iterator<Item = Block> {
+        self.simulated.iter().flat_map(|(prefix, count)| Block::all(prefix, *count).unwrap_or_default())
+    }
 }
 
 const STATE: &str = "setup.json";
@@ -206,6 +233,7 @@ pub fn generate(
     }
     out.secret_keys(SECRET_KEYS, options.rotate_secret_key)?;
     files::settings(&mut out, &state, &users, root);
+    simulated::settings(&mut out, &state);
     out.json(STATE, &state);
     Ok(out.into_files())
 }
@@ -232,10 +260,28 @@ fn merged(options: &Options, before: &State) -> Result<State, SetupError> {
     }
     let nodes: BTreeSet<NodeName> = before.nodes.union(&options.nodes).cloned().collect();
     let operators: BTreeSet<Name> = before.operators.union(&options.operators).cloned().collect();
-    if let Some(both) = operators.iter().find(|o| nodes.iter().any(|n| n.as_str() == o.as_str())) {
-        return Err(SetupError::NameTaken { name: both.to_string() });
+    let mut simulated = before.simulated.clone();
+    for (prefix, count) in &options.simulated {
+        if Block::all(prefix, *count).is_none() {
+            return Err(SetupError::Simulated { prefix: prefix.to_string(), count: *count });
+        }
+        let known = simulated.entry(prefix.clone()).or_default();
+        *known = (*known).max(*count);
     }
-    Ok(State { servers: servers.clone(), nodes, operators })
+    let state = State { servers: servers.clone(), nodes, operators, simulated };
+    let mut parties = BTreeSet::new();
+    let blocks: Vec<Block> = state.blocks().collect();
+    let simulated = blocks.iter().flat_map(Block::nodes).map(NodeName::as_str);
+    let mut all = state
+        .nodes
+        .iter()
+        .map(NodeName::as_str)
+        .chain(simulated)
+        .chain(state.operators.iter().map(Name::as_str));
+    if let Some(twice) = all.find(|name| !parties.insert(*name)) {
+        return Err(SetupError::NameTaken { name: twice.to_owned() });
+    }
+    Ok(state)
 }
 
 /// What an earlier run left in `out` that the next one builds on: its state, keys and certificates.

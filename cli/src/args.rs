@@ -4,6 +4,7 @@ pub mod change;
 pub mod exec;
 pub mod local;
 pub mod look;
+pub mod sim;
 pub mod target;
 pub mod top;
 
@@ -81,6 +82,8 @@ pub enum Command {
     Completion(local::Completion),
     Setup(local::Setup),
     Dev(local::Dev),
+    #[command(subcommand)]
+    Sim(sim::Sim),
     /// Becomes a child of `dev`.
     #[command(name = "dev-child", hide = true)]
     DevChild {

@@ -16,6 +16,7 @@ pub mod local;
 pub mod logs;
 pub mod rollout;
 pub mod setup;
+pub mod sim;
 pub mod top;
 pub mod wait;
 
@@ -61,6 +62,7 @@ pub async fn run(cli: Cli, out: &mut Out) -> Result<(), Failure> {
         Command::Completion(args) => local::completion(&args, out),
         Command::Setup(args) => setup::run(&args, out),
         Command::Dev(args) => crate::dev::run(&args, out).await,
+        Command::Sim(sim) => sim::run(&global, &sim),
         Command::DevChild { .. } | Command::DevWatch => Err(Failure::message("this is a part of ostler dev")),
         Command::Other(words) => Err(other(&words)),
     }

@@ -212,6 +212,7 @@ impl State {
         if self.context.board().bus.refused.is_some() {
             return;
         }
+        self.context.board().bus.unregistered = reply.unregistered;
         if reply.unregistered && self.registering.is_none() {
             self.register(me);
         }

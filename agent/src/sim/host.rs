@@ -49,6 +49,7 @@ struct Living {
 
 struct Inner {
     programs: BTreeMap<String, Program>,
+    manners: Arc<Manners>,
     living: BTreeMap<ProcKey, Living>,
     exits: Vec<(ProcKey, HostExit)>,
     listeners: Vec<mpsc::UnboundedSender<HostEvent>>,
@@ -83,7 +84,7 @@ pub struct SimHost {
 }
 
 pub(super) use disk::DEVICE;
-pub use program::Program;
+pub use program::{Manners, Program};
 pub use runs::SimRun;
 pub use story::{SimEvent, SimRecord};
 
@@ -94,11 +95,18 @@ impl SimHost {
     /// A running host without processes. Its clock is that of the machine, not of one life of an agent.
     #[must_use]
     pub fn new(clock: ClockRef) -> Arc<Self> {
+        Self::with_manners(clock, Arc::default(), 1)
+    }
+
+    /// As [`SimHost::new`], with these manners, in the life with this number.
+    #[must_use]
+    pub fn with_manners(clock: ClockRef, manners: Arc<Manners>, boot: u64) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             clock,
             me: me.clone(),
             inner: Mutex::new(Inner {
                 programs: BTreeMap::new(),
+                manners,
                 living: BTreeMap::new(),
                 exits: Vec::new(),
                 listeners: Vec::new(),
@@ -111,7 +119,7 @@ impl SimHost {
                 users: BTreeMap::from([("root".to_owned(), Owner { uid: 0, gid: 0 })]),
                 seq: 0,
                 next_pid: 100,
-                boot: 1,
+                boot,
                 on: true,
                 holder: true,
                 leftovers: BTreeMap::new(),
@@ -364,7 +372,12 @@ impl Inner {
 
     /// How what is started with these words behaves.
     fn program(&self, argv: &[String]) -> Program {
-        argv.first().and_then(|command| self.programs.get(command)).cloned().unwrap_or_default()
+        self.described(argv).unwrap_or_else(|| self.manners.usual.clone())
+    }
+
+    fn described(&self, argv: &[String]) -> Option<Program> {
+        let described = argv.first().and_then(|command| self.programs.get(command));
+        described.cloned().or_else(|| self.manners.failure(argv))
     }
 
     fn program_of(&self, living: &Living) -> Program {
@@ -497,7 +510,10 @@ impl Host for SimHost {
         let found = match &user {
             None => Ok(Owner { uid: 1000, gid: 1000 }),
             Some(name) => {
-                inner.users.get(name).copied().ok_or(format!("user {name} is not known on this host"))
+                let known = inner.users.get(name).copied();
+                known
+                    .or_else(|| inner.manners.stranger())
+                    .ok_or(format!("user {name} is not known on this host"))
             }
         };
         let name = user.clone().unwrap_or_else(|| "nobody".to_owned());

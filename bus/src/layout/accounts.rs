@@ -2,7 +2,7 @@
 
 use ostler_schemas::{Name, NodeName};
 
-use super::Account;
+use super::{Account, Block};
 
 /// A beat that nobody answers in this time will not be answered: the server forgets where the answer should have gone.
 const BEAT_THRESHOLD_MS: u64 = 2_000;
@@ -116,6 +116,8 @@ pub enum Identity {
     },
     /// A node's agent.
     Node(NodeName),
+    /// Simulated agents, which share a connection.
+    Simulated(Block),
     /// A person or program that uses the API.
     Operator(Name),
     /// Whoever looks with the stock NATS tools.
@@ -128,7 +130,7 @@ impl Identity {
     pub const fn account(&self) -> Account {
         match self {
             Identity::Controller => Account::Cp,
-            Identity::Canary { .. } | Identity::Node(_) => Account::Ag,
+            Identity::Canary { .. } | Identity::Node(_) | Identity::Simulated(_) => Account::Ag,
             Identity::Operator(_) => Account::Op,
             Identity::View => Account::View,
         }
@@ -142,6 +144,7 @@ impl Identity {
             Identity::Controller => "_controller".to_owned(),
             Identity::Canary { .. } => "_canary".to_owned(),
             Identity::Node(node) => node.to_string(),
+            Identity::Simulated(block) => block.to_string(),
             Identity::Operator(user) => user.to_string(),
             Identity::View => "_view".to_owned(),
         }
@@ -200,29 +203,34 @@ fn own_permissions(identity: &Identity) -> Permissions {
             publish_allow: servers.iter().map(|s| format!("beat._{s}")).collect(),
             ..Permissions::default()
         },
-        Identity::Node(node) => Permissions {
-            publish_allow: [
-                format!("api.{node}.>"),
-                format!("beat.{node}"),
-                format!("get.doc.{node}.*"),
-                format!("get.grant.{node}"),
-                "get.tmpl.*".to_owned(),
-                "get.blob.*.*".to_owned(),
-                format!("put.node.report.{node}"),
-                format!("put.node.grant.{node}"),
-                format!("put.event.{node}.>"),
-                format!("put.node.log.{node}.*.*"),
-            ]
-            .to_vec(),
-            publish_deny: Vec::new(),
-            subscribe_allow: vec![format!("push.{node}.>")],
-        },
+        Identity::Node(node) => nodes(std::slice::from_ref(node)),
+        Identity::Simulated(block) => nodes(block.nodes()),
         Identity::Operator(user) => Permissions {
             publish_allow: vec![format!("api.{user}.>"), "$SRV.>".to_owned()],
             ..Permissions::default()
         },
         Identity::View => view(),
     }
+}
+
+/// What agents of these nodes may do: each what is its node's, and read what has a hash for a name.
+fn nodes(nodes: &[NodeName]) -> Permissions {
+    let own = |node: &NodeName| {
+        [
+            format!("api.{node}.>"),
+            format!("beat.{node}"),
+            format!("get.doc.{node}.*"),
+            format!("get.grant.{node}"),
+            format!("put.node.report.{node}"),
+            format!("put.node.grant.{node}"),
+            format!("put.event.{node}.>"),
+            format!("put.node.log.{node}.*.*"),
+        ]
+    };
+    let mut publish_allow = list(&["get.tmpl.*", "get.blob.*.*"]);
+    publish_allow.extend(nodes.iter().flat_map(own));
+    let subscribe_allow = nodes.iter().map(|node| format!("push.{node}.>")).collect();
+    Permissions { publish_allow, publish_deny: Vec::new(), subscribe_allow }
 }
 
 /// Everything that VIEW imports, and nothing more: its imports only read.

@@ -71,9 +71,11 @@ impl BusFile {
     pub fn config(&self, identity: Identity) -> Result<Config, ConnectError> {
         let key = match &identity {
             Identity::Canary { .. } => self.canary.clone(),
-            Identity::Controller | Identity::Node(_) | Identity::Operator(_) | Identity::View => {
-                Some(self.credentials.clone())
-            }
+            Identity::Controller
+            | Identity::Node(_)
+            | Identity::Simulated(_)
+            | Identity::Operator(_)
+            | Identity::View => Some(self.credentials.clone()),
         };
         let credentials = key.ok_or_else(|| ConnectError::NoKey { caller: identity.caller() })?;
         let name = identity.caller();
@@ -229,7 +231,11 @@ impl Bus {
         let link = link(config, entropy).await?;
         let store: Option<StoreRef> = match config.identity {
             Identity::Controller => Some(Arc::new(NatsStore::new(link.clone()))),
-            Identity::Canary { .. } | Identity::Node(_) | Identity::Operator(_) | Identity::View => None,
+            Identity::Canary { .. }
+            | Identity::Node(_)
+            | Identity::Simulated(_)
+            | Identity::Operator(_)
+            | Identity::View => None,
         };
         Ok(Bus { topic: Arc::new(NatsTopic::new(link.clone())), store, link })
     }

@@ -3,7 +3,7 @@
 //! A child dies with the value that stands for it; only a parent that is killed with SIGKILL leaves its children behind. It listens where its configuration says, on the loopback for
 //! [`Local`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -290,7 +290,7 @@ impl Server {
 }
 
 /// What a bus on the loopback consists of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct LocalOptions {
     /// One, three or five servers.
     pub servers: usize,
@@ -298,6 +298,8 @@ pub struct LocalOptions {
     pub nodes: BTreeSet<NodeName>,
     /// Operators.
     pub operators: BTreeSet<Name>,
+    /// Prefixes of simulated nodes, and how many of each.
+    pub simulated: BTreeMap<Name, u32>,
 }
 
 /// A whole bus on the loopback, with generated credentials: `<dir>/setup` is what [`setup::run`] writes, `<dir>/store`
@@ -355,13 +357,13 @@ impl Local {
         binary: &Path,
         entropy: &dyn Entropy,
     ) -> Result<Local, ServerError> {
-        let LocalOptions { servers: count, nodes, operators } = options;
+        let LocalOptions { servers: count, nodes, operators, simulated } = options;
         let io = |act: &str, source| ServerError::Io { act: act.to_owned(), source };
         std::fs::create_dir_all(dir.join("log")).map_err(|e| io("create the log folder", e))?;
         let dir = dir.canonicalize().map_err(|e| io("find the bus's folder", e))?;
         let servers = loopback_servers(&dir, count)?;
         let out = dir.join("setup");
-        let options = Options { servers: servers.clone(), nodes, operators, rotate_secret_key: false };
+        let options = Options { servers: servers.clone(), nodes, operators, simulated, ..Options::default() };
         setup::run(&out, &options, entropy).map_err(|source| ServerError::Setup { source })?;
         let made = servers.iter().map(|s| {
             let conf = out.join(format!("nats/{}.conf", s.name));
@@ -400,6 +402,7 @@ impl Local {
             Identity::Controller => out.join("controller/controller.nk"),
             Identity::Canary { .. } => out.join("controller/canary.nk"),
             Identity::Node(node) => out.join(format!("nodes/{node}/node.nk")),
+            Identity::Simulated(block) => out.join(block.key_file()),
             Identity::Operator(user) => out.join(format!("operators/{user}/operator.nk")),
             Identity::View => out.join("view/view.nk"),
         };

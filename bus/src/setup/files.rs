@@ -58,7 +58,7 @@ impl Context {
 pub(super) struct Builder<'a> {
     existing: &'a Files,
     entropy: &'a dyn Entropy,
-    files: Files,
+    pub(super) files: Files,
 }
 
 impl<'a> Builder<'a> {
@@ -144,6 +144,7 @@ pub(super) fn keys(out: &mut Builder<'_>, state: &State) -> Result<Vec<AccountUs
         (Identity::View, "view/view.nk".to_owned()),
     ];
     all.extend(state.nodes.iter().map(|n| (Identity::Node(n.clone()), format!("nodes/{n}/node.nk"))));
+    all.extend(state.blocks().map(|block| (Identity::Simulated(block.clone()), block.key_file())));
     all.extend(
         state.operators.iter().map(|o| (Identity::Operator(o.clone()), format!("operators/{o}/operator.nk"))),
     );
@@ -174,10 +175,22 @@ pub(super) fn settings(out: &mut Builder<'_>, state: &State, users: &[AccountUse
     out.open("controller/ca.pem", ca.clone());
     let identified: Vec<Identified> = users
         .iter()
-        .map(|u| Identified {
-            name: u.identity.caller(),
-            account: u.identity.account().as_str().to_owned(),
-            nkey: u.nkey.clone(),
+        .flat_map(|u| {
+            let callers = match &u.identity {
+                // Each of its nodes calls for itself.
+                Identity::Simulated(block) => block.nodes().iter().map(ToString::to_string).collect(),
+                Identity::Controller
+                | Identity::Canary { .. }
+                | Identity::Node(_)
+                | Identity::Operator(_)
+                | Identity::View => vec![u.identity.caller()],
+            };
+            let account = u.identity.account().as_str().to_owned();
+            callers.into_iter().map(move |name| Identified {
+                name,
+                account: account.clone(),
+                nkey: u.nkey.clone(),
+            })
         })
         .collect();
     out.json("controller/identities.json", &identified);

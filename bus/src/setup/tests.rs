@@ -14,6 +14,7 @@ fn options(nodes: &[&str]) -> Options {
         }],
         nodes: nodes.iter().map(|n| n.parse().expect("a name")).collect(),
         operators: ["anna".parse().expect("a name")].into(),
+        simulated: BTreeMap::new(),
     }
 }
 

@@ -73,6 +73,7 @@ pub(crate) fn options(servers: usize) -> LocalOptions {
         servers,
         nodes: NODES.iter().map(|n| n.parse().expect("a name")).collect(),
         operators: OPERATORS.iter().map(|n| n.parse().expect("a name")).collect(),
+        ..LocalOptions::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ostler_bus::layout::SIMULATED_MAX;
 use ostler_schemas::quantity::Dur;
 
 /// Check manifests without a server; exits like apply
@@ -131,6 +132,9 @@ pub struct Setup {
                 [first run: nats-1=127.0.0.1; later: as before]"
     )]
     pub servers: Vec<String>,
+    /// Simulated nodes, PREFIX-00001 and so on, for "ostler sim agents"; may be given many times
+    #[arg(long, value_name = "PREFIX=COUNT")]
+    pub simulated: Vec<String>,
     /// Draw a fresh key for sealing Secrets; the older ones still open what they sealed
     #[arg(long)]
     pub rotate_secret_key: bool,
@@ -148,6 +152,9 @@ pub struct Dev {
     /// How many hosts
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=100))]
     pub agents: u16,
+    /// Make room for simulated nodes as well: "ostler sim agents" runs their agents
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(SIMULATED_MAX)))]
+    pub simulated: u32,
     /// How many servers of the bus: 1 or 3
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = ["1", "3"])]
     pub servers: String,

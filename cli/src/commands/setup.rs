@@ -42,7 +42,8 @@ pub fn run(args: &Setup, out: &mut Out) -> Result<(), Failure> {
     let operators: BTreeSet<Name> = names(&words(&args.operators, FIRST_OPERATOR, is_first), "--operator")?;
     let entropy = SeededEntropy::from_system().map_err(|error| Failure::local("cannot draw keys", error))?;
     let rotate_secret_key = args.rotate_secret_key;
-    let options = Options { servers, nodes, operators, rotate_secret_key };
+    let simulated = args.simulated.iter().map(|text| simulated(text)).collect::<Result<_, _>>()?;
+    let options = Options { servers, nodes, operators, simulated, rotate_secret_key };
     let files = write(&args.out, &options, &entropy)
         .map_err(|error| Failure::local(&format!("cannot set up {}", args.out.display()), causes(&error)))?;
     if rotate_secret_key {
@@ -77,6 +78,14 @@ where
         .collect()
 }
 
+/// `PREFIX=COUNT`.
+fn simulated(text: &str) -> Result<(Name, u32), Failure> {
+    let bad = |why: String| Failure::message(format!("--simulated {text:?}: {why}; write PREFIX=COUNT"));
+    let (prefix, count) = text.split_once('=').ok_or_else(|| bad("there is no =".to_owned()))?;
+    let prefix = prefix.parse().map_err(|error| bad(format!("{error}")))?;
+    Ok((prefix, count.parse().map_err(|_| bad(format!("{count:?} is no number")))?))
+}
+
 /// `NAME=HOST[:CLIENT_PORT[:CLUSTER_PORT]]`.
 fn server(text: &str) -> Result<Server, Failure> {
     let bad = |why: &str| {
@@ -108,7 +117,9 @@ mod tests {
     fn setup(out: &std::path::Path, servers: &[&str], operators: &[&str]) {
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let (nodes, operators, servers) = (Vec::new(), owned(operators), owned(servers));
-        let args = Setup { out: out.to_owned(), nodes, operators, servers, rotate_secret_key: false };
+        let simulated = Vec::new();
+        let args =
+            Setup { out: out.to_owned(), nodes, operators, servers, simulated, rotate_secret_key: false };
         let (mut out, _, _) = Out::captured();
         run(&args, &mut out).expect("sets up");
     }
@@ -131,5 +142,13 @@ mod tests {
         assert_eq!((full.client_port, full.cluster_port), (5222, 7222));
         assert!(server("10.0.0.1").is_err());
         assert!(server("nats-1=10.0.0.1:x").is_err());
+    }
+
+    #[test]
+    fn simulated_nodes_have_a_prefix_and_a_number() {
+        assert_eq!(simulated("sim=500").expect("parses"), ("sim".parse().expect("a name"), 500));
+        for bad in ["sim", "sim=many", "SIM=1", "=1"] {
+            assert!(simulated(bad).is_err(), "{bad}");
+        }
     }
 }

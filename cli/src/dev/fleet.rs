@@ -8,7 +8,7 @@
 //! DIR/log/<child>.log          output of every child
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::fs::Permissions;
@@ -61,7 +61,7 @@ impl Programs {
     }
 }
 
-fn program(name: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn program(name: &str) -> Result<PathBuf, Failure> {
     let own = std::env::current_exe().ok().and_then(|exe| exe.canonicalize().ok());
     let beside = own.as_deref().and_then(Path::parent).map(Path::to_path_buf);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -119,6 +119,7 @@ impl Fleet {
             servers: servers.clone(),
             nodes: parsed.collect::<Result<BTreeSet<NodeName>, Failure>>()?,
             operators: BTreeSet::from([operator]),
+            simulated: simulated(args.simulated)?,
             rotate_secret_key: false,
         };
         let setup = dir.join("setup");
@@ -287,6 +288,17 @@ impl Fleet {
             format!("{}-{}", ports.0, ports.1).into(),
         ]
     }
+}
+
+/// What `ostler sim agents` calls its nodes by default.
+pub const SIMULATED: &str = "sim";
+
+fn simulated(count: u32) -> Result<BTreeMap<Name, u32>, Failure> {
+    if count == 0 {
+        return Ok(BTreeMap::new());
+    }
+    let prefix = SIMULATED.parse().map_err(|error| Failure::local("simulated nodes", error))?;
+    Ok(BTreeMap::from([(prefix, count)]))
 }
 
 fn make_folder(folder: &Path) -> Result<(), Failure> {

@@ -29,6 +29,7 @@ impl Fleet {
             Identity::Controller => ("controller".to_owned(), "controller.nk"),
             Identity::Canary { .. } => ("controller".to_owned(), "canary.nk"),
             Identity::Node(node) => (format!("nodes/{node}"), "node.nk"),
+            Identity::Simulated(_) => panic!("the connections of simulated nodes are those of ostler sim"),
             Identity::Operator(user) => (format!("operators/{user}"), "operator.nk"),
             Identity::View => ("view".to_owned(), "view.nk"),
         };

@@ -1,5 +1,7 @@
 //! How simulated programs behave: those of processes, of hooks and of `exec` probes.
 
+use ostler_agent_core::file::Owner;
+
 /// How processes with a certain command behave. What is changed concerns what is started afterwards; stops, probes and
 /// what is left behind concern what runs, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,5 +48,30 @@ impl Default for Program {
             alive_for_ms: None,
             lingers_ms: 0,
         }
+    }
+}
+
+/// How a host takes what nobody described one by one. Hosts of a fleet share one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Manners {
+    /// How programs behave.
+    pub usual: Program,
+    /// What is started with words that contain one of these ends at once, with code 1.
+    pub failing: Vec<String>,
+    /// Every user is known.
+    pub everybody: bool,
+    /// Nothing is written down for checkers: what lives long would grow by it.
+    pub forgetful: bool,
+}
+
+impl Manners {
+    pub(super) fn failure(&self, argv: &[String]) -> Option<Program> {
+        let fails = |word: &String| self.failing.iter().any(|failing| word.contains(failing.as_str()));
+        argv.iter().any(fails).then(|| Program { exits: Some((1, 1)), ..self.usual.clone() })
+    }
+
+    /// The owner that a user has whom nobody described.
+    pub(super) fn stranger(&self) -> Option<Owner> {
+        self.everybody.then_some(Owner { uid: 1001, gid: 1001 })
     }
 }

@@ -66,7 +66,7 @@ impl SimHost {
     fn program_of_run(&self, run: &HostRun) -> Result<Option<Program>, HostError> {
         self.up()?;
         let inner = lock(&self.inner);
-        let program = run.like.argv.first().and_then(|command| inner.programs.get(command)).cloned();
+        let program = inner.described(&run.like.argv);
         match program.as_ref().and_then(|program| program.broken.clone()) {
             Some(why) => Err(HostError(why)),
             None => Ok(program),
@@ -116,7 +116,10 @@ impl SimHost {
 
     fn note_run(&self, run: &HostRun, outcome: &RunOutcome) {
         let ran = SimRun { key: run.like.key, argv: run.like.argv.clone(), how: outcome.how.clone() };
-        lock(&self.inner).ran.push(ran);
+        let mut inner = lock(&self.inner);
+        if !inner.manners.forgetful {
+            inner.ran.push(ran);
+        }
     }
 
     /// Echoes its input. `exit N` as the whole of an input ends it with that code.

@@ -49,6 +49,9 @@ pub struct SimRecord {
 
 impl Inner {
     pub(super) fn note(&mut self, now: Now, key: ProcKey, name: &Name, event: SimEvent) {
+        if self.manners.forgetful {
+            return;
+        }
         self.history.push(SimRecord { at: now.wall, mono: now.mono, key, name: name.clone(), event });
     }
 }
