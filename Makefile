@@ -4,12 +4,12 @@
 CARGO ?= cargo
 NATS_DIR := target/nats-server
 
-.PHONY: help build nats demo test lint bench bench-processes bench-logs vm-test vm-test-all clean
+.PHONY: help build nats demo test lint bench bench-processes bench-logs bench-push vm-test vm-test-all clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-build: ## the three binaries, into target/debug
+build: ## the binaries, into target/debug
 	$(CARGO) build --workspace --bins
 
 nats: ## a nats-server, if PATH has no good one
@@ -37,6 +37,10 @@ bench-processes: nats ## a thousand processes on one host: started, idle, stoppe
 bench-logs: nats ## lines through the holder beside cat, to a follower, and with a full disk
 	$(CARGO) build --workspace --bins --release
 	$(CARGO) run --release -p ostler-tests --bin bench -- logs
+
+bench-push: nats ## a file to 1,000 and to 10,000 simulated hosts, beside the bus alone
+	$(CARGO) build --workspace --bins --release
+	$(CARGO) run --release -p ostler-tests --bin bench -- push
 
 vm-test: build nats ## limits, rights and pressure in a virtual machine with Debian 12 (needs root)
 	OSTLER_RIGS_REQUIRED=1 BIN=target/debug OSTLER_NATS_SERVER=$$(tests/rigs/tools.sh fetch_nats_server $(NATS_DIR)) \

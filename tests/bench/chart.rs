@@ -28,15 +28,21 @@ fn file(name: &str) -> anyhow::Result<PathBuf> {
 const COLOURS: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(230, 159, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
 
-/// Draws how many had come by when, each curve one way to do it, and the bar as an upright line.
-pub(crate) fn curves(name: &str, title: &str, curves: &[Curve<'_>], bar: Duration) -> anyhow::Result<()> {
+/// Draws how many had come by when, each curve one way to do it, and the bar as an upright line. With the title goes
+/// what is counted.
+pub(crate) fn curves(
+    name: &str,
+    title: (&str, &str),
+    curves: &[Curve<'_>],
+    bar: Duration,
+) -> anyhow::Result<()> {
     let path = file(name)?;
     draw_curves(&path, title, curves, bar).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-fn draw_curves(path: &Path, title: &str, curves: &[Curve<'_>], bar: Duration) -> Drawn {
+fn draw_curves(path: &Path, (title, of): (&str, &str), curves: &[Curve<'_>], bar: Duration) -> Drawn {
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let last = curves.iter().filter_map(|curve| curve.times.last()).max().copied().unwrap_or_default();
@@ -48,7 +54,7 @@ fn draw_curves(path: &Path, title: &str, curves: &[Curve<'_>], bar: Duration) ->
         .x_label_area_size(36)
         .y_label_area_size(56)
         .build_cartesian_2d(0.0..width, 0..height + height / 20)?;
-    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("seconds").y_desc("processes").draw()?;
+    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("seconds").y_desc(of).draw()?;
     for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
         let points = std::iter::once((0.0, 0))
             .chain(curve.times.iter().enumerate().map(|(n, time)| (time.as_secs_f64(), n + 1)));

@@ -1,5 +1,5 @@
 //! `make bench`: from an apply to the process that runs, on an idle fleet of the shipped programs, on one server and on
-//! three. With the word `processes` or `logs`: see the files of these names.
+//! three. With the word `processes`, `logs` or `push`: see the files of these names.
 //!
 //! What is measured: the time from just before the request of an apply (one Process whose template the node knows
 //! already) to the message of a watch that says `Running`, over the bus, as any program would see it. One caller, one
@@ -13,6 +13,8 @@ mod cost;
 mod floor;
 mod logs;
 mod processes;
+mod push;
+mod push_bus;
 mod rounds;
 mod writer;
 
@@ -77,8 +79,9 @@ fn main() -> anyhow::Result<()> {
     match args.split_first() {
         Some((what, _)) if what == "processes" => return processes::run(),
         Some((what, _)) if what == "logs" => return logs::run(),
+        Some((what, _)) if what == "push" => return push::run(),
         Some((what, rest)) if what == "writer" => return writer::run(rest),
-        Some((what, _)) => anyhow::bail!("{what}: processes, logs, or nothing"),
+        Some((what, _)) => anyhow::bail!("{what}: processes, logs, push, or nothing"),
         None => {}
     }
     let rounds = std::env::var("OSTLER_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);

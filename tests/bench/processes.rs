@@ -87,10 +87,10 @@ fn draw(count: usize, bare: [&[Duration]; 2], holder: &[Duration], whole: &Whole
         curve("apply, as a watch tells", &whole.start),
     ];
     let title = format!("{count} processes on one host: running after the apply");
-    chart::curves("start.svg", &title, &starts, bar(bare[0]))?;
+    chart::curves("start.svg", (&title, "processes"), &starts, bar(bare[0]))?;
     let stops = [curve("bare loop", bare[1]), curve("scaled to 0, as a watch tells", &whole.stop)];
     let title = format!("{count} processes on one host: gone after scaling to 0");
-    chart::curves("stop.svg", &title, &stops, bar(bare[1]))?;
+    chart::curves("stop.svg", (&title, "processes"), &stops, bar(bare[1]))?;
     let [none, full] = &whole.idle;
     let rows = [
         ("PSS, agent and holder, no process".to_owned(), none.both() as f64 / IDLE_KIB),

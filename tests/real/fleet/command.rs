@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::children::heard;
 
 /// The programs that a fleet is made of, beside nats-server.
-const PROGRAMS: [&str; 3] = ["ostler", "ostler-controller", "ostler-agent"];
+const PROGRAMS: [&str; 4] = ["ostler", "ostler-controller", "ostler-agent", "ostler-sim"];
 /// A command that takes longer hangs: the longest `--timeout` that tests give is 60 s.
 const HANGS: Duration = Duration::from_secs(120);
 

@@ -8,6 +8,7 @@ mod life;
 mod looking;
 mod placing;
 mod secrets;
+mod simulated;
 mod starting;
 mod templates;
 mod usage;
