@@ -67,3 +67,23 @@ fn a_node_names_itself_in_everything_that_is_about_one_node() {
         );
     }
 }
+
+#[test]
+fn the_key_of_a_block_is_for_its_own_nodes_alone() {
+    let prefix: ostler_schemas::Name = "sim".parse().expect("a name");
+    let blocks = Block::all(&prefix, BLOCK + 1).expect("names");
+    assert_eq!(blocks.iter().map(|block| block.nodes().len()).collect::<Vec<_>>(), [BLOCK as usize, 1]);
+    for block in &blocks {
+        let all = permissions(&Identity::Simulated(block.clone()));
+        let mut own = BTreeSet::from([format!("{}.>", Identity::Simulated(block.clone()).inbox_prefix())]);
+        for node in block.nodes() {
+            let one = permissions(&Identity::Node(node.clone()));
+            own.extend(one.publish_allow.into_iter().chain(one.subscribe_allow));
+        }
+        let inboxes: BTreeSet<String> = block.nodes().iter().map(|node| format!("_INBOX_{node}.>")).collect();
+        let given: BTreeSet<String> = all.publish_allow.into_iter().chain(all.subscribe_allow).collect();
+        assert_eq!(given, own.difference(&inboxes).cloned().collect());
+    }
+    assert_eq!(Block::all(&prefix, SIMULATED_MAX + 1), None);
+    assert_eq!(Block::all(&"a".repeat(60).parse().expect("a name"), 1), None);
+}

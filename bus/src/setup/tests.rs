@@ -73,3 +73,32 @@ fn hosts_are_hosts() {
         assert!(matches!(refused, Err(SetupError::BadHost { .. })), "{bad:?}");
     }
 }
+
+#[test]
+fn simulated_nodes_are_added_and_are_nobody_else() {
+    let simulated = |count: u32, nodes: &[&str], existing: &Files| {
+        let simulated = BTreeMap::from([("sim".parse().expect("a name"), count)]);
+        let options = Options { simulated, ..options(nodes) };
+        generate(&options, Path::new("/out"), existing, &SeededEntropy::from_number(1))
+    };
+    let few = simulated(2, &[], &Files::new()).expect("files");
+    let text = |files: &Files, path: &str| String::from_utf8_lossy(&files[path].bytes).into_owned();
+    let many = simulated(501, &[], &few).expect("files");
+    assert_eq!(simulated(1, &[], &many).expect("files"), many, "none is taken away");
+    let (first, second) = ("simulated/sim/block-001.nk", "simulated/sim/block-002.nk");
+    assert_eq!(few[first], many[first]);
+    assert!(many[second].secret && !few.contains_key(second));
+    let identities: Vec<Identified> =
+        serde_json::from_slice(&many["controller/identities.json"].bytes).expect("a list");
+    let of = |name: &str| identities.iter().find(|i| i.name == name).map(|i| i.nkey.as_str());
+    assert_eq!(of("sim-00001"), of("sim-00500"));
+    assert!(of("sim-00501").is_some() && of("sim-00501") != of("sim-00001") && of("sim-00502").is_none());
+    assert!(text(&many, "nats/s1.conf").contains("beat.sim-00501"));
+    let fleet: SimulatedFleet =
+        serde_json::from_slice(&many["simulated/sim/fleet.json"].bytes).expect("a fleet");
+    let connections = fleet.connections(Path::new("/out/simulated/sim"));
+    assert_eq!(connections[1].1.credentials, Path::new("/out").join(second));
+    let taken = simulated(2, &["sim-00002"], &Files::new());
+    assert!(matches!(taken, Err(SetupError::NameTaken { name }) if name == "sim-00002"));
+    assert!(matches!(simulated(100_000, &[], &Files::new()), Err(SetupError::Simulated { .. })));
+}

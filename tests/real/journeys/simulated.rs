@@ -1,8 +1,9 @@
 //! Simulated hosts under real servers and controllers: `ostler sim agents`.
 
+use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 
-use harness::fleet::{Fleet, Size, heard, term, until};
+use harness::fleet::{Fleet, Running, Size, heard, term, until};
 use serde_json::Value;
 
 use crate::work::{CONTENT, config_file, deployment};
@@ -47,10 +48,12 @@ fn until_states(fleet: &Fleet, file: &str, state: &str, count: usize) -> Vec<Str
     })
 }
 
-/// Only on simulated hosts.
+/// Only on simulated hosts, and two processes fill one of these.
 fn simulated(manifest: &str) -> String {
     let selected = manifest.replace("nodeSelector: {}", "nodeSelector: {simulated: 'true'}");
-    selected.replace("      command:", "      nodeSelector: {simulated: 'true'}\n      command:")
+    let template =
+        "      nodeSelector: {simulated: 'true'}\n      resources: {requests: {cpu: 3}}\n      command:";
+    selected.replace("      command:", template)
 }
 
 #[test]
@@ -66,27 +69,27 @@ fn simulated_hosts_take_files_and_processes_and_are_lost_when_they_end() {
     fleet.nodes_become(&["Ready"]);
     assert_eq!(fleet.phases().len(), HOSTS + 1);
 
-    // More processes than the hosts that stay: some run on those that go.
-    let work = [deployment("web", 2 * HOSTS as u32), config_file("app-conf", "/etc/app.conf", CONTENT)]
-        .join("---\n");
-    fleet.converges(&simulated(&work));
+    // Two fill a host: every host has some.
+    let web = deployment("web", 2 * HOSTS as u32);
+    fleet.converges(&simulated(&[web, config_file("app-conf", "/etc/app.conf", CONTENT)].join("---\n")));
+    let going = |node: &str| node == "sim-00019" || node == "sim-00020";
+    let on = |running: &BTreeMap<String, Running>| running.values().filter(|p| going(&p.node)).count();
     let running = fleet.until_running("web", 2 * HOSTS);
     assert!(running.values().all(|p| p.node.starts_with("sim-")), "{running:?}");
-    let going = |node: &str| node == "sim-00019" || node == "sim-00020";
-    assert!(running.values().any(|p| going(&p.node)), "{running:?}");
+    assert_eq!(on(&running), 2 * GOING, "{running:?}");
     until_states(&fleet, "app-conf", "InSync", HOSTS);
 
     end(go);
-    until("what ran there runs elsewhere", || {
-        let now = fleet.running("web");
-        (now.len() == 2 * HOSTS && now.values().all(|p| !going(&p.node))).then_some(())
-    });
-    assert!(fleet.count("Evicted") > 0);
+    let left = fleet.until_running("web", 2 * (HOSTS - GOING));
+    assert_eq!(on(&left), 0, "{left:?}");
+    assert!(left.iter().all(|(name, process)| running.get(name) == Some(process)), "others are not touched");
+    fleet.until_event("Evicted", "process/web");
     assert_eq!(until_states(&fleet, "app-conf", "Offline", GOING), ["sim-00019", "sim-00020"]);
 
     // Hosts that are simulated anew have booted, and hold what all hold.
     let back = agents(&fleet, HOSTS - GOING + 1, GOING, &["--fail", "bad=100%"]);
     until_states(&fleet, "app-conf", "InSync", HOSTS);
+    assert_eq!(on(&fleet.until_running("web", 2 * HOSTS)), 2 * GOING);
     // On these everything fails that contains a word.
     let text = config_file("app-conf", "/etc/app.conf", "bad = 1\n");
     let text = simulated(&text).replace("bake: 0s", "bake: 0s, waves: ['100%'], maxFailures: '100%'");
