@@ -6,6 +6,7 @@
 
 mod actors;
 pub mod cli;
+mod compare;
 pub mod config;
 mod context;
 pub mod holder;

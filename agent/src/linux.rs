@@ -9,6 +9,7 @@ mod facts;
 mod features;
 mod files;
 mod folders;
+mod hands;
 mod host;
 mod label;
 mod ledger;

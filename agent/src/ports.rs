@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use ostler_agent_core::artifacts::Preparing;
 use ostler_agent_core::confine::Preparation;
 use ostler_agent_core::environment::UserFacts;
-use ostler_agent_core::file::{Observed, Owner, Step, StepError};
+use ostler_agent_core::file::{Observed, Owner, Stamp, Step, StepError};
 use ostler_agent_core::holder::notify::{Listen, Said};
 use ostler_agent_core::holder::protocol::{Isolation, Limits, LogSpec, PrivateTmp, ProcKey, Rlimit, RunAs};
 use ostler_agent_core::pressure::Readings;
@@ -400,6 +400,8 @@ pub trait Host: Send + Sync + 'static {
 pub trait Files: Send + Sync + 'static {
     /// What lies at a path. With `wanted`, the content that should be there, how what is there differs from it.
     fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>>;
+    /// What tells whether a path may have changed since it was observed, without reading it.
+    fn glance(&self, path: String) -> BoxFuture<'_, Stamp>;
     /// The names of regular files in a folder; none if there is no such folder.
     fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>>;
     /// Carries out one step; `content` is what [`Step::WriteTemp`] of a blob writes. [`Step::Record`] never comes here.

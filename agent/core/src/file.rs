@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ostler_schemas::quantity::Mode;
-use ostler_schemas::spec::Unlisted;
+use ostler_schemas::spec::{Drift, Unlisted};
 use ostler_schemas::time::{Mono, Now, Timestamp};
 use ostler_schemas::v1::document::{FileGoal, FileSpec};
 use ostler_schemas::v1::reason::Reason;
@@ -31,25 +31,24 @@ use serde::{Deserialize, Serialize};
 use crate::holds::Held;
 
 mod decide;
+mod drift;
+pub mod evidence;
 pub mod model;
 mod parts;
 mod paths;
+mod stamp;
 mod steps;
 #[cfg(test)]
 mod tests;
 
+pub use evidence::{Difference, Hand};
 pub use parts::{Part, Sight, digest};
 pub use paths::{Rules, in_folder, parent, temp_path};
+pub use stamp::{SURE_AFTER_MS, Stamp};
 pub use steps::{Content, Step, StepError, StepErrorKind};
 
-/// Repairs within [`CONTEST_WINDOW_MS`] that make a file contested (CONTRACT.md section 7).
-pub const CONTEST_REPAIRS: usize = 3;
-/// The window in which repairs are counted.
-pub const CONTEST_WINDOW_MS: u64 = 600_000;
-/// The pace of repairs of a contested file.
-pub const CONTESTED_PACE_MS: u64 = 60_000;
-/// After so long a contest nothing is repaired until a new version is pushed.
-pub const CONTEST_END_MS: u64 = 3_600_000;
+pub use drift::{CONTEST_END_MS, CONTEST_REPAIRS, CONTEST_WINDOW_MS, CONTESTED_PACE_MS};
+
 /// First wait after a failed write; doubles.
 const RETRY_FIRST_MS: u64 = 2_000;
 /// Longest wait after failed writes: a full disk is looked at again within a minute.
@@ -111,6 +110,9 @@ pub struct FileRecord {
     pub contested_since: Option<Timestamp>,
     /// The last drift.
     pub last_drift: Option<DriftReport>,
+    /// How often it was ever found changed.
+    #[serde(default)]
+    pub drifts_total: u64,
     /// Set when it was released.
     pub released: bool,
 }
@@ -130,6 +132,7 @@ impl FileRecord {
             repairs_total: 0,
             contested_since: None,
             last_drift: None,
+            drifts_total: 0,
             released: false,
         }
     }
@@ -239,8 +242,12 @@ pub struct Observed {
     pub leads_to: Option<String>,
     /// Whether an unfinished file of ours lies beside it.
     pub temp: bool,
-    /// How the content differs from what was written, where both are short texts.
-    pub diff: Option<String>,
+    /// How the content differs from what was written; none where it does not, or nobody asked.
+    pub diff: Option<Difference>,
+    /// Whose hand was at the path last, other than ours.
+    pub hand: Hand,
+    /// What tells whether it has changed since.
+    pub stamp: Stamp,
 }
 
 impl Observed {
@@ -316,14 +323,24 @@ pub struct ManagedFile {
     wanted: Option<WantedFile>,
     observed: Option<Sight>,
     looking: bool,
+    /// Something happened since the look under way began.
     look_again: bool,
+    /// The look under way is of another version's time, and what it sees does not count.
+    look_is_old: bool,
     work: Option<(Work, Vec<Step>)>,
     /// The work under way is for something that is not asked any more.
     outdated: bool,
     standing: Standing,
     retry: Option<(Mono, u64)>,
     pace: Option<Mono>,
-    drift_told: Option<Vec<(String, Found)>>,
+    /// What was last recorded as drift, until all is well again.
+    drift_seen: Option<Vec<(String, Found)>>,
+    /// When a drift that is not put back was last told, and how many there had been by then.
+    drift_told: Option<(Mono, u64)>,
+    /// When the path was last looked at.
+    looked: Mono,
+    /// A look that was put off.
+    look_due: Option<Mono>,
     held: Option<Held>,
 }
 
@@ -339,12 +356,16 @@ impl ManagedFile {
             observed: None,
             looking: false,
             look_again: false,
+            look_is_old: false,
             work: None,
             outdated: false,
             standing,
             retry: None,
             pace: None,
+            drift_seen: None,
             drift_told: None,
+            looked: Mono(0),
+            look_due: None,
             held: None,
         }
     }
@@ -365,7 +386,7 @@ impl ManagedFile {
                     self.look(&mut effects);
                 }
             }
-            Event::Look => self.look(&mut effects),
+            Event::Look => self.heard(now, &mut effects),
             Event::Observed(result) => self.saw(now, result, &mut effects),
             Event::Ran { done, error } => self.ran(now, done, error, &mut effects),
             Event::Tick => {
@@ -375,10 +396,16 @@ impl ManagedFile {
                     self.retry = self.retry.map(|(_, ms)| (Mono(u64::MAX), ms));
                     self.pace = None;
                     self.look(&mut effects);
+                } else if due(self.look_due) {
+                    self.look(&mut effects);
                 }
             }
         }
         self.settle(now, &mut effects);
+        if self.look_again && !self.looking && self.work.is_none() {
+            self.look_again = false;
+            self.heard(now, &mut effects);
+        }
         effects
     }
 
@@ -386,7 +413,7 @@ impl ManagedFile {
     #[must_use]
     pub fn wake_at(&self) -> Option<Mono> {
         let retry = self.retry.map(|(at, _)| at).filter(|at| at.0 != u64::MAX);
-        [retry, self.pace].into_iter().flatten().min()
+        [retry, self.pace, self.look_due].into_iter().flatten().min()
     }
 
     /// What must survive the agent.
@@ -420,6 +447,24 @@ impl ManagedFile {
             names.extend(self.record.names());
         }
         (names, !releases && spec.unlisted == Unlisted::Delete && !spec.files.is_empty())
+    }
+
+    /// Whether nobody looks what becomes of it: it was written, and its drift is nobody's business.
+    #[must_use]
+    pub fn is_left_alone(&self) -> bool {
+        let spec = self.wanted.as_ref().and_then(|w| w.spec.as_ref());
+        spec.is_some_and(|spec| spec.drift == Drift::Ignore) && self.standing.state == FileState::InSync
+    }
+
+    /// By the paths of its files what tells whether they have changed since they were seen to be right; none where
+    /// that alone does not tell.
+    #[must_use]
+    pub fn stamps(&self) -> Option<Vec<(String, Stamp)>> {
+        let (_, unlisted) = self.to_look_at();
+        let seen =
+            self.observed.as_ref().filter(|_| self.standing.state == FileState::InSync && !unlisted)?;
+        let path = self.path()?;
+        Some(seen.parts.iter().map(|(name, seen)| (part_path(&path, name), seen.stamp)).collect())
     }
 
     /// Whether it can be forgotten: no entry asks for it, and it is let go or was never written.
@@ -489,8 +534,7 @@ impl ManagedFile {
         self.wanted = Some(wanted);
         if new_version {
             // A push is a person's act: it ends every truce and every wait.
-            self.record.repairs.clear();
-            self.record.contested_since = None;
+            self.forget_contest();
         }
         if asks_anew {
             // What was so of the version before, a failure above all, must never be read as said of this one.
@@ -500,6 +544,7 @@ impl ManagedFile {
             self.pace = None;
         }
         if !same {
+            self.look_is_old = self.looking;
             self.look(effects);
         }
     }
@@ -511,6 +556,7 @@ impl ManagedFile {
     }
 
     fn look(&mut self, effects: &mut Vec<Effect>) {
+        self.look_due = None;
         if self.path().is_none() || (self.is_let_go() && self.work.is_none()) {
             return;
         }
@@ -524,13 +570,15 @@ impl ManagedFile {
 
     fn saw(&mut self, now: Now, result: Result<Sight, String>, effects: &mut Vec<Effect>) {
         self.looking = false;
-        if self.look_again {
-            // Something has happened since: this is old, and may be of another version's time.
+        self.looked = now.mono;
+        if std::mem::take(&mut self.look_is_old) {
             self.look_again = false;
             self.observed = None;
             self.look(effects);
             return;
         }
+        // If something has happened since, this is judged all the same, and looked at again: a writer that never
+        // pauses would else never be met.
         match result {
             Ok(mut observed) => {
                 // What the host does not let be written is not removed either; links, folders and devices are nobody's.

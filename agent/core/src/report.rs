@@ -26,19 +26,31 @@ pub fn encode(mut report: Report) -> Result<(Vec<u8>, Report), EncodeError> {
                 report.exits.drain(..drop);
                 report.exits_dropped += drop as u64;
             }
-            Err(EncodeError::TooLarge { .. }) if report.processes.iter().any(|p| p.message.is_some()) => {
+            Err(EncodeError::TooLarge { .. }) if has_words(&report) => {
                 for process in &mut report.processes {
                     process.message = None;
                 }
-                for file in &mut report.file_states {
-                    if let Some(drift) = &mut file.last_drift {
-                        drift.diff = None;
+                for drift in report.file_states.iter_mut().filter_map(|file| file.last_drift.as_mut()) {
+                    if drift.diff.take().is_some() {
+                        drift.no_diff = Some("the report of the node would be too large".to_owned());
                     }
+                }
+            }
+            Err(EncodeError::TooLarge { .. })
+                if report.file_states.iter().any(|f| f.last_drift.is_some()) =>
+            {
+                for file in &mut report.file_states {
+                    file.last_drift = None;
                 }
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+fn has_words(report: &Report) -> bool {
+    let mut drifts = report.file_states.iter().filter_map(|file| file.last_drift.as_ref());
+    report.processes.iter().any(|p| p.message.is_some()) || drifts.any(|drift| drift.diff.is_some())
 }
 
 /// Most bytes of a report.

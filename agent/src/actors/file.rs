@@ -21,8 +21,11 @@ use self::prepare::{FETCH_FIRST_MS, FETCH_MAX_MS, Prepared, Recipe};
 use crate::context::{FileView, Shared, Task};
 
 /// How often a file is looked at although nothing was heard of it: inotify can lose events, and some changes (of a
-/// folder above) are not heard at all. A tenth is jitter, so that a thousand files do not ask at once.
-const RESCAN_MS: u64 = 120_000;
+/// folder above, of another host on a network file system, through a bind mount) are not heard at all. A tenth is
+/// jitter, so that a thousand files do not ask at once.
+const RESCAN_MS: u64 = 60_000;
+/// Every how many such looks it is read although its number, size and times are what they were.
+const READ_EVERY: u64 = 30;
 
 pub(crate) struct FileActor;
 
@@ -69,6 +72,8 @@ pub(crate) struct State {
     owning: Option<Task>,
     working: Option<Task>,
     rescan: Option<Task>,
+    rescans: u64,
+    glancing: Option<Task>,
     held: Option<Held>,
 }
 
@@ -95,6 +100,8 @@ impl Actor for FileActor {
             owning: None,
             working: None,
             rescan: None,
+            rescans: 0,
+            glancing: None,
             held: None,
         };
         let path = state.file.path();
@@ -131,7 +138,7 @@ impl Actor for FileActor {
                 state.heed_holds(&me, path);
             }
             Msg::Rescan => {
-                state.feed(&me, Event::Look);
+                state.rescan(&me);
                 state.rescan_later(&me);
             }
         }
@@ -329,6 +336,7 @@ impl State {
 
     fn watch(&mut self, me: &ActorRef<Msg>) {
         let path = self.wanted.as_ref().and_then(|_| self.file.path());
+        let path = path.filter(|_| !self.file.is_left_alone());
         let (mut names, unlisted) = self.file.to_look_at();
         if unlisted {
             // What nobody named is heard of by its folder.
@@ -350,6 +358,24 @@ impl State {
         };
         let tasks = paths.iter().map(watch).collect();
         self.watching = Some((paths, tasks));
+    }
+
+    /// What looks as it did when it was right is not read, but for every so often.
+    fn rescan(&mut self, me: &ActorRef<Msg>) {
+        if self.file.is_left_alone() {
+            return;
+        }
+        self.rescans += 1;
+        let stamps = self.file.stamps().filter(|_| !self.rescans.is_multiple_of(READ_EVERY));
+        let Some(stamps) = stamps else { return self.feed(me, Event::Look) };
+        let (context, me) = (self.context.clone(), me.clone());
+        self.glancing = Some(Task::spawn(async move {
+            for (path, stamp) in stamps {
+                if !stamp.still(&context.deps.files.glance(path).await) {
+                    return cast(&me, Msg::Event(Box::new(Event::Look)));
+                }
+            }
+        }));
     }
 
     fn rescan_later(&mut self, me: &ActorRef<Msg>) {

@@ -5,13 +5,15 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use ostler_agent_core::file::{
-    Content, Found, Observed, Owner, Step, StepError, StepErrorKind, in_folder, parent, temp_path,
+    Content, Difference, Found, Hand, Observed, Owner, SURE_AFTER_MS, Stamp, Step, StepError, StepErrorKind,
+    in_folder, parent, temp_path,
 };
 use ostler_schemas::Sha256;
 use ostler_schemas::quantity::Mode;
@@ -22,12 +24,8 @@ use super::beneath::{Place, make_folders, not_regular, sync_folder};
 use super::label;
 use super::ledger::blocking;
 use super::watch::Watcher;
+use crate::compare::{COMPARED_MAX, compare};
 use crate::ports::Files;
-
-/// Contents up to this size are compared line by line for the report of a drift.
-const DIFF_MAX: u64 = 64 << 10;
-/// Most bytes of such a comparison in a report.
-const DIFF_SHOWN: usize = 2048;
 
 /// The file system.
 pub struct LinuxFiles {
@@ -44,8 +42,21 @@ impl LinuxFiles {
 
 impl Files for LinuxFiles {
     fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>> {
-        blocking(move || observe(&path, wanted.as_deref()).map_err(|error| format!("{path}: {error}")))
-            .boxed()
+        let hands = self.watcher.hands();
+        blocking(move || {
+            let mut seen = observe(&path, wanted.as_deref()).map_err(|error| format!("{path}: {error}"))?;
+            seen.hand = hands.last(Path::new(&path));
+            Ok(seen)
+        })
+        .boxed()
+    }
+
+    fn glance(&self, path: String) -> BoxFuture<'_, Stamp> {
+        async move {
+            let glance = tokio::task::spawn_blocking(move || glance(Path::new(&path)));
+            glance.await.unwrap_or_default()
+        }
+        .boxed()
     }
 
     fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>> {
@@ -103,13 +114,43 @@ fn observe(path: &str, wanted: Option<&[u8]>) -> io::Result<Observed> {
     };
     let Some(dir) = real_dir else {
         let leads_to = leads_to(Path::new(parent(path)))?;
-        return Ok(Observed { found: Found::Missing, real_dir: None, leads_to, temp: false, diff: None });
+        let found = Found::Missing;
+        let (hand, stamp) = (Hand::Unasked, Stamp::Nothing);
+        return Ok(Observed { found, real_dir: None, leads_to, temp: false, diff: None, hand, stamp });
     };
     // The folder that will be judged is the one that is looked into, whatever its path leads to meanwhile.
     let real = in_folder(&dir, path);
     let temp = Place::at(Path::new(&temp_path(&real)))?.look()?.is_some();
-    let (found, diff) = look(&Place::at(Path::new(&real))?, wanted)?;
-    Ok(Observed { found, leads_to: Some(dir.clone()), real_dir: Some(dir), temp, diff })
+    let Looked { found, diff, stamp } = look(&Place::at(Path::new(&real))?, wanted)?;
+    let leads_to = Some(dir.clone());
+    Ok(Observed { found, leads_to, real_dir: Some(dir), temp, diff, hand: Hand::Unasked, stamp })
+}
+
+/// Without reading it. Links are not followed at the path itself, and are above it, as when it is looked at.
+fn glance(path: &Path) -> Stamp {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() => stamp_of(&meta),
+        Ok(_) => Stamp::Unsure,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Stamp::Nothing,
+        Err(_) => Stamp::Unsure,
+    }
+}
+
+fn stamp_of(meta: &fs::Metadata) -> Stamp {
+    Stamp::File {
+        place: (meta.dev(), meta.ino()),
+        size: meta.size(),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+        changed: (meta.ctime(), meta.ctime_nsec()),
+    }
+}
+
+/// What was read counts for as long as the stamp stays, if the last change was long enough ago by then.
+fn sure(meta: &fs::Metadata) -> Stamp {
+    let changed = Duration::from_secs(u64::try_from(meta.ctime()).unwrap_or(u64::MAX));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let is_sure = now.saturating_sub(changed) >= Duration::from_millis(SURE_AFTER_MS);
+    if is_sure { stamp_of(meta) } else { Stamp::Unsure }
 }
 
 /// Where a folder would be once it is made: the nearest one above it that is there, links resolved, and the rest.
@@ -127,61 +168,50 @@ fn leads_to(dir: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-fn look(place: &Place<'_>, wanted: Option<&[u8]>) -> io::Result<(Found, Option<String>)> {
-    let Some(stat) = place.look()? else { return Ok((Found::Missing, None)) };
+/// What lies at a place.
+struct Looked {
+    found: Found,
+    diff: Option<Difference>,
+    stamp: Stamp,
+}
+
+impl Looked {
+    fn bare(found: Found, stamp: Stamp) -> Self {
+        Self { found, diff: None, stamp }
+    }
+}
+
+fn look(place: &Place<'_>, wanted: Option<&[u8]>) -> io::Result<Looked> {
+    let Some(stat) = place.look()? else { return Ok(Looked::bare(Found::Missing, Stamp::Nothing)) };
     if let Some(what) = not_regular(FileType::from_raw_mode(stat.st_mode)) {
-        return Ok((Found::NotRegular(what), None));
+        return Ok(Looked::bare(Found::NotRegular(what), Stamp::Unsure));
     }
     let mut file = place.open()?;
     // What was opened counts, not what was there a moment ago.
     let meta = file.metadata()?;
     if let Some(what) = not_regular(FileType::from_raw_mode(meta.mode())) {
-        return Ok((Found::NotRegular(what), None));
+        return Ok(Looked::bare(Found::NotRegular(what), Stamp::Unsure));
     }
     let mut hasher = Hasher::new();
     let mut kept = Vec::new();
     let mut part = vec![0; 64 << 10];
+    let is_kept = wanted.is_some() && meta.len() <= COMPARED_MAX;
     loop {
         let n = file.read(&mut part)?;
         if n == 0 {
             break;
         }
         hasher.update(&part[..n]);
-        if meta.len() <= DIFF_MAX && wanted.is_some() {
+        if is_kept && kept.len() as u64 <= COMPARED_MAX {
             kept.extend_from_slice(&part[..n]);
         }
     }
     let sha256 = Sha256::from_bytes(hasher.finalize().into());
-    let mode = Mode::from_bits(meta.mode());
-    let owner = Owner { uid: meta.uid(), gid: meta.gid() };
-    let diff =
-        wanted.filter(|w| w.len() as u64 <= DIFF_MAX && meta.len() <= DIFF_MAX).and_then(|w| diff(w, &kept));
-    Ok((Found::Regular { sha256, mode, owner }, diff))
-}
-
-/// The lines that went (`-`) and came (`+`), without what both begin and end with; none if either is no text.
-fn diff(wanted: &[u8], found: &[u8]) -> Option<String> {
-    let (wanted, found) = (std::str::from_utf8(wanted).ok()?, std::str::from_utf8(found).ok()?);
-    if wanted == found {
-        return None;
-    }
-    let (mut old, mut new): (Vec<&str>, Vec<&str>) = (wanted.lines().collect(), found.lines().collect());
-    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    old.drain(..same);
-    new.drain(..same);
-    while old.last().is_some_and(|line| Some(line) == new.last()) {
-        old.pop();
-        new.pop();
-    }
-    let mut text = format!("@@ line {} @@\n", same + 1);
-    for (sign, line) in old.iter().map(|l| ('-', l)).chain(new.iter().map(|l| ('+', l))) {
-        if text.len() + line.len() > DIFF_SHOWN {
-            text.push_str("… (cut)\n");
-            break;
-        }
-        text.push_str(&format!("{sign}{line}\n"));
-    }
-    Some(text)
+    let (mode, owner) = (Mode::from_bits(meta.mode()), Owner { uid: meta.uid(), gid: meta.gid() });
+    let is_whole = is_kept && kept.len() as u64 <= COMPARED_MAX;
+    let diff = wanted.filter(|wanted| Sha256::from_bytes(Hasher::digest(wanted).into()) != sha256);
+    let diff = diff.and_then(|wanted| compare(wanted, is_whole.then_some(kept.as_slice())));
+    Ok(Looked { found: Found::Regular { sha256, mode, owner }, diff, stamp: sure(&meta) })
 }
 
 fn step_error(what: &str, error: &io::Error) -> StepError {
@@ -311,7 +341,8 @@ mod tests {
         fs::write(&path, "one\n").expect("writes");
         let seen = observe(text, Some(b"two\n")).expect("looks");
         assert!(matches!(seen.found, Found::Regular { sha256: h, .. } if h == sha256(b"one\n")));
-        assert_eq!(seen.diff.as_deref(), Some("@@ line 1 @@\n-two\n+one\n"));
+        let diff = seen.diff.expect("differs");
+        assert_eq!((diff.lines, diff.text.as_deref()), (Some((1, 1)), Ok("@@ -1 +1 @@\n-two\n+one\n")));
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).expect("links");
         let seen = observe(link.to_str().expect("text"), None).expect("looks");

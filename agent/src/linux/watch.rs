@@ -2,16 +2,18 @@
 //!
 //! A folder is watched, not the file: editors replace files, and a watch on a file would go with it.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use tokio::sync::watch;
 
+use super::hands::Hands;
 use crate::context::lock;
 
 /// Room for many events of one read.
@@ -20,21 +22,39 @@ const BUFFER: usize = 16 << 10;
 const STACK: usize = 128 << 10;
 /// How often a folder that could not be watched (it is not there yet) is tried again.
 const AGAIN_MS: u64 = 1_000;
+/// How long a change is left to be finished before anybody looks: a file is emptied, written and closed within less, and
+/// looking in the middle would show half of what was done to it. Small against what putting it back may take.
+const SETTLE_MS: u64 = 5;
 
-type Key = (PathBuf, OsString);
+/// Who listens to which name in a folder.
+#[derive(Default)]
+struct Folder {
+    descriptor: Option<WatchDescriptor>,
+    names: BTreeMap<OsString, watch::Sender<u64>>,
+}
 
 #[derive(Default)]
 struct Table {
-    /// Folders by descriptor.
-    folders: BTreeMap<i32, PathBuf>,
-    /// Who listens to which name in which folder.
-    names: BTreeMap<Key, watch::Sender<u64>>,
+    /// Folders by descriptor: one may be known by several paths.
+    by_descriptor: BTreeMap<i32, BTreeSet<PathBuf>>,
+    folders: BTreeMap<PathBuf, Folder>,
 }
 
 /// All watches of this agent.
 pub(super) struct Watcher {
     watches: Option<Watches>,
     table: Arc<Mutex<Table>>,
+    hands: Hands,
+}
+
+/// One listener.
+struct Listener {
+    receiver: watch::Receiver<u64>,
+    watches: Option<Watches>,
+    table: Arc<Mutex<Table>>,
+    hands: Hands,
+    folder: PathBuf,
+    watched: bool,
 }
 
 impl Watcher {
@@ -48,49 +68,103 @@ impl Watcher {
         let watches = started
             .map_err(|error| tracing::warn!(%error, "no watches: drift is found by the slow rescan only"))
             .ok();
-        Self { watches, table }
+        Self { watches, table, hands: Hands::start() }
+    }
+
+    /// Who changed a path last.
+    pub(super) fn hands(&self) -> Hands {
+        self.hands.clone()
     }
 
     pub(super) fn watch(&self, path: &Path) -> BoxStream<'static, ()> {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return futures::stream::pending().boxed();
         };
-        let key = (folder.to_owned(), name.to_owned());
+        let name = name.to_owned();
         let receiver = {
             let mut table = lock(&self.table);
-            table.names.retain(|_, sender| sender.receiver_count() > 0);
-            table.names.entry(key).or_insert_with(|| watch::channel(0).0).subscribe()
+            self.hands.listen(folder, &name);
+            let entry = table.folders.entry(folder.to_owned()).or_default();
+            entry.names.retain(|of, sender| *of == name || sender.receiver_count() > 0);
+            entry.names.entry(name).or_insert_with(|| watch::channel(0).0).subscribe()
         };
-        let state = (receiver, self.watches.clone(), Arc::clone(&self.table), folder.to_owned(), false);
-        futures::stream::unfold(state, |(mut receiver, mut watches, table, folder, mut watched)| async move {
-            loop {
-                if !watched && let Some(watches) = &mut watches {
-                    watched = add(watches, &table, &folder);
-                    if watched {
-                        // What happened before the watch was there is seen by looking once.
-                        return Some(((), (receiver, Some(watches.clone()), table, folder, watched)));
-                    }
-                }
-                let again = std::time::Duration::from_millis(AGAIN_MS);
-                let changed = if watched {
-                    receiver.changed().await
-                } else {
-                    tokio::time::timeout(again, receiver.changed()).await.unwrap_or(Ok(()))
-                };
-                changed.ok()?;
-                if watched {
-                    // The folder itself may have gone with the change: then it is watched anew.
-                    watched = is_watched(&table, &folder);
-                    return Some(((), (receiver, watches, table, folder, watched)));
-                }
-            }
+        let listener = Listener {
+            receiver,
+            watches: self.watches.clone(),
+            table: Arc::clone(&self.table),
+            hands: self.hands.clone(),
+            folder: folder.to_owned(),
+            watched: false,
+        };
+        futures::stream::unfold(listener, |mut listener| async move {
+            listener.next().await?;
+            Some(((), listener))
         })
         .boxed()
     }
 }
 
+impl Listener {
+    async fn next(&mut self) -> Option<()> {
+        loop {
+            if !self.watched
+                && let Some(watches) = &mut self.watches
+            {
+                self.watched = add(watches, &self.table, &self.folder);
+                if self.watched {
+                    self.hands.renew(&self.folder);
+                    // What happened before the watch was there is seen by looking once.
+                    return Some(());
+                }
+            }
+            let again = Duration::from_millis(AGAIN_MS);
+            let changed = if self.watched {
+                self.receiver.changed().await
+            } else {
+                tokio::time::timeout(again, self.receiver.changed()).await.unwrap_or(Ok(()))
+            };
+            changed.ok()?;
+            if self.watched {
+                tokio::time::sleep(Duration::from_millis(SETTLE_MS)).await;
+                self.receiver.borrow_and_update();
+                // The folder itself may have gone with the change: then it is watched anew.
+                self.watched = is_watched(&self.table, &self.folder);
+                return Some(());
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    /// The last one that listens to anything in a folder takes its watch along.
+    fn drop(&mut self) {
+        let mut table = lock(&self.table);
+        let Some(folder) = table.folders.get(&self.folder) else { return };
+        let listeners: usize = folder.names.values().map(watch::Sender::receiver_count).sum();
+        // This one still counts.
+        if listeners > 1 {
+            return;
+        }
+        let descriptor = table.folders.remove(&self.folder).and_then(|folder| folder.descriptor);
+        self.hands.forget(&self.folder);
+        let Some(descriptor) = descriptor else { return };
+        let paths = table.by_descriptor.entry(number(&descriptor)).or_default();
+        paths.remove(&self.folder);
+        if !paths.is_empty() {
+            return;
+        }
+        table.by_descriptor.remove(&number(&descriptor));
+        if let Some(watches) = &mut self.watches
+            && let Err(error) = watches.remove(descriptor)
+        {
+            // The folder is gone, and its watch with it.
+            tracing::debug!(%error, folder = %self.folder.display(), "a watch cannot be removed");
+        }
+    }
+}
+
 /// A path that ends so is about everything in its folder.
-const ANY: &str = "*";
+pub(super) const ANY: &str = "*";
 
 fn mask() -> WatchMask {
     WatchMask::CLOSE_WRITE
@@ -102,6 +176,8 @@ fn mask() -> WatchMask {
         | WatchMask::DELETE_SELF
         | WatchMask::MOVE_SELF
         | WatchMask::ONLYDIR
+        // Whoever still has the file open that was replaced changes nothing at the path.
+        | WatchMask::EXCL_UNLINK
 }
 
 fn number(descriptor: &WatchDescriptor) -> i32 {
@@ -109,9 +185,11 @@ fn number(descriptor: &WatchDescriptor) -> i32 {
 }
 
 fn add(watches: &mut Watches, table: &Mutex<Table>, folder: &Path) -> bool {
+    let mut table = lock(table);
     match watches.add(folder, mask()) {
         Ok(descriptor) => {
-            lock(table).folders.insert(number(&descriptor), folder.to_owned());
+            table.by_descriptor.entry(number(&descriptor)).or_default().insert(folder.to_owned());
+            table.folders.entry(folder.to_owned()).or_default().descriptor = Some(descriptor);
             true
         }
         Err(error) => {
@@ -122,7 +200,7 @@ fn add(watches: &mut Watches, table: &Mutex<Table>, folder: &Path) -> bool {
 }
 
 fn is_watched(table: &Mutex<Table>, folder: &Path) -> bool {
-    lock(table).folders.values().any(|watched| watched == folder)
+    lock(table).folders.get(folder).is_some_and(|folder| folder.descriptor.is_some())
 }
 
 /// Blocks in the kernel for as long as nothing happens; ends with the process, or when watches fail.
@@ -145,22 +223,33 @@ fn pump(mut inotify: Inotify, table: &Mutex<Table>) {
     }
 }
 
-fn heard(table: &mut Table, descriptor: i32, mask: EventMask, name: Option<&std::ffi::OsStr>) {
+fn ring<'a>(senders: impl Iterator<Item = &'a watch::Sender<u64>>) {
+    for sender in senders {
+        sender.send_modify(|n| *n += 1);
+    }
+}
+
+fn heard(table: &mut Table, descriptor: i32, mask: EventMask, name: Option<&OsStr>) {
     if mask.contains(EventMask::Q_OVERFLOW) {
         // Something was lost: everybody looks.
-        for sender in table.names.values() {
-            sender.send_modify(|n| *n += 1);
-        }
+        ring(table.folders.values().flat_map(|folder| folder.names.values()));
         return;
     }
-    let Some(folder) = table.folders.get(&descriptor).cloned() else { return };
+    let Some(paths) = table.by_descriptor.get(&descriptor).cloned() else { return };
     let gone = mask.intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::IGNORED);
     if gone {
-        table.folders.remove(&descriptor);
+        table.by_descriptor.remove(&descriptor);
     }
-    for ((watched, file), sender) in &table.names {
-        if *watched == folder && (gone || *file == *ANY || name.is_none_or(|name| name == file)) {
-            sender.send_modify(|n| *n += 1);
+    for path in paths {
+        let Some(folder) = table.folders.get_mut(&path) else { continue };
+        if gone {
+            folder.descriptor = None;
+        }
+        match name.filter(|_| !gone) {
+            Some(name) => {
+                ring([name, OsStr::new(ANY)].into_iter().filter_map(|name| folder.names.get(name)));
+            }
+            None => ring(folder.names.values()),
         }
     }
 }

@@ -9,10 +9,12 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use ostler_agent_core::file::model::ModelFs;
-use ostler_agent_core::file::{Content, Observed, Step, StepError};
+use ostler_agent_core::file::{Content, Hand, Observed, Owner, Stamp, Step, StepError};
 use ostler_schemas::hash::sha256;
+use ostler_schemas::v1::report::Writer;
 use tokio::sync::watch;
 
+use crate::compare::compare;
 use crate::context::lock;
 use crate::ports::Files;
 
@@ -21,6 +23,10 @@ struct Inner {
     /// Steps that may still be carried out; then every call hangs, as on a host whose agent just died.
     steps_left: Option<u64>,
     steps: u64,
+    /// How often anything was read.
+    looks: u64,
+    /// Whose hand was at a path last, where the kernel would tell.
+    hands: BTreeMap<String, Writer>,
 }
 
 /// A file system that outlives agents.
@@ -35,7 +41,7 @@ impl SimFiles {
     #[must_use]
     pub fn new() -> Arc<Self> {
         let fs = ModelFs::new(&["/etc", "/var/lib", "/tmp"]);
-        let inner = Inner { fs, steps_left: None, steps: 0 };
+        let inner = Inner { fs, steps_left: None, steps: 0, looks: 0, hands: BTreeMap::new() };
         Arc::new(Self { inner: Mutex::new(inner), changes: Mutex::default() })
     }
 
@@ -70,6 +76,18 @@ impl SimFiles {
         lock(&self.inner).steps
     }
 
+    /// How often a file was read.
+    #[must_use]
+    pub fn looks(&self) -> u64 {
+        lock(&self.inner).looks
+    }
+
+    /// Another process changes a file, and the kernel tells which.
+    pub fn write_as(&self, path: &str, bytes: &[u8], writer: Writer) {
+        lock(&self.inner).hands.insert(path.to_owned(), writer);
+        self.with(|fs| fs.put_file(path, bytes, 0o644, Owner { uid: 0, gid: 0 }));
+    }
+
     /// What was not synced is lost.
     pub fn power_loss(&self) {
         self.with(ModelFs::power_loss);
@@ -94,8 +112,21 @@ impl SimFiles {
 }
 
 impl Files for SimFiles {
-    fn observe(&self, path: String, _: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>> {
-        std::future::ready(Ok(lock(&self.inner).fs.observe(&path))).boxed()
+    fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>> {
+        let mut inner = lock(&self.inner);
+        inner.looks += 1;
+        let mut seen = inner.fs.observe(&path);
+        let bytes = inner.fs.file(&path).map(|file| file.bytes.clone());
+        seen.diff = wanted.zip(bytes).and_then(|(wanted, bytes)| compare(&wanted, Some(&bytes)));
+        seen.hand = match inner.hands.get(&path) {
+            Some(writer) => Hand::Known(writer.clone()),
+            None => Hand::Unknown("needs CAP_SYS_ADMIN".to_owned()),
+        };
+        std::future::ready(Ok(seen)).boxed()
+    }
+
+    fn glance(&self, _: String) -> BoxFuture<'_, Stamp> {
+        std::future::ready(Stamp::Unsure).boxed()
     }
 
     fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>> {

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod beat;
 pub mod document;
+pub mod drift;
 pub mod epoch;
 pub mod event;
 pub mod log_line;

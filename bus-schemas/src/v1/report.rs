@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::beat::HeldDocument;
+pub use super::drift::{DriftReport, Writer};
 use super::reason::Reason;
 use super::usage::Others;
 use crate::codec::Wire;
@@ -270,20 +271,6 @@ pub enum FileState {
     Released,
     #[serde(other)]
     Unknown,
-}
-
-/// A change that Ostler did not make.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DriftReport {
-    /// When it was seen.
-    pub at: Timestamp,
-    /// What was different: `content`, `mode`, `owner`, `missing`, ….
-    pub what: String,
-    /// A short unified diff, where the content is text.
-    pub diff: Option<String>,
-    /// Repairs so far in the present window, and ever.
-    pub repairs: u64,
 }
 
 /// One managed file in a report.

@@ -221,7 +221,7 @@ pub struct Push {
     /// Refuse if it is another version by now
     #[arg(long, value_name = "VERSION")]
     pub if_version: Option<u64>,
-    /// Try again although it was rolled back from
+    /// Try again although it was rolled back from, or is contested on a node
     #[arg(long)]
     pub retry: bool,
     /// Why, for the record
@@ -253,6 +253,12 @@ pub struct ConfigStatus {
     /// Only nodes with these labels
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub selector: Option<String>,
+    /// First wait until every node that can be reached is in sync; exit 2 if that does not come
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait no longer than this
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub timeout: Dur,
     /// How.
     #[command(flatten)]
     pub output: super::look::Output,

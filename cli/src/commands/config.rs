@@ -1,6 +1,7 @@
 //! `config`: contents of files on hosts: push, status, diff, history, rollback, render.
 
 mod render;
+mod settle;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -213,6 +214,10 @@ async fn status(session: &Session, args: &ConfigStatus, out: &mut Out) -> Result
         })?),
     };
     let labels = args.selector.as_deref().map(target::selector).transpose()?.unwrap_or_default();
+    let settled = match args.wait {
+        true => settle::settled(session, &object, args, out).await?,
+        false => Ok(()),
+    };
     let view = get::one(&session.client, object.kind, object.name.as_str(), &session.namespace).await?;
     let parts =
         ask(session, &object, ConfigOp::Status { version: args.version.map(Version), labels }).await?;
@@ -231,18 +236,19 @@ async fn status(session: &Session, args: &ConfigStatus, out: &mut Out) -> Result
     match form {
         Form::Json | Form::Yaml | Form::JsonPath(_) => {
             let items: Vec<Value> = rows.iter().map(file_node).collect();
-            out.data(&form.write(&form::list(items, true))?)
+            out.data(&form.write(&form::list(items, true))?)?;
         }
         Form::Name => {
             let names: String = rows.iter().map(|row| format!("node/{}\n", row.node)).collect();
-            out.data(&names)
+            out.data(&names)?;
         }
         Form::Table | Form::Wide => {
             let moments = Moments::now(args.output.timestamps);
             let text = status_text(&view, &rows, &moments, !args.output.no_headers, out.colour);
-            out.data(&text)
+            out.data(&text)?;
         }
     }
+    settled
 }
 
 /// The head line, a row for each node, and the sum.

@@ -126,8 +126,23 @@ fn last_exit(exit: &ExitReport) -> Value {
 #[must_use]
 pub fn file_node(row: &ConfigFileNode) -> Value {
     let drift = row.last_drift.as_ref().map(|drift| {
-        json!({"at": drift.at, "pid": null, "uid": null, "user": null, "exe": null, "unit": null, "what": drift.what,
-               "repairs": drift.repairs, "diff": drift.diff})
+        let by = drift.writer.as_ref();
+        json!({
+            "at": drift.at,
+            "pid": by.map(|by| by.pid),
+            "uid": by.and_then(|by| by.uid),
+            "user": by.and_then(|by| by.user.clone()),
+            "exe": by.and_then(|by| by.exe.clone()),
+            "name": by.and_then(|by| by.name.clone()),
+            "unit": by.and_then(|by| by.unit.clone()),
+            "unknown": drift.no_writer,
+            "what": drift.what,
+            "lines": drift.lines.map(|(added, removed)| json!({"added": added, "removed": removed})),
+            "seen": drift.seen,
+            "repairs": drift.repairs,
+            "diff": drift.diff,
+            "noDiff": drift.no_diff,
+        })
     });
     json!({
         "kind": "ConfigFileNode",

@@ -1,27 +1,21 @@
 //! The level-triggered half of the machine: what should be done, given only where things stand.
 
-use ostler_schemas::spec::{Drift, OnExisting, OnRemove};
+use ostler_schemas::spec::{OnExisting, OnRemove};
 
 use std::collections::BTreeSet;
 
 use super::{
-    CONTEST_END_MS, CONTEST_REPAIRS, CONTEST_WINDOW_MS, CONTESTED_PACE_MS, Content, DriftReport, Effect,
-    FileGoal, FileSpec, FileState, Found, ManagedFile, Mono, Now, Observed, Original, Part, Reason, Sight,
-    Step, StepError, StepErrorKind, Timestamp, Work, Written, parent, part_path, temp_path,
+    CONTEST_WINDOW_MS, Content, Effect, FileGoal, FileSpec, FileState, Found, ManagedFile, Now, Observed,
+    Original, Part, Reason, Sight, Step, StepError, StepErrorKind, Work, Written, evidence, parent,
+    part_path, temp_path,
 };
-
-/// Whether drift may be put back now.
-enum Leave {
-    Now,
-    At(Mono),
-    NoMore,
-}
 
 impl ManagedFile {
     pub(super) fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.work.is_some() {
             return;
         }
+        self.heed_clock(now);
         if let Some(held) = &self.held
             && self.wanted.is_some()
         {
@@ -109,7 +103,13 @@ impl ManagedFile {
         for part in &parts {
             if let Found::NotRegular(what) = observed.found(&part.name) {
                 let path = part_path(&spec.path, &part.name);
-                self.refuse(now, (Reason::NotRegular, format!("{path} is {what}")), effects);
+                let mut text = format!("{path} is {what}");
+                if self.record.written.is_some() {
+                    self.note(now, &target, &observed);
+                    let hand = self.record.last_drift.as_ref().and_then(evidence::hand_text);
+                    text.push_str(&hand.map(|hand| format!("; {hand}")).unwrap_or_default());
+                }
+                self.refuse(now, (Reason::NotRegular, text), effects);
                 return;
             }
         }
@@ -153,7 +153,7 @@ impl ManagedFile {
 
     fn in_sync(&mut self, now: Now, target: &Written, observed: &Sight, effects: &mut Vec<Effect>) {
         self.retry = None;
-        self.drift_told = None;
+        self.drift_seen = None;
         let quiet = self.record.repairs.last().is_none_or(|at| now.wall.since_ms(*at) >= CONTEST_WINDOW_MS);
         let mut record = self.record.clone();
         if quiet {
@@ -183,7 +183,8 @@ impl ManagedFile {
         let contested = self.record.contested_since.is_some() && !quiet;
         if contested {
             let message = self.contest_text();
-            self.pace = Some(now.mono.plus_ms(CONTEST_WINDOW_MS));
+            let last = self.record.repairs.last().map_or(0, |at| now.wall.since_ms(*at));
+            self.pace = Some(now.mono.plus_ms(CONTEST_WINDOW_MS.saturating_sub(last)));
             self.set(now, FileState::Contested, Some(Reason::Contested), Some(message));
         } else {
             self.set(now, FileState::InSync, None, None);
@@ -193,10 +194,6 @@ impl ManagedFile {
         }
     }
 
-    fn contest_text(&self) -> String {
-        format!("put back {} times in 10m; another writer changes it", self.record.repairs.len())
-    }
-
     fn write(&mut self, now: Now, target: &Written, observed: &Sight, effects: &mut Vec<Effect>) {
         let steps = self.write_steps(target, observed, &mut self.record.clone());
         self.set(now, FileState::Applying, None, None);
@@ -204,7 +201,12 @@ impl ManagedFile {
     }
 
     /// The steps that bring the target to the path, whatever is there.
-    fn write_steps(&self, target: &Written, observed: &Sight, record: &mut super::FileRecord) -> Vec<Step> {
+    pub(super) fn write_steps(
+        &self,
+        target: &Written,
+        observed: &Sight,
+        record: &mut super::FileRecord,
+    ) -> Vec<Step> {
         let differing = |part: &Part| !part.is_as(observed.found(&part.name), target.owner);
         let todo: Vec<(Part, Place)> = target
             .all()
@@ -271,105 +273,6 @@ impl ManagedFile {
 
     fn makes_dirs(&self) -> bool {
         self.wanted.as_ref().and_then(|w| w.spec.as_ref()).is_some_and(|s| s.create_directories)
-    }
-
-    fn drifted(
-        &mut self,
-        now: Now,
-        spec: &FileSpec,
-        target: &Written,
-        observed: &Sight,
-        effects: &mut Vec<Effect>,
-    ) {
-        match spec.drift {
-            Drift::Ignore => {
-                self.set(now, FileState::InSync, None, None);
-            }
-            Drift::Warn | Drift::Unknown => {
-                let text = self.note_drift(now, target, observed, effects);
-                self.set(now, FileState::Drifted, Some(Reason::DriftFound), Some(text));
-            }
-            Drift::Enforce => match self.leave(now) {
-                Leave::Now => self.repair(now, target, observed, effects),
-                Leave::At(at) => {
-                    self.note_drift(now, target, observed, effects);
-                    self.pace = Some(at);
-                    let message = self.contest_text();
-                    self.set(now, FileState::Contested, Some(Reason::Contested), Some(message));
-                }
-                Leave::NoMore => {
-                    self.note_drift(now, target, observed, effects);
-                    let message =
-                        "contested for an hour; not put back until a new version is pushed".to_owned();
-                    self.set(now, FileState::Contested, Some(Reason::Contested), Some(message));
-                }
-            },
-        }
-    }
-
-    fn leave(&self, now: Now) -> Leave {
-        let Some(since) = self.record.contested_since else { return Leave::Now };
-        if now.wall.since_ms(since) >= CONTEST_END_MS {
-            return Leave::NoMore;
-        }
-        let last = self.record.repairs.last().copied().unwrap_or(Timestamp(0));
-        let waited = now.wall.since_ms(last);
-        if waited >= CONTESTED_PACE_MS {
-            Leave::Now
-        } else {
-            Leave::At(now.mono.plus_ms(CONTESTED_PACE_MS - waited))
-        }
-    }
-
-    /// Records what is different and tells it once.
-    fn note_drift(
-        &mut self,
-        now: Now,
-        target: &Written,
-        observed: &Sight,
-        effects: &mut Vec<Effect>,
-    ) -> String {
-        let what = observed.differences(target);
-        let text = format!("{what} changed by another hand");
-        let differing = observed.differing(target);
-        if self.drift_told.as_ref() != Some(&differing) {
-            self.drift_told = Some(differing);
-            self.record.last_drift = Some(DriftReport {
-                at: now.wall,
-                what,
-                diff: self.diff_to_tell(observed),
-                repairs: self.record.repairs_total,
-            });
-            effects.push(Effect::Tell(Reason::DriftFound, text.clone()));
-        }
-        text
-    }
-
-    /// Contents with a secret in them are told to nobody.
-    fn diff_to_tell(&self, observed: &Sight) -> Option<String> {
-        let is_secret = self.wanted.as_ref().is_some_and(|w| w.is_secret);
-        observed.diff().filter(|_| !is_secret)
-    }
-
-    fn repair(&mut self, now: Now, target: &Written, observed: &Sight, effects: &mut Vec<Effect>) {
-        let mut record = self.record.clone();
-        record.repairs.retain(|at| now.wall.since_ms(*at) < CONTEST_WINDOW_MS);
-        record.repairs.push(now.wall);
-        record.repairs_total += 1;
-        record.last_drift = Some(DriftReport {
-            at: now.wall,
-            what: observed.differences(target),
-            diff: self.diff_to_tell(observed),
-            repairs: record.repairs_total,
-        });
-        if record.contested_since.is_none() && record.repairs.len() >= CONTEST_REPAIRS {
-            record.contested_since = Some(now.wall);
-            let text = format!("put back {} times in 10m; from now on once a minute", record.repairs.len());
-            effects.push(Effect::Tell(Reason::Contested, text));
-        }
-        let steps = self.write_steps(target, observed, &mut record);
-        self.set(now, FileState::Drifted, Some(Reason::DriftFound), None);
-        self.run(Work::Repair, steps, effects);
     }
 
     /// A file that never was here is as released as any: whoever waits for the node must hear so, even where its spec
@@ -440,7 +343,7 @@ impl ManagedFile {
         self.record.written.iter().any(|w| w.all().iter().any(|part| part.name == name))
     }
 
-    fn run(&mut self, work: Work, steps: Vec<Step>, effects: &mut Vec<Effect>) {
+    pub(super) fn run(&mut self, work: Work, steps: Vec<Step>, effects: &mut Vec<Effect>) {
         effects.push(Effect::Run(steps.clone()));
         self.work = Some((work, steps));
     }
@@ -485,13 +388,7 @@ impl ManagedFile {
             Work::Write => {
                 effects.push(Effect::Tell(Reason::FileWritten, format!("version {version} is on disk")));
             }
-            Work::Repair => {
-                let what = self.record.last_drift.as_ref().map_or("it", |d| d.what.as_str());
-                effects.push(Effect::Tell(
-                    Reason::DriftRepaired,
-                    format!("{what} put back to version {version}"),
-                ));
-            }
+            Work::Repair => self.told_repair(effects),
             Work::Release | Work::Tidy => {}
         }
     }

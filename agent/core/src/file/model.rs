@@ -10,7 +10,9 @@ use ostler_schemas::Sha256;
 use ostler_schemas::hash::sha256;
 use ostler_schemas::quantity::Mode;
 
-use super::{Content, Found, Observed, Owner, Step, StepError, StepErrorKind, parent, temp_path};
+use super::{
+    Content, Found, Hand, Observed, Owner, Stamp, Step, StepError, StepErrorKind, parent, temp_path,
+};
 
 /// One file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +135,15 @@ impl ModelFs {
         let dir = parent(path);
         let real_dir = self.dirs.contains(dir).then(|| dir.to_owned());
         let temp = self.names.contains_key(&temp_path(path));
-        Observed { found, real_dir, leads_to: Some(dir.to_owned()), temp, diff: None }
+        Observed {
+            found,
+            real_dir,
+            leads_to: Some(dir.to_owned()),
+            temp,
+            diff: None,
+            hand: Hand::Unasked,
+            stamp: Stamp::Unsure,
+        }
     }
 
     /// The names of regular files in a folder.

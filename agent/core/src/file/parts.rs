@@ -38,7 +38,7 @@ impl Part {
         }
     }
 
-    /// What differs, in words: `content`, `mode`, `owner`, or `missing`; with its name where it is one of several.
+    /// What differs, in words: `content`, `mode`, `owner`, `missing`, or `kind`; with its name where it is one of several.
     #[must_use]
     pub fn differences(&self, found: &Found, owner: Owner) -> String {
         let what = match found {
@@ -54,7 +54,8 @@ impl Part {
                     .collect::<Vec<_>>()
                     .join(", ")
             }
-            Found::Missing | Found::NotRegular(_) => "missing".to_owned(),
+            Found::Missing => "missing".to_owned(),
+            Found::NotRegular(_) => "kind".to_owned(),
         };
         if self.name.is_empty() { what } else { format!("{}: {what}", self.name) }
     }
@@ -137,20 +138,6 @@ impl Sight {
         });
         let extra = self.unlisted.keys().map(|name| format!("{name}: not named"));
         parts.chain(extra).collect::<Vec<_>>().join("; ")
-    }
-
-    /// How contents differ, where they are short texts.
-    #[must_use]
-    pub fn diff(&self) -> Option<String> {
-        let diffs: Vec<String> = self
-            .parts
-            .iter()
-            .filter_map(|(name, seen)| {
-                let diff = seen.diff.as_ref()?;
-                Some(if name.is_empty() { diff.clone() } else { format!("--- {name}\n{diff}") })
-            })
-            .collect();
-        (!diffs.is_empty()).then(|| diffs.concat())
     }
 
     /// Names what is there as [`digest`] does; none while anything is missing.

@@ -9,6 +9,7 @@ use ostler_schemas::v1::api::{ApiError, ConfigPush, ConfigReply, ConfigVersion};
 use ostler_schemas::v1::document::NodeFacts;
 use ostler_schemas::v1::object::{Object, SpecRevision};
 use ostler_schemas::v1::reason::Reason;
+use ostler_schemas::v1::report::FileState;
 use ostler_schemas::{ControllerName, Generation, Kind, Namespace, NodeName, ObjectRef, Revision, Version};
 use serde_json::json;
 
@@ -101,7 +102,8 @@ pub fn push(
         return Err(refused_for(name, "spec.nodeSelector", FindingCode::Conflicting, message));
     }
     let next = pushed(name, spec, push)?;
-    let retry = push.retry && edit::was_rolled_back(world, before);
+    let retry =
+        push.retry && (edit::was_rolled_back(world, before) || is_contested(world.fleet, &before.value));
     let wish = Wish { retry, ..Wish::as_is(&before.value, "config push", push.reason.clone()) };
     let mut verdict = new_version(world, (name, before), next, wish);
     if !verdict.decision.is_idle() {
@@ -110,6 +112,13 @@ pub fn push(
         say_waves(world, &mut verdict);
     }
     Ok(verdict)
+}
+
+/// Whether any node has given in to another writer: a new version of the same content has it put back again.
+fn is_contested(fleet: &Fleet, object: &Object) -> bool {
+    let uid = &object.metadata.uid;
+    let files = fleet.reports.values().filter_map(|report| report.value.file(uid));
+    files.into_iter().any(|file| file.state == FileState::Contested)
 }
 
 /// The spec with what was pushed in it.
