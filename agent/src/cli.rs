@@ -16,6 +16,7 @@ use crate::config::{self, Overrides};
 mod acts;
 mod daemon;
 mod logs;
+mod owns;
 mod questions;
 
 /// Runs what a node's documents say: processes through the holder, files by itself.
@@ -126,10 +127,12 @@ enum Question {
         #[command(subcommand)]
         command: Option<FilesCommand>,
     },
-    /// Whether Ostler manages a path: exit 0 if it does, 1 if not.
+    /// Whose a path is: exit 0 if Ostler manages it, 1 if not; also with the agent down.
     Owns {
         /// The path.
         path: PathBuf,
+        #[command(flatten)]
+        output: Output,
     },
     /// What runs as a process, and why.
     Why {
@@ -253,6 +256,14 @@ impl SettingsArgs {
         }
         let overrides = self.overrides().unwrap_or_default();
         config::load(&self.config, &overrides).map_or_else(|_| config::default_run_dir(), |s| s.run_dir)
+    }
+
+    fn root(&self) -> String {
+        if let Some(root) = &self.root {
+            return root.clone();
+        }
+        let overrides = self.overrides().unwrap_or_default();
+        config::load(&self.config, &overrides).map_or_else(|_| String::new(), |s| s.root)
     }
 
     fn state_dir(&self) -> PathBuf {

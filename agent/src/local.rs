@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod notes;
+pub mod owns;
 pub mod server;
 mod show;
 pub mod story;
@@ -32,6 +33,11 @@ pub enum Ask {
     Why {
         /// Its name, `NAMESPACE/NAME`, or the first digits of its uid.
         process: String,
+    },
+    /// Whose a path is: an [`owns::Owned`], or null.
+    Owns {
+        /// The path.
+        path: String,
     },
     /// The content that a path should have: [`Managed`].
     Managed {

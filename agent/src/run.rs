@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::actors::{registry, reporter, root};
 use crate::context::{Board, BusView, Context, Deps, Shared, Slot, Wake, lock};
+use crate::local::owns::{Owned, owner};
 use crate::local::{Act, Managed, Why, on_host};
 use crate::status::{Standing, Status};
 
@@ -156,6 +157,14 @@ impl Viewer {
     /// If no process, or more than one, is meant.
     pub async fn why(&self, process: &str) -> Result<Why, String> {
         Why::of(&self.0, process).await
+    }
+
+    /// Whose a path is.
+    #[must_use]
+    pub fn owns(&self, path: &str) -> Option<Owned> {
+        let path = on_host(&self.0.deps.config.root, path);
+        let reports: Vec<_> = self.0.board().files.values().map(|view| view.report.clone()).collect();
+        owner(&lock(&self.0.memory), &reports, &path)
     }
 
     /// What a managed path should hold.

@@ -16,7 +16,7 @@ use ostler_agent::ports::{
 use ostler_agent::sim::{SimArtifacts, SimFiles, SimHost, SimLedger};
 use ostler_agent_core::artifacts::Preparing;
 use ostler_agent_core::confine::Preparation;
-use ostler_agent_core::file::{Observed, Step, StepError};
+use ostler_agent_core::file::{Observed, Stamp, Step, StepError};
 use ostler_agent_core::holder::protocol::{Limits, LogSpec, ProcKey, Rlimit};
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::reclaim::Spare;
@@ -178,6 +178,10 @@ impl Files for GatedFiles {
 
     fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>> {
         through(&self.gate, async move { self.inner.observe(path, wanted).await }).boxed()
+    }
+
+    fn glance(&self, path: String) -> BoxFuture<'_, Stamp> {
+        through(&self.gate, async move { self.inner.glance(path).await }).boxed()
     }
 
     fn apply(&self, step: Step, content: Option<Bytes>) -> BoxFuture<'_, Result<(), StepError>> {

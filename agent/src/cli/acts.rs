@@ -1,4 +1,4 @@
-//! What a person on the host does and asks without the control plane: `why`, `events`, `owns`, `files diff`, `hold`,
+//! What a person on the host does and asks without the control plane: `why`, `events`, `files diff`, `hold`,
 //! `release`, `stop`, `start`, `restart`.
 
 use std::fs;
@@ -16,12 +16,10 @@ use similar::TextDiff;
 use super::questions::{holder, not_running, print, warn};
 use super::{SettingsArgs, complain};
 use crate::local::client::{self, AskError};
-use crate::local::{Act, Ask, Done, Managed, Why, find, notes, on_host, story};
+use crate::local::{Act, Ask, Done, Managed, Why, find, notes, story};
 
 /// What a stop or restart is told with when nobody says why.
 const NO_REASON: &str = "no reason given";
-/// A path that Ostler does not manage, for `owns`.
-const NOT_OURS: u8 = 1;
 
 /// Draws a fresh key for the secrets of this node. The agent says it at its next start.
 pub(super) fn rotate_key(args: &SettingsArgs) -> ExitCode {
@@ -53,7 +51,7 @@ pub(super) fn json_list<T: Serialize>(items: &[T]) -> ExitCode {
     json(&serde_json::json!({ "kind": "List", "items": items }))
 }
 
-fn failed(args: &SettingsArgs, error: &AskError) -> ExitCode {
+pub(super) fn failed(args: &SettingsArgs, error: &AskError) -> ExitCode {
     match error {
         AskError::Silent(source) => not_running(&args.run_dir(), source),
         AskError::Refused(why) => complain(why),
@@ -89,30 +87,8 @@ pub(super) fn events(args: &SettingsArgs, count: usize, as_json: bool) -> ExitCo
     print(&crate::local::table(&rows))
 }
 
-/// 0 if Ostler manages the path, 1 if not.
-pub(super) fn owns(args: &SettingsArgs, path: &Path) -> ExitCode {
-    let status = match client::status(&args.run_dir()) {
-        Ok(status) => status,
-        Err(error) => return failed(args, &error),
-    };
-    let asked = match spelled(path) {
-        Ok(asked) => asked,
-        Err(error) => return complain(&format!("{}: {error}", path.display())),
-    };
-    let at = on_host(&status.root, &asked);
-    let found = status.file_states.iter().find(|file| file.report.path == at);
-    let of = found.and_then(|file| file.namespace.as_ref().zip(file.name.as_ref()));
-    match (found, of) {
-        (None, _) => ExitCode::from(NOT_OURS),
-        (Some(file), Some((namespace, name))) => {
-            print(&format!("configfile/{namespace}/{name} version {}\n", file.report.v))
-        }
-        (Some(file), None) => print(&format!("{}\n", file.report.u)),
-    }
-}
-
 /// Absolute, and through links of its folder: `/etc/x` is managed however one came there.
-fn spelled(path: &Path) -> io::Result<String> {
+pub(super) fn spelled(path: &Path) -> io::Result<String> {
     let absolute = std::path::absolute(path)?;
     let real = match (absolute.parent().map(fs::canonicalize), absolute.file_name()) {
         (Some(Ok(folder)), Some(name)) => folder.join(name),
@@ -245,7 +221,7 @@ fn stop_by_holder(
     Ok(format!("{}: {}\n", hold.name, hold.text()))
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

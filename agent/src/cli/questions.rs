@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use ostler_agent_core::holder::protocol::ProcessInfo;
 
-use super::{FilesCommand, Question, SettingsArgs, acts, chain, complain, logs};
+use super::{FilesCommand, Question, SettingsArgs, acts, chain, complain, logs, owns};
 use crate::linux::ProcessLog;
 use crate::local::client::AskError;
 use crate::local::{client, files_table, find, process_table, status_text};
@@ -51,7 +51,7 @@ pub(super) fn answer(args: &SettingsArgs, question: &Question) -> ExitCode {
             (None, Ok(status)) => print(&files_table(&status)),
             (None, Err(error)) => silent(&run_dir, &error),
         },
-        Question::Owns { path } => acts::owns(args, path),
+        Question::Owns { path, output } => owns::owns(args, path, output.is_json()),
         Question::Why { process, output } => acts::why(args, process, output.is_json()),
         Question::Events { count, output } => acts::events(args, *count, output.is_json()),
         Question::Hold { what, all, limit, reason } => {

@@ -261,7 +261,7 @@ impl Group {
         let touch = match u32::try_from(event.pid) {
             Ok(pid) if pid == std::process::id() => Touch::Ours,
             Ok(0) | Err(_) => Touch::Outside,
-            Ok(pid) => Touch::Theirs(known(&mut self.known, pid, event.pidfd)),
+            Ok(pid) => Touch::Theirs(known(&mut self.known, pid, event.pidfd.as_ref())),
         };
         for path in paths {
             let Some((_, folder)) = self.folders.get_mut(path) else { continue };
@@ -273,7 +273,7 @@ impl Group {
     }
 }
 
-fn known(last: &mut Option<(Arc<Writer>, Instant)>, pid: u32, pidfd: Option<OwnedFd>) -> Arc<Writer> {
+fn known(last: &mut Option<(Arc<Writer>, Instant)>, pid: u32, pidfd: Option<&OwnedFd>) -> Arc<Writer> {
     let now = Instant::now();
     if let Some((writer, at)) = last
         && writer.pid == pid
@@ -282,7 +282,7 @@ fn known(last: &mut Option<(Arc<Writer>, Instant)>, pid: u32, pidfd: Option<Owne
     {
         return Arc::clone(writer);
     }
-    let writer = Arc::new(who::who(pid, pidfd.as_ref().map(|fd| fd.as_fd())));
+    let writer = Arc::new(who::who(pid, pidfd.map(|fd| fd.as_fd())));
     *last = Some((Arc::clone(&writer), now));
     writer
 }

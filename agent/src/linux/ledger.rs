@@ -46,6 +46,21 @@ impl FileLedger {
         Ok(Self { dir: dir.to_owned(), objects: Arc::default() })
     }
 
+    /// What an agent that uses this folder remembers, changing nothing: for questions while it is down.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn peek(dir: &Path) -> Result<Option<Ledger>, String> {
+        let path = dir.join(RECORD);
+        match fs::read(&path) {
+            Ok(bytes) => {
+                Ledger::decode(&bytes).map(Some).map_err(|error| format!("{}: {error}", path.display()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+
     fn object(&self, hash: &Sha256) -> PathBuf {
         self.dir.join(OBJECTS).join(hash.to_string())
     }

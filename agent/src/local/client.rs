@@ -59,7 +59,7 @@ fn talk(run_dir: &Path, question: &Ask) -> io::Result<String> {
     let mut stream = UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))?;
     let patience = match question {
         Ask::Act { .. } => ACT_PATIENCE,
-        Ask::Status | Ask::Why { .. } | Ask::Managed { .. } => PATIENCE,
+        Ask::Status | Ask::Why { .. } | Ask::Owns { .. } | Ask::Managed { .. } => PATIENCE,
     };
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;

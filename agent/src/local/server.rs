@@ -96,6 +96,7 @@ async fn answer(stream: UnixStream, viewer: &Viewer) -> io::Result<()> {
     let mut text = match serde_json::from_str::<Ask>(&line) {
         Ok(Ask::Status) => serde_json::to_vec(&viewer.status())?,
         Ok(Ask::Why { process }) => said(viewer.why(&process).await)?,
+        Ok(Ask::Owns { path }) => serde_json::to_vec(&viewer.owns(&path))?,
         Ok(Ask::Managed { path }) => said(viewer.managed(&path).await)?,
         Ok(Ask::Act { act }) => {
             // The name service may take its time, and others wait for this thread.
