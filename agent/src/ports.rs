@@ -400,8 +400,11 @@ pub trait Host: Send + Sync + 'static {
 pub trait Files: Send + Sync + 'static {
     /// What lies at a path. With `wanted`, the content that should be there, how what is there differs from it.
     fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>>;
-    /// What tells whether a path may have changed since it was observed, without reading it.
-    fn glance(&self, path: String) -> BoxFuture<'_, Stamp>;
+    /// What tells whether a path may have changed since it was observed, without reading it. Where that cannot be told
+    /// everything is read each time.
+    fn glance(&self, _path: String) -> BoxFuture<'_, Stamp> {
+        Box::pin(std::future::ready(Stamp::Unsure))
+    }
     /// The names of regular files in a folder; none if there is no such folder.
     fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>>;
     /// Carries out one step; `content` is what [`Step::WriteTemp`] of a blob writes. [`Step::Record`] never comes here.

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use ostler_agent_core::file::model::ModelFs;
-use ostler_agent_core::file::{Content, Hand, Observed, Owner, Stamp, Step, StepError};
+use ostler_agent_core::file::{Content, Hand, Observed, Owner, Step, StepError};
 use ostler_schemas::hash::sha256;
 use ostler_schemas::v1::report::Writer;
 use tokio::sync::watch;
@@ -123,10 +123,6 @@ impl Files for SimFiles {
             None => Hand::Unknown("needs CAP_SYS_ADMIN".to_owned()),
         };
         std::future::ready(Ok(seen)).boxed()
-    }
-
-    fn glance(&self, _: String) -> BoxFuture<'_, Stamp> {
-        std::future::ready(Stamp::Unsure).boxed()
     }
 
     fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>> {

@@ -49,7 +49,9 @@ async fn people_on_the_host_see_and_hold_and_stop_with_and_without_an_agent() {
     assert!(code == 0 && text.contains("sleep 600") && text.contains("goal"), "{code} {text}");
     let (code, text) = ask(&host, &["why", "nobody"]).await;
     assert!(code == 1 && text.contains("ostler-agent ps"), "{code} {text}");
-    assert_eq!(ask(&host, &["owns", "/etc/app.conf"]).await.0, 0);
+    let (code, text) = ask(&host, &["owns", "/etc/app.conf"]).await;
+    let is_whole = text.starts_with("configfile/default/app-conf version 1  InSync  content ");
+    assert!(code == 0 && is_whole && text.contains("on disk since"), "{code} {text}");
     assert_eq!(ask(&host, &["owns", "/etc/app.conf.d"]).await.0, 1);
     assert_eq!(ask(&host, &["files", "diff", "/etc/app.conf"]).await, (0, String::new()));
 
@@ -71,6 +73,9 @@ async fn people_on_the_host_see_and_hold_and_stop_with_and_without_an_agent() {
     drop(socket.await);
     assert_eq!(ask(&host, &["status"]).await.0, 3);
     assert_eq!(ask(&host, &["why", "web-1"]).await.0, 3);
+    let (code, text) = ask(&host, &["owns", &path.to_string_lossy()]).await;
+    assert!(code == 0 && text.contains("configfile/default/app-conf version 1"), "{code} {text}");
+    assert_eq!(ask(&host, &["owns", "/etc/app.conf.d"]).await.0, 1);
     assert!(ask(&host, &["ps"]).await.1.contains("web-1"));
     assert!(ask(&host, &["logs", "web-1"]).await.1.contains("hello"));
     let (code, text) = ask(&host, &["events"]).await;
