@@ -1,7 +1,9 @@
 //! Which object to look at next: deduplicated, delayed, rate-limited by backoff, never one object twice at once.
 //!
 //! An object that is marked while it is being looked at is looked at again afterwards. A failure delays the object by
-//! an exponential backoff with jitter; a success forgets its failures. Pure: time and jitter are arguments.
+//! an exponential backoff with jitter; a success forgets its failures. An object whose look took long rests before the
+//! next one, however often it is marked: a look at a rollout goes over all its nodes, and ten thousand nodes report one
+//! by one. Pure: time and jitter are arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +13,13 @@ use ostler_schemas::time::Mono;
 const BACKOFF_FIRST_MS: u64 = 20;
 /// The longest delay after failures: what a slow resync costs at most.
 const BACKOFF_MAX_MS: u64 = 15_000;
+
+/// A look that takes less is not worth a rest.
+const LONG_MS: u64 = 2;
+/// An object rests so many times as long as its look took: looks at it take a bounded share of a core.
+const REST: u64 = 3;
+/// And never longer than this: whoever waits for a rollout hardly sees it.
+const REST_MAX_MS: u64 = 250;
 
 /// How a look at an object ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +37,11 @@ pub struct WorkQueue<K> {
     running: BTreeSet<K>,
     again: BTreeSet<K>,
     delayed: BTreeMap<K, Mono>,
+    /// The same, soonest first.
+    due: BTreeSet<(Mono, K)>,
     failures: BTreeMap<K, u32>,
+    /// Until when objects rest whose last look took long.
+    resting: BTreeMap<K, Mono>,
 }
 
 impl<K> Default for WorkQueue<K> {
@@ -38,19 +51,49 @@ impl<K> Default for WorkQueue<K> {
             running: BTreeSet::new(),
             again: BTreeSet::new(),
             delayed: BTreeMap::new(),
+            due: BTreeSet::new(),
             failures: BTreeMap::new(),
+            resting: BTreeMap::new(),
         }
     }
 }
 
 impl<K: Ord + Clone> WorkQueue<K> {
-    /// Marks an object to be looked at now.
+    /// Marks an object to be looked at now, or as soon as it has rested.
     pub fn add(&mut self, key: K) {
         if self.running.contains(&key) {
             self.again.insert(key);
         } else if !self.failures.contains_key(&key) || !self.delayed.contains_key(&key) {
-            self.delayed.remove(&key);
-            self.ready.insert(key);
+            self.make_ready(key);
+        }
+    }
+
+    fn make_ready(&mut self, key: K) {
+        match self.resting.get(&key).copied() {
+            Some(until) => self.add_at(key, until),
+            None => {
+                self.undelay(&key);
+                self.ready.insert(key);
+            }
+        }
+    }
+
+    fn undelay(&mut self, key: &K) {
+        if let Some(at) = self.delayed.remove(key) {
+            self.due.remove(&(at, key.clone()));
+        }
+    }
+
+    fn delay(&mut self, key: K, at: Mono) {
+        self.undelay(&key);
+        self.due.insert((at, key.clone()));
+        self.delayed.insert(key, at);
+    }
+
+    /// The look that is under way took so long, until now: the object rests.
+    pub fn took(&mut self, key: &K, ms: u64, now: Mono) {
+        if ms >= LONG_MS {
+            self.resting.insert(key.clone(), now.plus_ms((ms * REST).min(REST_MAX_MS)));
         }
     }
 
@@ -59,18 +102,26 @@ impl<K: Ord + Clone> WorkQueue<K> {
         if self.ready.contains(&key) {
             return;
         }
-        let due = self.delayed.entry(key).or_insert(at);
-        *due = (*due).min(at);
+        if self.delayed.get(&key).is_none_or(|known| at < *known) {
+            self.delay(key, at);
+        }
     }
 
     /// The next object to look at; it is running until [`WorkQueue::done`].
     pub fn take(&mut self, now: Mono) -> Option<K> {
-        let due: Vec<K> = self.delayed.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
+        self.resting.retain(|_, until| *until > now);
+        let running = &self.running;
+        let is_due = |(at, key): &&(Mono, K)| *at <= now && !running.contains(key);
+        let due: Vec<K> = self
+            .due
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .filter(is_due)
+            .map(|(_, key)| key.clone())
+            .collect();
         for key in due {
-            if !self.running.contains(&key) {
-                self.delayed.remove(&key);
-                self.ready.insert(key);
-            }
+            self.undelay(&key);
+            self.ready.insert(key);
         }
         let key = self.ready.pop_first()?;
         self.running.insert(key.clone());
@@ -85,7 +136,7 @@ impl<K: Ord + Clone> WorkQueue<K> {
             Done::Well => {
                 self.failures.remove(key);
                 if again {
-                    self.ready.insert(key.clone());
+                    self.make_ready(key.clone());
                 }
             }
             Done::Failed => {
@@ -93,7 +144,7 @@ impl<K: Ord + Clone> WorkQueue<K> {
                 let delay = (BACKOFF_FIRST_MS << (*count).min(12)).min(BACKOFF_MAX_MS);
                 *count = count.saturating_add(1);
                 let delay = delay / 2 + jitter % (delay / 2 + 1);
-                self.delayed.insert(key.clone(), now.plus_ms(delay));
+                self.delay(key.clone(), now.plus_ms(delay));
             }
         }
     }
@@ -101,7 +152,7 @@ impl<K: Ord + Clone> WorkQueue<K> {
     /// When the next delayed object is due.
     #[must_use]
     pub fn next_due(&self) -> Option<Mono> {
-        self.delayed.iter().filter(|(k, _)| !self.running.contains(*k)).map(|(_, at)| *at).min()
+        self.due.iter().find(|(_, key)| !self.running.contains(key)).map(|(at, _)| *at)
     }
 
     /// Objects that wait or run.
@@ -155,6 +206,27 @@ mod tests {
         queue.done(&"a", Done::Well, now, 0);
         queue.add("a");
         assert_eq!(queue.take(now), Some("a"));
+    }
+
+    #[test]
+    fn who_took_long_rests_however_often_it_is_marked() {
+        let mut queue = WorkQueue::default();
+        queue.add("a");
+        queue.take(Mono(0));
+        queue.took(&"a", 20, Mono(20));
+        queue.add("a");
+        queue.done(&"a", Done::Well, Mono(20), 0);
+        queue.add("a");
+        assert_eq!((queue.take(Mono(79)), queue.next_due()), (None, Some(Mono(80))));
+        assert_eq!(queue.take(Mono(80)), Some("a"));
+        queue.took(&"a", 1, Mono(81));
+        queue.done(&"a", Done::Well, Mono(81), 0);
+        queue.add("a");
+        assert_eq!(queue.take(Mono(81)), Some("a"), "a short look needs no rest");
+        queue.took(&"a", 10_000, Mono(10_081));
+        queue.done(&"a", Done::Well, Mono(10_081), 0);
+        queue.add("a");
+        assert_eq!(queue.next_due(), Some(Mono(10_081 + REST_MAX_MS)));
     }
 
     #[test]

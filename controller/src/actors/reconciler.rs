@@ -274,8 +274,11 @@ impl<C: Controller> State<C> {
         for _ in 0..KEYS_PER_TURN {
             let Some(key) = self.queue.take(now.mono) else { return false };
             let mut ids = FreshIds(&self.context.entropy);
+            let begun = self.context.clock.mono();
             let decided =
                 catch_unwind(AssertUnwindSafe(|| self.controller.reconcile(&world, &key, &mut ids)));
+            let ended = self.context.clock.mono();
+            self.queue.took(&key, ended.since_ms(begun), ended);
             match decided {
                 Ok(plan) => self.take_plan(key, plan, now),
                 Err(_) => {
