@@ -29,7 +29,7 @@ const BLOCKING_THREADS: usize = 4;
 const ALIVE_EVERY: Duration = Duration::from_secs(2);
 /// What only the start needed is given back then, and what only a change needed so often.
 const REST_AFTER: Duration = Duration::from_secs(15);
-const REST_EVERY: Duration = Duration::from_mins(10);
+const REST_EVERY: Duration = Duration::from_secs(30);
 
 /// `--check`.
 pub(super) fn check(settings: &Settings, quiet: bool) -> ExitCode {
