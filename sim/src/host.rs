@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use ostler_agent::ports::Files;
 use ostler_agent::sim::{Manners, Program, SimArtifacts, SimFacts, SimFiles, SimHost, SimLedger};
 use ostler_agent::{Deps, NodeConfig};
-use ostler_agent_core::file::{Observed, Step, StepError, StepErrorKind};
+use ostler_agent_core::file::{Observed, Stamp, Step, StepError, StepErrorKind};
 use ostler_bus::clock::ClockRef;
 use ostler_bus::entropy::EntropyRef;
 use ostler_bus::node_link::NodeLink;
@@ -129,6 +129,10 @@ impl PacedFiles {
 impl Files for PacedFiles {
     fn observe(&self, path: String, wanted: Option<Bytes>) -> BoxFuture<'_, Result<Observed, String>> {
         self.inner.observe(path, wanted)
+    }
+
+    fn glance(&self, path: String) -> BoxFuture<'_, Stamp> {
+        self.inner.glance(path)
     }
 
     fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>> {
