@@ -75,10 +75,14 @@ class Pressures(Checks):
         used = int(self.guest.read("/proc/loadavg").split("/")[1].split()[0])
         try:
             self.guest.sh(f"echo {used + NUMBERS_LEFT} > /proc/sys/kernel/pid_max")
-            self.guest.run("systemd-run", "--quiet", "--unit", "rig-many", "/usr/bin/python3", "-c", MANY.format(TAKEN))
+            self.guest.run("systemd-run", "--quiet", "--property", "TasksMax=infinity", "--unit", "rig-many", "/usr/bin/python3", "-c", MANY.format(TAKEN))
             self.waits_for_the_end("PidPressure", "pid-pressure", lambda: self.guest.run("systemctl", "stop", "rig-many"))
+        except Miss as miss:
+            state = self.guest.sh("cat /proc/sys/kernel/pid_max /proc/sys/kernel/threads-max /proc/loadavg; "
+                                  "systemctl status --no-pager rig-many || true")
+            raise Miss(f"{miss}; the host says {state}") from None
         finally:
-            self.guest.sh(f"echo {most} > /proc/sys/kernel/pid_max; systemctl stop rig-many")
+            self.guest.sh(f"echo {most} > /proc/sys/kernel/pid_max; systemctl stop rig-many 2>/dev/null || true")
 
     def stall(self):
         """What stalls for memory is pressure too, however much is free. Who takes most above his request goes first."""
