@@ -4,7 +4,7 @@
 CARGO ?= cargo
 NATS_DIR := target/nats-server
 
-.PHONY: help build nats demo test lint bench bench-processes bench-logs bench-push vm-test vm-test-all clean
+.PHONY: help build nats demo test lint bench bench-processes bench-logs bench-drift bench-push vm-test vm-test-all clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,10 @@ bench-processes: nats ## a thousand processes on one host: started, idle, stoppe
 bench-logs: nats ## lines through the holder beside cat, to a follower, and with a full disk
 	$(CARGO) build --workspace --bins --release
 	$(CARGO) run --release -p ostler-tests --bin bench -- logs
+
+bench-drift: nats ## a stray write of a managed file until it is right again, with 1 and with 1,000 files
+	$(CARGO) build --workspace --bins --release
+	$(CARGO) run --release -p ostler-tests --bin bench -- drift
 
 bench-push: nats ## a file to 1,000 and to 10,000 simulated hosts, beside the bus alone
 	$(CARGO) build --workspace --bins --release

@@ -237,7 +237,9 @@ impl Client {
     /// A refusal, or silence.
     pub async fn config(&self, request: &ConfigRequest) -> Result<Vec<ConfigReply>, Failure> {
         let bodies = match &request.op {
-            ConfigOp::Push(_) | ConfigOp::Rollback { .. } => self.order(Verb::Config, request).await?,
+            ConfigOp::Push(_) | ConfigOp::Rollback { .. } | ConfigOp::Release { .. } => {
+                self.order(Verb::Config, request).await?
+            }
             ConfigOp::Status { .. } | ConfigOp::History | ConfigOp::Content { .. } | ConfigOp::Render(_) => {
                 self.ask(Verb::Config, request).await?
             }

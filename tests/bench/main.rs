@@ -10,6 +10,7 @@ mod alone;
 mod bare;
 mod chart;
 mod cost;
+mod drift;
 mod floor;
 mod logs;
 mod processes;
@@ -79,9 +80,10 @@ fn main() -> anyhow::Result<()> {
     match args.split_first() {
         Some((what, _)) if what == "processes" => return processes::run(),
         Some((what, _)) if what == "logs" => return logs::run(),
+        Some((what, _)) if what == "drift" => return drift::run(),
         Some((what, _)) if what == "push" => return push::run(),
         Some((what, rest)) if what == "writer" => return writer::run(rest),
-        Some((what, _)) => anyhow::bail!("{what}: processes, logs, push, or nothing"),
+        Some((what, _)) => anyhow::bail!("{what}: processes, logs, push, drift, or nothing"),
         None => {}
     }
     let rounds = std::env::var("OSTLER_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);

@@ -180,6 +180,8 @@ pub enum Config {
     History(ConfigHistory),
     /// Make a new version with an old content
     Rollback(Rollback),
+    /// Leave the files alone again: they stay as they are on every host
+    Release(Release),
     /// Print what becomes of it on a node
     Render(ConfigRender),
     /// Commands of other versions.
@@ -288,6 +290,30 @@ pub struct ConfigDiff {
     /// Against what hosts had before Ostler (not supported by this version)
     #[arg(long)]
     pub original: bool,
+}
+
+/// Arguments of `config release`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "The object goes, whatever its onRemove says no file is changed, and what was there before Ostler is \
+forgotten.\nExample:\n  ostler config release app-conf --reason \"managed elsewhere\""
+)]
+pub struct Release {
+    /// The ConfigFile: NAME or configfile/NAME
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Although processes need it
+    #[arg(long)]
+    pub force: bool,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Wait until every node has let it go
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait no longer than this
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub timeout: Dur,
 }
 
 /// Arguments of `config render`.

@@ -1,5 +1,6 @@
 //! `config`: contents of files on hosts: push, status, diff, history, rollback, render.
 
+mod release;
 mod render;
 mod settle;
 
@@ -45,11 +46,12 @@ pub async fn run(global: &Global, args: &Config, out: &mut Out) -> Result<(), Fa
         Config::Diff(args) => diff(&session(global).await?, args, out).await,
         Config::History(args) => history(&session(global).await?, args, out).await,
         Config::Rollback(args) => rollback(&session(global).await?, args, out).await,
+        Config::Release(args) => release::run(&session(global).await?, args, out).await,
         Config::Render(args) => render::run(&session(global).await?, args, out).await,
         Config::Other(words) => Err(super::other_below(
             "config",
             words,
-            &["push", "status", "diff", "history", "rollback", "render"],
+            &["push", "status", "diff", "history", "rollback", "release", "render"],
         )),
     }
 }

@@ -38,6 +38,13 @@ pub enum ConfigOp {
         /// Why, for the record.
         reason: Option<String>,
     },
+    /// Leaves the files as they are on every host, and forgets them.
+    Release {
+        /// Although others need it.
+        force: bool,
+        /// Why, for the record.
+        reason: Option<String>,
+    },
     /// A row per node.
     Status {
         /// Only rows about this version.

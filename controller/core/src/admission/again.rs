@@ -197,7 +197,9 @@ pub fn rollout_already(
 /// # Errors
 /// The id is another request's.
 pub fn config_already(world: &World<'_>, name: &ObjectRef) -> Result<Option<ConfigReply>, ApiError> {
-    let Some(deed) = deed(world, name, &["config push", "config rollback"])? else { return Ok(None) };
+    let Some(deed) = deed(world, name, &["config push", "config rollback", "config release"])? else {
+        return Ok(None);
+    };
     let created = deed.generation == Generation(1);
     let before = match deed.before {
         Some(revision) => revision.version,

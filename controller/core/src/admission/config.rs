@@ -34,7 +34,7 @@ pub struct ContentAt {
     pub content: ContentRef,
 }
 
-fn find<'a>(
+pub(super) fn find<'a>(
     fleet: &'a Fleet,
     name: &ObjectRef,
 ) -> Result<(&'a Stored<Object>, &'a ConfigFileSpec), ApiError> {

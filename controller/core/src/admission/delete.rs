@@ -83,7 +83,7 @@ pub fn delete(world: &World<'_>, request: &DeleteRequest) -> Result<Verdict<Dele
     Ok(Verdict { decision, reply: reply(gone) })
 }
 
-fn may_go(world: &World<'_>, name: &ObjectRef, stored: &Stored<Object>) -> Result<(), ApiError> {
+pub(super) fn may_go(world: &World<'_>, name: &ObjectRef, stored: &Stored<Object>) -> Result<(), ApiError> {
     match &stored.value.spec {
         Spec::ConfigFile(_) => in_use(name, &users_of_file(world.fleet, name)),
         Spec::Node(_) => match name.name.as_str().parse() {

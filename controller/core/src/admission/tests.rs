@@ -3,6 +3,7 @@
 mod apply;
 mod config;
 mod others;
+mod release;
 mod render;
 mod rollout;
 mod runtime;

@@ -28,6 +28,9 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
         ConfigOp::Rollback { to_version, reason } => {
             changed(shared, call, &object, Wish::Rollback(to_version, reason), to).await
         }
+        ConfigOp::Release { force, reason } => {
+            changed(shared, call, &object, Wish::Release(force, reason), to).await
+        }
         ConfigOp::Status { version, labels } => status(shared, call, (&object, version, &labels), to).await,
         ConfigOp::History => history(shared, call, &object, to).await,
         ConfigOp::Content { version, part } => {
@@ -40,6 +43,7 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
 enum Wish {
     Push(Box<ConfigPush>),
     Rollback(Option<Version>, Option<String>),
+    Release(bool, Option<String>),
 }
 
 async fn changed(
@@ -51,7 +55,7 @@ async fn changed(
 ) -> Result<u64, ApiError> {
     let reason = match &wish {
         Wish::Push(push) => push.reason.clone(),
-        Wish::Rollback(_, reason) => reason.clone(),
+        Wish::Rollback(_, reason) | Wish::Release(_, reason) => reason.clone(),
     };
     let asking = Asking::of(call, reason, vec![object.clone()])?;
     let before = |world: &World<'_>| {
@@ -65,12 +69,18 @@ async fn changed(
         match &wish {
             Wish::Push(push) => admission::push(world, object, push, ids),
             Wish::Rollback(version, reason) => admission::rollback(world, object, *version, reason.clone()),
+            Wish::Release(force, reason) => admission::release(world, object, (*force, reason.clone())),
         }
     });
     let Changed { reply, revision, .. } = changed.await?;
     let reply = match reply {
         ConfigReply::Changed { version, before, changed, created, nodes, waves, .. } => {
-            let lines = if changed { lines_between(shared, object, before, version).await } else { None };
+            let is_release = matches!(wish, Wish::Release(..));
+            let lines = if changed && !is_release {
+                lines_between(shared, object, before, version).await
+            } else {
+                None
+            };
             ConfigReply::Changed { version, before, changed, created, nodes, waves, lines, revision }
         }
         other @ (ConfigReply::Status(_)
