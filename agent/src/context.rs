@@ -178,6 +178,8 @@ pub(crate) struct FileView {
     pub(crate) orphan: Option<OrphanReport>,
     pub(crate) in_sync: Option<Version>,
     pub(crate) written: bool,
+    /// Whether a secret is in it.
+    pub(crate) secret: bool,
     pub(crate) retired: bool,
 }
 

@@ -22,7 +22,7 @@ use ostler_agent_core::probe::Question;
 use ostler_agent_core::reclaim::Spare;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_agent_core::usage::{HostLook, Watched};
-use ostler_schemas::quantity::Signal;
+use ostler_schemas::quantity::{Mode, Signal};
 use ostler_schemas::spec::Artifact;
 use ostler_schemas::spec::KillMode;
 use ostler_schemas::v1::api::LogFilter;
@@ -396,6 +396,19 @@ pub trait Host: Send + Sync + 'static {
     fn unshipped(&self) -> BoxFuture<'_, Vec<(LogName, Uid)>>;
 }
 
+/// A file that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadFile {
+    /// Its content.
+    pub bytes: Bytes,
+    /// Its mode.
+    pub mode: Mode,
+    /// The name of its owner, else the number.
+    pub owner: String,
+    /// The name of its group, else the number.
+    pub group: String,
+}
+
 /// The file system of a host.
 pub trait Files: Send + Sync + 'static {
     /// What lies at a path. With `wanted`, the content that should be there, how what is there differs from it.
@@ -404,6 +417,15 @@ pub trait Files: Send + Sync + 'static {
     /// everything is read each time.
     fn glance(&self, _path: String) -> BoxFuture<'_, Stamp> {
         Box::pin(std::future::ready(Stamp::Unsure))
+    }
+    /// What the folder of a path really is, with links resolved; none if it is not there.
+    fn real_dir(&self, path: String) -> BoxFuture<'_, Result<Option<String>, String>> {
+        Box::pin(async move { Ok(self.observe(path, None).await?.real_dir) })
+    }
+    /// A regular file as a whole, if it is no larger than `most`; none if nothing is there. An error says what it is
+    /// instead, or why it cannot be read.
+    fn read(&self, _path: String, _most: usize) -> BoxFuture<'_, Result<Option<ReadFile>, String>> {
+        Box::pin(std::future::ready(Err("this host does not read files for others".to_owned())))
     }
     /// The names of regular files in a folder; none if there is no such folder.
     fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>>;

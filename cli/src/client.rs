@@ -21,9 +21,9 @@ use ostler_schemas::spec::{ContentRef, Spec};
 use ostler_schemas::subject::Verb;
 use ostler_schemas::v1::api::{
     ApplyReply, ApplyRequest, BlobReply, BlobRequest, CHUNK, ChangeReply, ConfigOp, ConfigReply,
-    ConfigRequest, DeleteReply, DeleteRequest, EventsRequest, GetRequest, ListPage, ListRequest, LogsRequest,
-    NodeRequest, PutRequest, RolloutOp, RolloutReply, RolloutRequest, ScaleRequest, VersionReply,
-    WatchRequest,
+    ConfigRequest, DeleteReply, DeleteRequest, EventsRequest, GetRequest, HostAnswer, HostFiles, ListPage,
+    ListRequest, LogsRequest, NodeRequest, PutRequest, RolloutOp, RolloutReply, RolloutRequest, ScaleRequest,
+    VersionReply, WatchRequest,
 };
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::status::View;
@@ -240,9 +240,11 @@ impl Client {
             ConfigOp::Push(_) | ConfigOp::Rollback { .. } | ConfigOp::Release { .. } => {
                 self.order(Verb::Config, request).await?
             }
-            ConfigOp::Status { .. } | ConfigOp::History | ConfigOp::Content { .. } | ConfigOp::Render(_) => {
-                self.ask(Verb::Config, request).await?
-            }
+            ConfigOp::Status { .. }
+            | ConfigOp::History
+            | ConfigOp::Content { .. }
+            | ConfigOp::Hosts(_)
+            | ConfigOp::Render(_) => self.ask(Verb::Config, request).await?,
         };
         let mut parts = Vec::new();
         for body in bodies {
@@ -253,6 +255,20 @@ impl Client {
             parts.push(part);
         }
         Ok(parts)
+    }
+
+    /// Files as hosts have them, and the bytes of the one that was asked for.
+    ///
+    /// # Errors
+    /// A refusal, or silence.
+    pub async fn host_files(&self, request: &ConfigRequest) -> Result<(Vec<HostAnswer>, Vec<u8>), Failure> {
+        let (mut nodes, mut bytes) = (Vec::new(), Vec::new());
+        for body in self.ask(Verb::Config, request).await? {
+            let part: HostFiles = decode(&body)?;
+            nodes.extend(part.nodes);
+            bytes.extend_from_slice(&part.bytes);
+        }
+        Ok((nodes, bytes))
     }
 
     /// The content of a version of a ConfigFile; none = the present one.

@@ -395,6 +395,7 @@ impl State {
             orphan: self.file.orphan(),
             in_sync: self.file.version_in_sync(),
             written: record.written.is_some(),
+            secret: self.wanted.as_ref().is_some_and(|w| w.is_secret),
             retired: self.file.is_retired(),
         };
         let (changed, concerns) = {

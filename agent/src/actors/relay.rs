@@ -1,6 +1,7 @@
 //! Orders of the control plane: fetched when hinted at, answered chunk by chunk within a window of credit.
 
 mod exec;
+mod files;
 mod logs;
 mod usage;
 
@@ -181,6 +182,7 @@ async fn carry_out(context: &Shared, op: AskOp, chunks: &mut Chunks) -> Result<(
             let query = LogQuery { uid: Some(uid), tail, filter };
             logs::carry_out(context, query, follow, chunks).await
         }
+        AskOp::File(ask) => files::carry_out(context, *ask, chunks).await,
         AskOp::Usage => usage::carry_out(context, chunks).await,
         // Begun apart, because it says itself how it ends.
         AskOp::Exec { .. } => Ok(()),

@@ -25,7 +25,7 @@ use super::label;
 use super::ledger::blocking;
 use super::watch::Watcher;
 use crate::compare::{COMPARED_MAX, compare};
-use crate::ports::Files;
+use crate::ports::{Files, ReadFile};
 
 /// The file system.
 pub struct LinuxFiles {
@@ -57,6 +57,10 @@ impl Files for LinuxFiles {
             glance.await.unwrap_or_default()
         }
         .boxed()
+    }
+
+    fn read(&self, path: String, most: usize) -> BoxFuture<'_, Result<Option<ReadFile>, String>> {
+        blocking(move || read(Path::new(&path), most).map_err(|error| error.to_string())).boxed()
     }
 
     fn list(&self, dir: String) -> BoxFuture<'_, Result<Vec<String>, String>> {
@@ -151,6 +155,30 @@ fn sure(meta: &fs::Metadata) -> Stamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let is_sure = now.saturating_sub(changed) >= Duration::from_millis(SURE_AFTER_MS);
     if is_sure { stamp_of(meta) } else { Stamp::Unsure }
+}
+
+fn read(path: &Path, most: usize) -> io::Result<Option<ReadFile>> {
+    let place = match Place::at(path) {
+        Ok(place) => place,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some(stat) = place.look()? else { return Ok(None) };
+    if let Some(what) = not_regular(FileType::from_raw_mode(stat.st_mode)) {
+        return Err(io::Error::other(format!("it is {what}")));
+    }
+    let file = place.open()?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is no regular file any more"));
+    }
+    let mut bytes = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > most {
+        return Err(io::Error::other(format!("it is larger than {most} bytes")));
+    }
+    let (owner, group) = super::users::names(meta.uid(), meta.gid());
+    Ok(Some(ReadFile { bytes: bytes.into(), mode: Mode::from_bits(meta.mode()), owner, group }))
 }
 
 /// Where a folder would be once it is made: the nearest one above it that is there, links resolved, and the rest.

@@ -55,6 +55,13 @@ pub(super) fn groups(names: &[String]) -> Result<Vec<u32>, String> {
     Ok(found)
 }
 
+/// The names of a user and a group, where they have some; else their numbers.
+pub(super) fn names(uid: u32, gid: u32) -> (String, String) {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
+    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name);
+    (user.unwrap_or_else(|| uid.to_string()), group.unwrap_or_else(|| gid.to_string()))
+}
+
 fn find_user(text: &str) -> Result<User, String> {
     if let Ok(number) = text.parse::<u32>() {
         return by_uid(Uid::from_raw(number));

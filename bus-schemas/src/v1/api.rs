@@ -6,6 +6,7 @@
 
 mod content;
 mod exec;
+mod host_file;
 mod hosts;
 mod logs;
 mod rollout;
@@ -31,6 +32,7 @@ pub use exec::{
     EXEC_CHUNK, EXEC_COMMAND_MAX, EXEC_INPUT_MAX, EXEC_UNREAD, ExecCommand, ExecEnded, ExecInput, ExecItem,
     ExecOutput, ExecRefused, ExecRequest, ExecScreen, RelayInput, RelayPoll,
 };
+pub use host_file::{HostAnswer, HostFile, HostFileAsk, HostFiles, HostsOf, HostsWish};
 pub use hosts::{Ask, AskOp, AsksReply, AsksRequest, BlobReply, BlobRequest, RegisterReply, RegisterRequest};
 pub use logs::{LOGS_PROCESSES, LOGS_PROCESSES_MAX, LOGS_WINDOW, LogFilter, LogsOf, LogsRequest};
 pub use rollout::{RolloutChange, RolloutOp, RolloutReply, RolloutRequest, RolloutVersion};

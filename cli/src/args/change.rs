@@ -180,6 +180,8 @@ pub enum Config {
     History(ConfigHistory),
     /// Make a new version with an old content
     Rollback(Rollback),
+    /// See what hosts have at a path, and take it over as version 1
+    Adopt(Adopt),
     /// Leave the files alone again: they stay as they are on every host
     Release(Release),
     /// Print what becomes of it on a node
@@ -287,9 +289,44 @@ pub struct ConfigDiff {
     /// The version against this local file; - for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "node"])]
     pub file: Option<PathBuf>,
-    /// Against what hosts had before Ostler (not supported by this version)
-    #[arg(long)]
+    /// What the host had before Ostler against what it should have; with --node where there are several
+    #[arg(long, conflicts_with_all = ["from", "to", "file"])]
     pub original: bool,
+}
+
+/// Arguments of `config adopt`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  ostler config adopt --path /etc/app.conf -l role=web
+  ostler config adopt app-conf --path /etc/app.conf -l role=web --pick 91b7e3d0")]
+pub struct Adopt {
+    /// The ConfigFile to be made; after the path if left out
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// The path on the hosts
+    #[arg(long, value_name = "PATH")]
+    pub path: String,
+    /// Which nodes: key=value,…
+    #[arg(short = 'l', long, value_name = "SELECTOR", required_unless_present = "all_nodes")]
+    pub selector: Option<String>,
+    /// Every node
+    #[arg(long, conflicts_with = "selector")]
+    pub all_nodes: bool,
+    /// Make version 1 of what these hosts have: the first digits of its hash
+    #[arg(long, value_name = "HASH")]
+    pub pick: Option<String>,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Wait for the end of the rollout
+    #[arg(long, requires = "pick")]
+    pub wait: bool,
+    /// Wait no longer than this
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub timeout: Dur,
+    /// How.
+    #[command(flatten)]
+    pub output: super::look::Output,
 }
 
 /// Arguments of `config release`.

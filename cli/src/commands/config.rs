@@ -1,10 +1,13 @@
 //! `config`: contents of files on hosts: push, status, diff, history, rollback, render.
 
+mod adopt;
+mod hosts;
+mod original;
 mod release;
 mod render;
 mod settle;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ostler_schemas::manifest::MAX_CONTENT;
@@ -46,12 +49,13 @@ pub async fn run(global: &Global, args: &Config, out: &mut Out) -> Result<(), Fa
         Config::Diff(args) => diff(&session(global).await?, args, out).await,
         Config::History(args) => history(&session(global).await?, args, out).await,
         Config::Rollback(args) => rollback(&session(global).await?, args, out).await,
+        Config::Adopt(args) => adopt::run(&session(global).await?, args, out).await,
         Config::Release(args) => release::run(&session(global).await?, args, out).await,
         Config::Render(args) => render::run(&session(global).await?, args, out).await,
         Config::Other(words) => Err(super::other_below(
             "config",
             words,
-            &["push", "status", "diff", "history", "rollback", "release", "render"],
+            &["push", "status", "diff", "history", "rollback", "adopt", "release", "render"],
         )),
     }
 }
@@ -131,19 +135,23 @@ fn waves(text: &str) -> Result<Vec<CountOrPercent>, Failure> {
 }
 
 /// Selectors of files are plain maps.
-fn node_selector(args: &Push) -> Result<Option<std::collections::BTreeMap<String, String>>, Failure> {
+fn node_selector(args: &Push) -> Result<Option<BTreeMap<String, String>>, Failure> {
     if args.all_nodes {
-        return Ok(Some(std::collections::BTreeMap::new()));
+        return Ok(Some(BTreeMap::new()));
     }
-    let Some(text) = &args.selector else { return Ok(None) };
+    args.selector.as_deref().map(|text| equal_labels(Some(text))).transpose()
+}
+
+/// `key=value,…`; nothing is no label.
+fn equal_labels(text: Option<&str>) -> Result<BTreeMap<String, String>, Failure> {
+    let Some(text) = text else { return Ok(BTreeMap::new()) };
     target::selector(text)?
         .into_iter()
         .map(|requirement| match (requirement.operator, requirement.values.as_slice()) {
             (LabelOperator::In, [value]) => Ok((requirement.key, value.clone())),
             _ => Err(Failure::message("a configfile selects nodes by key=value only")),
         })
-        .collect::<Result<_, _>>()
-        .map(Some)
+        .collect()
 }
 
 async fn rollback(session: &Session, args: &Rollback, out: &mut Out) -> Result<(), Failure> {
@@ -406,10 +414,10 @@ async fn history(session: &Session, args: &ConfigHistory, out: &mut Out) -> Resu
 }
 
 async fn diff(session: &Session, args: &ConfigDiff, out: &mut Out) -> Result<(), Failure> {
-    if args.original {
-        return Err(super::not_supported("--original"));
-    }
     let object = file(&args.name, &session.namespace)?;
+    if args.original {
+        return original::diff(session, &object, args, out).await;
+    }
     let name = object.short();
     if let Some(node) = &args.node {
         return node_diff(session, &object, node, out).await;

@@ -1,9 +1,11 @@
 //! One handler per verb. Each returns how many parts of its answer were lost (0 but for relays), or why it failed.
 
+mod ask_node;
 mod changes;
 mod config;
 mod events;
 mod exec;
+mod host_files;
 mod logs;
 mod nodes;
 mod reads;

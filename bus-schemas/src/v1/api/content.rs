@@ -64,6 +64,8 @@ pub enum ConfigOp {
     },
     /// What becomes of it on a node; nothing is changed.
     Render(Box<ConfigRender>),
+    /// Files as hosts have them; answered by [`super::HostFiles`].
+    Hosts(Box<super::HostsWish>),
 }
 
 /// A push of content.

@@ -105,6 +105,8 @@ pub enum AskOp {
         /// The command.
         exec: super::ExecCommand,
     },
+    /// A file of the node: what could be taken over, or what was there before.
+    File(Box<super::HostFileAsk>),
     /// Something that a newer server asks for: answered with an error.
     #[serde(other)]
     Unknown,

@@ -53,7 +53,7 @@ pub(super) async fn run(
 }
 
 /// The files in the order of the answer, each put together of its parts.
-fn collect(replies: Vec<ConfigReply>) -> Vec<(String, Vec<u8>)> {
+pub(super) fn collect(replies: Vec<ConfigReply>) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     for reply in replies {
         let ConfigReply::Rendered { name, bytes } = reply else { continue };

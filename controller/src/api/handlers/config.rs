@@ -36,6 +36,7 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
         ConfigOp::Content { version, part } => {
             content(shared, call, (&object, version, part.as_deref()), to).await
         }
+        ConfigOp::Hosts(wish) => super::host_files::handle(shared, call, (&object, *wish), to).await,
         ConfigOp::Render(wish) => render(shared, call, (&object, *wish), to).await,
     }
 }
