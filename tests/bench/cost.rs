@@ -31,3 +31,20 @@ pub(crate) fn cpu_percent(pids: &[u64], window: Duration) -> anyhow::Result<f64>
     let used = all()?.saturating_sub(before);
     Ok(100.0 * used.as_secs_f64() / begin.elapsed().as_secs_f64())
 }
+
+/// Ticks of a second in `/proc/PID/stat` (`USER_HZ`, the same on every Linux).
+const TICKS: f64 = 100.0;
+
+/// The same of a whole process, also of threads that have ended meanwhile; in steps of a tick, so over a long window.
+pub(crate) fn process_percent(pid: u64, window: Duration) -> anyhow::Result<f64> {
+    let all = || -> anyhow::Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, rest) = text.rsplit_once(") ").context("no stat")?;
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+        Ok((ticks(11).context("no utime")? + ticks(12).context("no stime")?) / TICKS)
+    };
+    let (begin, before) = (Instant::now(), all()?);
+    std::thread::sleep(window);
+    Ok(100.0 * (all()? - before) / begin.elapsed().as_secs_f64())
+}

@@ -28,8 +28,8 @@ const PER_APPLY: usize = 250;
 const BYTES: usize = 4 << 10;
 /// The most that p99 may be (DESIGN.md section 8).
 const BAR: Duration = Duration::from_millis(250);
-/// How long an idle host is watched, after what a change leaves behind has settled.
-const WINDOW: Duration = Duration::from_secs(20);
+/// How long an idle host is watched, after what a change leaves behind has settled: each file is glanced at once.
+const WINDOW: Duration = Duration::from_secs(70);
 const SETTLE: Duration = Duration::from_secs(10);
 /// Percent of a core that an idle agent may use, as with a thousand processes.
 const IDLE_CPU: f64 = 2.0;
@@ -175,6 +175,6 @@ fn idle(fleet: &Fleet) -> anyhow::Result<Idle> {
     std::thread::sleep(SETTLE);
     let state = fleet.state();
     let agent = state["hosts"][0]["agent"].as_u64().context("an agent")?;
-    let cpu = cost::cpu_percent(&[agent], WINDOW)?;
+    let cpu = cost::process_percent(agent, WINDOW)?;
     Ok(Idle { kib: cost::pss_kib(agent)?, cpu })
 }

@@ -27,6 +27,10 @@ use super::watch::Watcher;
 use crate::compare::{COMPARED_MAX, compare};
 use crate::ports::{Files, ReadFile};
 
+/// Bytes that are read at one time: little for small files, and enough that large ones take few calls.
+const PART_MIN: usize = 4 << 10;
+const PART_MAX: usize = 64 << 10;
+
 /// The file system.
 pub struct LinuxFiles {
     watcher: Watcher,
@@ -222,7 +226,9 @@ fn look(place: &Place<'_>, wanted: Option<&[u8]>) -> io::Result<Looked> {
     }
     let mut hasher = Hasher::new();
     let mut kept = Vec::new();
-    let mut part = vec![0; 64 << 10];
+    // A thousand small files are read at the same time, and what was taken for that is not soon given back.
+    let room = usize::try_from(meta.len()).unwrap_or(PART_MAX).saturating_add(1).clamp(PART_MIN, PART_MAX);
+    let mut part = vec![0; room];
     let is_kept = wanted.is_some() && meta.len() <= COMPARED_MAX;
     loop {
         let n = file.read(&mut part)?;
