@@ -1,6 +1,7 @@
 //! Named scenarios: one story each, with every checker looking on.
 
 pub(crate) mod control;
+mod drift;
 mod hosts;
 mod pressure;
 mod secrets;
