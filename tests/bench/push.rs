@@ -274,7 +274,9 @@ async fn watched(client: &Client, run: usize, nodes: u32) -> anyhow::Result<Dura
         while let Some(body) = watch.next().await? {
             let message: WatchMessage = codec::decode(&body)?;
             let Some(Status::ConfigFile(status)) = message.view.map(|view| view.status) else { continue };
-            let enough = u64::from(status.nodes.in_sync) * 100 >= u64::from(nodes) * 99;
+            // Nodes that were not told yet are in sync with the version before: only the rollout counts this one's.
+            let healthy = status.rollout.as_ref().map_or(0, |rollout| rollout.healthy);
+            let enough = u64::from(healthy) * 100 >= u64::from(nodes) * 99;
             if status.version == Version(run as u64) && enough {
                 return Ok(begin.elapsed());
             }
