@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ostler_schemas::quantity::Mode;
-use ostler_schemas::spec::{Drift, Unlisted};
+use ostler_schemas::spec::Unlisted;
 use ostler_schemas::time::{Mono, Now, Timestamp};
 use ostler_schemas::v1::document::{FileGoal, FileSpec};
 use ostler_schemas::v1::reason::Reason;
@@ -136,9 +136,7 @@ impl FileRecord {
             released: false,
         }
     }
-}
 
-impl FileRecord {
     /// What was there before, of one of its files.
     #[must_use]
     pub fn original_of(&self, name: &str) -> &Original {
@@ -447,24 +445,6 @@ impl ManagedFile {
             names.extend(self.record.names());
         }
         (names, !releases && spec.unlisted == Unlisted::Delete && !spec.files.is_empty())
-    }
-
-    /// Whether nobody looks what becomes of it: it was written, and its drift is nobody's business.
-    #[must_use]
-    pub fn is_left_alone(&self) -> bool {
-        let spec = self.wanted.as_ref().and_then(|w| w.spec.as_ref());
-        spec.is_some_and(|spec| spec.drift == Drift::Ignore) && self.standing.state == FileState::InSync
-    }
-
-    /// By the paths of its files what tells whether they have changed since they were seen to be right; none where
-    /// that alone does not tell.
-    #[must_use]
-    pub fn stamps(&self) -> Option<Vec<(String, Stamp)>> {
-        let (_, unlisted) = self.to_look_at();
-        let seen =
-            self.observed.as_ref().filter(|_| self.standing.state == FileState::InSync && !unlisted)?;
-        let path = self.path()?;
-        Some(seen.parts.iter().map(|(name, seen)| (part_path(&path, name), seen.stamp)).collect())
     }
 
     /// Whether it can be forgotten: no entry asks for it, and it is let go or was never written.

@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_long_diff_is_cut_at_a_line_and_says_so() {
         let long = "+a line of some length\n".repeat(200);
-        let short = shortened(long.clone());
+        let short = shortened(long);
         assert!(short.len() < DIFF_SHOWN + 40 && short.ends_with(" more lines)\n"), "{short}");
         let shown = short.lines().count() - 1;
         assert!(short.contains(&format!("({} more lines)", 200 - shown)));

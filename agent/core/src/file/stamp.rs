@@ -4,6 +4,10 @@
 //! setting the clock; together with size, number and device it stands for what was read. Two changes within one tick of
 //! that clock have the same time, so what was changed shortly before it was read is never taken for known.
 
+use ostler_schemas::spec::Drift;
+
+use super::{FileState, ManagedFile, part_path};
+
 /// Between the last change of a file and the reading of it, so that every later change has a later time: file systems
 /// count time in steps of up to two seconds.
 pub const SURE_AFTER_MS: u64 = 2_500;
@@ -34,6 +38,26 @@ impl Stamp {
     #[must_use]
     pub fn still(&self, now: &Stamp) -> bool {
         *self != Stamp::Unsure && self == now
+    }
+}
+
+impl ManagedFile {
+    /// Whether nobody looks what becomes of it: it was written, and its drift is nobody's business.
+    #[must_use]
+    pub fn is_left_alone(&self) -> bool {
+        let spec = self.wanted.as_ref().and_then(|w| w.spec.as_ref());
+        spec.is_some_and(|spec| spec.drift == Drift::Ignore) && self.standing.state == FileState::InSync
+    }
+
+    /// By the paths of its files what tells whether they have changed since they were seen to be right; none where
+    /// that alone does not tell.
+    #[must_use]
+    pub fn stamps(&self) -> Option<Vec<(String, Stamp)>> {
+        let (_, unlisted) = self.to_look_at();
+        let seen =
+            self.observed.as_ref().filter(|_| self.standing.state == FileState::InSync && !unlisted)?;
+        let path = self.path()?;
+        Some(seen.parts.iter().map(|(name, seen)| (part_path(&path, name), seen.stamp)).collect())
     }
 }
 

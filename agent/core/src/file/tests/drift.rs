@@ -16,7 +16,7 @@ fn writer() -> Writer {
 }
 
 /// Looks once, with what a real host would tell besides.
-fn look(host: &mut Host, hand: &Hand, diff: Option<Difference>) -> Vec<Effect> {
+fn look(host: &mut Host, hand: &Hand, diff: Option<&Difference>) -> Vec<Effect> {
     let mut effects = host.file.on(at(host.now), Event::Look);
     if !effects.contains(&Effect::Observe) {
         return effects;
@@ -24,7 +24,7 @@ fn look(host: &mut Host, hand: &Hand, diff: Option<Difference>) -> Vec<Effect> {
     let mut sight = host.sight();
     for seen in sight.parts.values_mut() {
         seen.hand = hand.clone();
-        seen.diff.clone_from(&diff);
+        seen.diff = diff.cloned();
     }
     effects.extend(host.file.on(at(host.now), Event::Observed(Ok(sight))));
     effects
@@ -59,7 +59,7 @@ fn a_repair_says_what_was_put_back_and_whose_hand_it_was() {
     let mut host = Host::new(ModelFs::new(&["/etc/app"]));
     host.want(1, b"one");
     host.fs.put_file(PATH, b"spoiled", 0o644, ROOT);
-    let effects = look(&mut host, &Hand::Known(writer()), three_lines());
+    let effects = look(&mut host, &Hand::Known(writer()), three_lines().as_ref());
     let told = finish(&mut host, &effects);
     let text = "3 lines put back; written by python3.11 (pid 8123, uid 1001 deploy, session-812.scope)";
     assert_eq!(told, [(Reason::DriftRepaired, text.to_owned())]);
@@ -112,7 +112,7 @@ fn of_a_secret_no_line_is_told() {
     let secret = WantedFile { is_secret: true, ..wanted(1, spec(b"one"), FileGoal::Hold) };
     host.feed(Event::Want(secret));
     host.fs.put_file(PATH, b"spoiled", 0o644, ROOT);
-    let effects = look(&mut host, &Hand::Known(writer()), three_lines());
+    let effects = look(&mut host, &Hand::Known(writer()), three_lines().as_ref());
     finish(&mut host, &effects);
     let report = host.file.report();
     let drift = report.last_drift.expect("evidence");
@@ -167,7 +167,7 @@ fn a_warning_is_told_at_once_and_then_once_a_minute_with_what_came_between() {
     for n in 0..130_u64 {
         host.now = 10_000 + n * 1_000;
         host.fs.put_file(PATH, format!("spoiled {n}").as_bytes(), 0o644, ROOT);
-        story.extend(told(&look(&mut host, &Hand::Known(writer()), three_lines())));
+        story.extend(told(&look(&mut host, &Hand::Known(writer()), three_lines().as_ref())));
     }
     let reasons: Vec<Reason> = story.iter().map(|(reason, _)| *reason).collect();
     assert_eq!(reasons, [Reason::DriftFound; 3]);
