@@ -6,6 +6,7 @@
 //!         +- host       the connection to the holder: listings and exits
 //!         +- registry --+-- process (one each), file (one each)
 //!         |             documents, templates, who may start
+//!         +- acts       what follows changes of files: actions, probes
 //!         +- bus        beats, hints, reconnects, registration
 //!         +- reporter   the report, guarded and coalesced
 //!         +- events     the story, best effort
@@ -14,6 +15,7 @@
 //!         +- shipper    output of namespaces that ship it, to the bus
 //! ```
 
+pub(crate) mod acts;
 pub(crate) mod bus;
 pub(crate) mod events;
 pub(crate) mod file;

@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ostler_agent_core::acts::{Deed, Plan, Probing, Progress, overlay};
 use ostler_agent_core::environment::NodeFacts;
 use ostler_agent_core::file::Rules;
 use ostler_agent_core::holds::Holds;
 use ostler_agent_core::ledger::{Change, Ledger};
 use ostler_agent_core::needs::HostFacts;
 use ostler_agent_core::pressure::Thresholds;
+use ostler_agent_core::unit::{Reloads, Verdict};
 use ostler_agent_core::veto::Veto;
 use ostler_bus::clock::ClockRef;
 use ostler_bus::entropy::EntropyRef;
@@ -25,7 +27,7 @@ use ostler_schemas::v1::object::OwnerReference;
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::{
-    Condition, ConditionStatus, ExitReport, Facts, FileReport, OrphanReport, ProcessReport,
+    Condition, ConditionStatus, ExitReport, Facts, FileEffect, FileReport, OrphanReport, ProcessReport,
 };
 use ostler_schemas::v1::usage::{Others, Strain};
 use ostler_schemas::{Kind, Name, Namespace, NodeName, ObjectRef, Sha256, Uid, Version, codec};
@@ -33,7 +35,7 @@ use ractor::{ActorRef, Message};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::actors::{bus, events, host, ledger, registry, reporter};
+use crate::actors::{acts, bus, events, host, ledger, registry, reporter};
 use crate::ports::{ArtifactsRef, FactsRef, FilesRef, HostInfo, HostRef, Identity, LedgerRef};
 
 /// What an agent is told at its start.
@@ -168,6 +170,12 @@ pub(crate) struct ProcessView {
     pub(crate) runs_as_meant: bool,
     pub(crate) blocks_starts: bool,
     pub(crate) retired: bool,
+    /// What it is to run as, once that is known.
+    pub(crate) template: Option<Arc<ProcessTemplate>>,
+    /// Ends and failed starts that nobody asked for, ever.
+    pub(crate) unplanned: u64,
+    /// Reloads that were asked for.
+    pub(crate) reloads: Reloads,
 }
 
 /// What is known of one file.
@@ -181,6 +189,22 @@ pub(crate) struct FileView {
     /// Whether a secret is in it.
     pub(crate) secret: bool,
     pub(crate) retired: bool,
+    /// The last change that something follows from.
+    pub(crate) change: Option<Plan>,
+    /// What will follow from what is on its way.
+    pub(crate) coming: Vec<Deed>,
+}
+
+/// How far what follows a change of a file has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ActsView {
+    pub(crate) progress: Progress,
+    /// What the answers of its probe come to.
+    pub(crate) probed: Option<Verdict>,
+    /// Nobody asks its probe or looks at its processes any more: that was for long enough.
+    pub(crate) is_over: bool,
+    /// What became of the processes that its actions name.
+    pub(crate) effect: Option<FileEffect>,
 }
 
 /// How the bus is.
@@ -210,6 +234,7 @@ pub(crate) struct Strains {
 pub(crate) struct Board {
     pub(crate) processes: BTreeMap<Uid, ProcessView>,
     pub(crate) files: BTreeMap<Uid, FileView>,
+    pub(crate) acts: BTreeMap<Uid, ActsView>,
     pub(crate) run: HeldDocument,
     pub(crate) files_held: HeldDocument,
     pub(crate) secrets_held: HeldDocument,
@@ -240,6 +265,26 @@ pub(crate) struct Board {
     pub(crate) strains: Strains,
 }
 
+impl Board {
+    /// The row of a file, with what follows its last change.
+    pub(crate) fn file_report(&self, uid: &Uid, view: &FileView) -> FileReport {
+        let mut report = view.report.clone();
+        if let Some(plan) = &view.change {
+            let acts = self.acts.get(uid).filter(|acts| acts.progress.n == plan.n);
+            let probing = match acts {
+                _ if plan.probe.is_none() => Probing::Over,
+                Some(acts) if acts.is_over => Probing::Over,
+                Some(acts) => Probing::Asked(acts.probed.as_ref()),
+                None => Probing::Asked(None),
+            };
+            overlay(&mut report, plan, acts.map(|acts| &acts.progress), probing);
+            let is_of_it = report.wanted == plan.version;
+            report.effect = acts.filter(|_| is_of_it).and_then(|acts| acts.effect);
+        }
+        report
+    }
+}
+
 /// What all actors of one agent share.
 pub(crate) struct Context {
     pub(crate) deps: Deps,
@@ -256,6 +301,10 @@ pub(crate) struct Context {
     pub(crate) host: Slot<host::Msg>,
     pub(crate) relay: Slot<crate::actors::relay::Msg>,
     pub(crate) pressure: Slot<crate::actors::pressure::Msg>,
+    pub(crate) acts: Slot<acts::Msg>,
+    pub(crate) acts_wake: Wake,
+    /// Something of a process has changed: for the one who waits for that.
+    pub(crate) stirred: tokio::sync::Notify,
     pub(crate) report_wake: Wake,
     pub(crate) registry_wake: Wake,
     /// How many starts this agent has heard the end of: what the host tells of itself was asked for before or after
@@ -296,6 +345,11 @@ impl Context {
     /// Something that decisions of the registry depend on changed.
     pub(crate) fn reassess(&self) {
         self.registry_wake.ring(&self.registry, registry::Msg::Reassess);
+    }
+
+    /// Something that actions depend on changed.
+    pub(crate) fn act(&self) {
+        self.acts_wake.ring(&self.acts, acts::Msg::Wake);
     }
 
     /// Tells the story, best effort.

@@ -16,6 +16,7 @@ mod ledger;
 mod log;
 mod old_logs;
 mod probe;
+mod units;
 mod usage;
 mod users;
 mod watch;

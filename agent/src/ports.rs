@@ -23,8 +23,7 @@ use ostler_agent_core::reclaim::Spare;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_agent_core::usage::{HostLook, Watched};
 use ostler_schemas::quantity::{Mode, Signal};
-use ostler_schemas::spec::Artifact;
-use ostler_schemas::spec::KillMode;
+use ostler_schemas::spec::{Artifact, KillMode, Renewal};
 use ostler_schemas::v1::api::LogFilter;
 use ostler_schemas::v1::beat::Usage;
 use ostler_schemas::v1::reason::Reason;
@@ -224,6 +223,15 @@ pub struct RunOutcome {
     pub output: Bytes,
 }
 
+/// What became of a reload or restart of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnitEnd {
+    /// It was done.
+    Done,
+    /// The unit does not run, or is not there: nothing was done.
+    NotRunning,
+}
+
 /// The size of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Screen {
@@ -376,6 +384,12 @@ pub trait Host: Send + Sync + 'static {
     /// Starts a command that somebody attends, with pipes or on a terminal of its own; done when it was asked for. One
     /// that could not be started ends at once with `ended_because` in words and an unknown exit.
     fn attend(&self, run: HostRun, screen: Option<Screen>) -> BoxFuture<'_, Result<HostSession, HostError>>;
+    /// Has a unit of the host's service manager reloaded or restarted, and waits for the end of that.
+    fn unit(&self, how: Renewal, unit: String) -> BoxFuture<'_, Result<UnitEnd, String>> {
+        let why =
+            format!("{unit} cannot be asked to {how}: this host has no service manager that can be asked");
+        Box::pin(std::future::ready(Err(why)))
+    }
     /// Says that an exit is safe.
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>>;
     /// Looks a user up, and a group if one is named; without a user it is the one that processes run as when nothing

@@ -128,11 +128,11 @@ impl Status {
         processes.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let mut file_states: Vec<LocalFile> = board
             .files
-            .values()
-            .map(|v| LocalFile {
+            .iter()
+            .map(|(uid, v)| LocalFile {
                 namespace: v.named.as_ref().map(|n| n.0.clone()),
                 name: v.named.as_ref().map(|n| n.1.clone()),
-                report: v.report.clone(),
+                report: board.file_report(uid, v),
             })
             .collect();
         file_states.sort_by(|a, b| (a.report.state, &a.report.path).cmp(&(b.report.state, &b.report.path)));

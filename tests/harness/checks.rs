@@ -4,9 +4,11 @@
 //! * [`hosts`]: everything that happened to processes.
 //! * [`life`]: what templates promise: order, delays, hooks, probes, artifacts.
 //! * [`files`]: every state of every managed path.
+//! * [`acts`]: what follows changes of files.
 //!
 //! Checkers decide nothing and are told nothing by the daemons; they know what the nemesis did on purpose.
 
+pub mod acts;
 pub mod files;
 pub mod hosts;
 pub mod life;
@@ -63,6 +65,8 @@ pub enum Rule {
     TornFile,
     /// A managed path held an older version than before.
     FileFellBack,
+    /// What follows a change of a file was done twice for one version.
+    ActedTwice,
     /// Something acknowledged is not there.
     AcknowledgedLost,
     /// An actor panicked.

@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use ostler_agent::ports::{
     Artifacts, Files, Held, Host, HostConnection, HostError, HostListing, HostRun, HostSession, HostSpawn,
     HostUser, LedgerStore, LogName, LogQuery, LogReader, LogShipper, Prepared, RunOutcome, Screen,
-    SpawnError,
+    SpawnError, UnitEnd,
 };
 use ostler_agent::sim::{SimArtifacts, SimFiles, SimHost, SimLedger};
 use ostler_agent_core::artifacts::Preparing;
@@ -23,7 +23,7 @@ use ostler_agent_core::reclaim::Spare;
 use ostler_agent_core::unit::HostProcess;
 use ostler_bus::sim_clock::Gate;
 use ostler_schemas::quantity::Signal;
-use ostler_schemas::spec::Artifact;
+use ostler_schemas::spec::{Artifact, Renewal};
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace, NodeName, Sha256, Uid};
 
@@ -127,6 +127,10 @@ impl Host for GatedHost {
 
     fn attend(&self, run: HostRun, screen: Option<Screen>) -> BoxFuture<'_, Result<HostSession, HostError>> {
         through(&self.gate, self.inner.attend(run, screen)).boxed()
+    }
+
+    fn unit(&self, how: Renewal, unit: String) -> BoxFuture<'_, Result<UnitEnd, String>> {
+        through(&self.gate, self.inner.unit(how, unit)).boxed()
     }
 
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {

@@ -29,7 +29,7 @@ use ostler_schemas::v1::secret::SecretsDocument;
 use ostler_schemas::{Bucket, Key, NodeName, Revision};
 use tokio::sync::watch;
 
-use host::{Amnesia, AtOnce, PlantedHost};
+use host::{Amnesia, AtOnce, ForgetsBegun, PlantedHost};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -52,6 +52,8 @@ pub struct Plant {
     pub backlog: Option<Backlog>,
     /// What agents with a planted bug were shown.
     pub documents: Documents,
+    /// Agents forget that they have begun an action.
+    pub forgets_begun: bool,
     /// What is wrong with how agents treat processes.
     pub life: Option<LifeBug>,
 }
@@ -131,7 +133,13 @@ impl Plant {
     /// An agent's ledger.
     #[must_use]
     pub fn ledger(&self, inner: LedgerRef) -> LedgerRef {
-        if self.life == Some(LifeBug::Amnesia) { Arc::new(Amnesia(inner)) } else { inner }
+        if self.life == Some(LifeBug::Amnesia) {
+            Arc::new(Amnesia(inner))
+        } else if self.forgets_begun {
+            Arc::new(ForgetsBegun(inner))
+        } else {
+            inner
+        }
     }
 
     /// The clock of an agent on a machine with this one.

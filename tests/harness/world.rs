@@ -15,6 +15,7 @@ use ostler_controller_core::liveness::Limits;
 use ostler_schemas::{Bucket, ControllerName, Name, NodeName};
 use tokio::time::{Duration, Instant};
 
+use crate::checks::acts::ActsCheck;
 use crate::checks::files::FileWatch;
 use crate::checks::hosts::HostCheck;
 use crate::checks::life::LifeCheck;
@@ -64,6 +65,8 @@ pub struct Checks {
     pub hosts: HostCheck,
     /// Of what their templates promise.
     pub life: LifeCheck,
+    /// Of what follows changes of files.
+    pub acts: ActsCheck,
     /// What was found.
     pub found: Vec<Found>,
 }
@@ -295,11 +298,12 @@ impl World {
         if troubled || paused || self.bus_down || self.noisy {
             self.unsure();
         }
-        let Checks { log, hosts, life, found } = &mut self.checks;
+        let Checks { log, hosts, life, acts, found } = &mut self.checks;
         log.take(self.bus.take_log(), now, found);
         for machine in &self.machines {
             hosts.take(&machine.node, &machine.host, log, now, found);
             life.take(machine, log, now, found);
+            acts.take(&machine.node, &machine.host, now, found);
             self.watch.look(&machine.node, &machine.files);
         }
         // A version that failed is rolled back from by itself: then an older one follows, and rightly.
@@ -387,7 +391,7 @@ impl World {
     pub fn final_checks(&mut self) {
         self.look();
         let now = self.now_ms();
-        let Checks { log, hosts, life, found } = &mut self.checks;
+        let Checks { log, hosts, life, acts: _, found } = &mut self.checks;
         for detail in hosts.unaccounted(log).into_iter().chain(life.miscounted(log)) {
             found.push(Found { at_ms: now, rule: Rule::ExitLost, detail });
         }

@@ -1,5 +1,6 @@
 //! Named scenarios: one story each, with every checker looking on.
 
+mod actions;
 pub(crate) mod control;
 mod drift;
 mod hosts;

@@ -13,8 +13,9 @@
 //!
 //! A version may be several files of one folder: [`parts`] says what holds then.
 //!
-//! Not here: rendering (what is asked comes rendered), validators and actions; they come between writing and renaming
-//! when they exist.
+//! What follows a change is planned before the change ([`crate::acts::Plan`]), so that no crash can lose it.
+//!
+//! Not here: rendering (what is asked comes rendered), and carrying out what follows ([`crate::acts`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,8 +29,10 @@ use ostler_schemas::v1::report::{DriftReport, FileReport, FileState, OrphanRepor
 use ostler_schemas::{Name, Namespace, Sha256, Uid, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::acts::Plan;
 use crate::holds::Held;
 
+mod change;
 mod decide;
 mod drift;
 pub mod evidence;
@@ -115,6 +118,12 @@ pub struct FileRecord {
     pub drifts_total: u64,
     /// Set when it was released.
     pub released: bool,
+    /// The last change that something follows from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Box<Plan>>,
+    /// How many changes there were that anything followed from.
+    #[serde(default)]
+    pub changes: u64,
 }
 
 impl FileRecord {
@@ -134,6 +143,8 @@ impl FileRecord {
             last_drift: None,
             drifts_total: 0,
             released: false,
+            change: None,
+            changes: 0,
         }
     }
 

@@ -12,6 +12,7 @@ use ostler_schemas::v1::secret::SecretsDocument;
 use ostler_schemas::{Sha256, Uid};
 use serde::{Deserialize, Serialize};
 
+use crate::acts::Progress;
 use crate::file::FileRecord;
 use crate::holds::Holds;
 use crate::unit::UnitRecord;
@@ -43,6 +44,8 @@ pub struct Ledger {
     pub units: BTreeMap<Uid, UnitRecord>,
     /// Files.
     pub file_records: BTreeMap<Uid, FileRecord>,
+    /// How far what follows changes of files has come.
+    pub acts: BTreeMap<Uid, Progress>,
     /// Contents in use, found in file specs.
     pub contents: BTreeSet<Sha256>,
     /// Exits that the rings of processes had no room for.
@@ -76,6 +79,8 @@ pub enum Change {
     File(Box<FileRecord>),
     /// A file was retired.
     FileGone(Uid),
+    /// How far what follows a change of a file has come.
+    Acts(Uid, Box<Progress>),
     /// Contents that file specs in use name.
     Contents(BTreeSet<Sha256>),
     /// What is held on the host.
@@ -99,7 +104,13 @@ impl Ledger {
                 let before = self.file_records.insert(file.uid, (*file).clone());
                 before.as_ref() != Some(&*file)
             }
-            Change::FileGone(uid) => self.file_records.remove(&uid).is_some(),
+            Change::FileGone(uid) => {
+                let had_acts = self.acts.remove(&uid).is_some();
+                self.file_records.remove(&uid).is_some() || had_acts
+            }
+            Change::Acts(uid, progress) => {
+                self.acts.insert(uid, (*progress).clone()).as_ref() != Some(&*progress)
+            }
             Change::Holds(holds) => std::mem::replace(&mut self.holds, *holds) != self.holds,
             Change::Contents(contents) => std::mem::replace(&mut self.contents, contents) != self.contents,
         }

@@ -11,6 +11,7 @@
 //! * [`veto`]: what the host allows; [`holds`]: what a person on it has taken out of the agent's hands.
 //! * [`holder`]: the holder's own decisions and its protocol.
 
+pub mod acts;
 pub mod artifacts;
 pub mod confine;
 pub mod documents;

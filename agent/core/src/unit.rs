@@ -61,6 +61,7 @@ use ostler_schemas::v1::report::ProcessPhase;
 use crate::holder::notify::Said;
 use crate::holds::Held;
 
+mod asks;
 mod event;
 mod exits;
 mod fetching;
@@ -76,6 +77,7 @@ mod stop;
 pub(crate) mod tests;
 mod view;
 
+pub use asks::Reloads;
 pub use event::{
     Ask, Effect, Event, Hook, HookEnd, HostExit, HostProcess, HowEnded, ProbeKind, Run, Start, StartFailure,
     Verdict, Wanted,
@@ -210,6 +212,9 @@ pub struct Unit {
     /// The latest that an incarnation said: it may be told before its start is.
     said: Option<(u64, Said)>,
     held: Option<Held>,
+    reloads: Reloads,
+    /// A restart was asked for while a start was under way.
+    restart_due: bool,
     /// The template of what runs, when another one may be asked for.
     kept: Option<(Sha256, Arc<ProcessTemplate>)>,
 }
@@ -231,6 +236,8 @@ impl Unit {
             runs: 0,
             said: None,
             held: None,
+            reloads: Reloads::default(),
+            restart_due: false,
             kept: None,
         }
     }

@@ -86,6 +86,19 @@ pub enum Users {
     Named(BTreeSet<String>),
 }
 
+/// Which units of the host's service manager may be reloaded and restarted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Units {
+    /// Any but Ostler's own, which would end whoever asks.
+    #[default]
+    Any,
+    /// Those of which one of these, with `*` for anything, is the name.
+    Named(Vec<String>),
+}
+
+/// How names of Ostler's own units begin.
+const OWN_UNITS: &str = "ostler-";
+
 /// Beside which processes commands may be run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AllowExec {
@@ -110,6 +123,13 @@ impl AllowExec {
     }
 }
 
+/// Whether a name is as a pattern says, in which `*` is anything.
+fn is_like(pattern: &str, name: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(tail) = name.strip_prefix(first) else { return false };
+    (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| is_like(rest, &tail[at..]))
+}
+
 /// The rules of a host. The default forbids nothing: it is for whoever has no host to protect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Veto {
@@ -131,6 +151,8 @@ pub struct Veto {
     pub deny_paths: Vec<PathRule>,
     /// Commands beside processes.
     pub exec: Setting<AllowExec>,
+    /// Units that actions of files may reload and restart.
+    pub units: Setting<Units>,
     /// CPU of one process, in thousandths of a core.
     pub max_cpu: Option<Setting<u64>>,
     /// Memory of one process, in bytes.
@@ -301,6 +323,27 @@ impl Veto {
             }
             AllowExec::Off => {
                 Err(format!("this host does not allow commands beside its processes ({})", place()))
+            }
+        }
+    }
+
+    /// Whether an action of a file may reload or restart a unit.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn unit(&self, name: &str) -> Result<(), String> {
+        if !self.enforced {
+            return Ok(());
+        }
+        if name.starts_with(OWN_UNITS) {
+            return Err(format!("{name} is a unit of Ostler itself"));
+        }
+        match &self.units.value {
+            Units::Any => Ok(()),
+            Units::Named(patterns) if patterns.iter().any(|pattern| is_like(pattern, name)) => Ok(()),
+            Units::Named(_) => {
+                let place = self.where_("allow_units", self.units.line);
+                Err(format!("this host does not let {name} be reloaded or restarted ({place})"))
             }
         }
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use ostler_agent_core::acts::Deed;
 use ostler_agent_core::file::{Effect, Event, FileRecord, ManagedFile, Owner, Step, WantedFile, part_path};
 use ostler_agent_core::holds::Held;
 use ostler_agent_core::ledger::Change;
@@ -387,6 +388,13 @@ impl State {
         }));
     }
 
+    /// What will follow from what is on its way to the disk.
+    fn coming(&self) -> Vec<Deed> {
+        let Some(plan) = self.file.coming() else { return Vec::new() };
+        let uid = self.file.record().uid;
+        plan.actions.iter().map(|action| plan.deed(uid, action)).collect()
+    }
+
     fn show(&self) {
         let record = self.file.record();
         let view = FileView {
@@ -397,15 +405,24 @@ impl State {
             written: record.written.is_some(),
             secret: self.wanted.as_ref().is_some_and(|w| w.is_secret),
             retired: self.file.is_retired(),
+            change: self.file.change().cloned(),
+            coming: self.coming(),
         };
-        let (changed, concerns) = {
+        let (changed, concerns, acts) = {
             let mut board = self.context.board();
             let before = board.files.insert(record.uid, view.clone());
             let concerns = before.as_ref().is_none_or(|b| {
                 (b.in_sync, b.retired, &b.named) != (view.in_sync, view.retired, &view.named)
             });
-            (before.as_ref() != Some(&view), concerns)
+            let acts = (view.change.is_some()
+                || !view.coming.is_empty()
+                || before.as_ref().is_some_and(|b| b.change.is_some() || !b.coming.is_empty()))
+                && before.as_ref() != Some(&view);
+            (before.as_ref() != Some(&view), concerns, acts)
         };
+        if acts {
+            self.context.act();
+        }
         if changed {
             self.context.changed();
         }

@@ -25,6 +25,8 @@ mod hooks;
 mod probes;
 mod start;
 
+pub(crate) use start::{Who, prepare};
+
 pub(crate) struct ProcessActor;
 
 /// A request to the holder that must not be lost to a slow answer: a stop, an acknowledgement.
@@ -303,18 +305,26 @@ impl State {
             runs_as_meant: self.unit.runs_as_meant(),
             blocks_starts: self.unit.blocks_starts(),
             retired: self.unit.is_retired(),
+            template: self.unit.wanted().and_then(|wanted| wanted.template.clone()),
+            unplanned: record.unplanned,
+            reloads: self.unit.reloads().clone(),
         };
-        let (changed, concerns) = {
+        let (changed, concerns, harmed) = {
             let mut board = self.context.board();
             let before = board.processes.insert(record.uid, view.clone());
+            let harmed = before.as_ref().is_some_and(|b| b.unplanned != view.unplanned);
             let concerns = before.as_ref().is_none_or(|b| {
                 (b.ready, b.blocks_starts, b.retired, b.goal, &b.owner)
                     != (view.ready, view.blocks_starts, view.retired, view.goal, &view.owner)
             });
-            (before.as_ref() != Some(&view), concerns)
+            (before.as_ref() != Some(&view), concerns, harmed)
         };
         if changed {
             self.context.changed();
+            self.context.stirred.notify_one();
+        }
+        if harmed {
+            self.context.act();
         }
         if concerns {
             self.context.reassess();

@@ -10,7 +10,7 @@ use ostler_agent_core::holder::{notify::Said, protocol::ProcKey};
 use ostler_agent_core::holds::By;
 use ostler_agent_core::ledger::{Change, Kept};
 use ostler_agent_core::needs::must_poll;
-use ostler_agent_core::unit::{Event, HostExit, UnitRecord, Wanted};
+use ostler_agent_core::unit::{Ask, Event, HostExit, UnitRecord, Wanted};
 use ostler_bus::node_link::{FetchError, Stored};
 use ostler_schemas::codec;
 use ostler_schemas::key::DocumentKind;
@@ -83,6 +83,8 @@ pub(crate) enum Msg {
     Reread,
     /// How is the running incarnation of a process started?
     Describe(Uid, process::Asker),
+    /// A file has changed that a process reads.
+    Ask(Uid, Ask),
     /// A person on the host asks something.
     Act(Act, By, oneshot::Sender<Result<String, String>>),
     /// Something may be held no longer.
@@ -202,6 +204,7 @@ impl Actor for RegistryActor {
                 drop(answer.send(said));
             }
             Msg::HoldsDue => state.holds_due(&me).await,
+            Msg::Ask(uid, ask) => state.feed(&uid, Event::Ask(ask)),
             // Without such a process the question is dropped with its answer's place.
             Msg::Describe(uid, asker) => match state.processes.get(&uid) {
                 Some(actor) => drop(actor.cast(process::Msg::Describe(asker))),

@@ -164,7 +164,7 @@ impl State {
             processes: board.processes.values().map(|v| v.report.clone()).collect(),
             exits: board.processes.values().flat_map(|v| v.exits.iter().cloned()).collect(),
             exits_dropped: board.exits_dropped + dropped,
-            file_states: board.files.values().map(|v| v.report.clone()).collect(),
+            file_states: board.files.iter().map(|(uid, view)| board.file_report(uid, view)).collect(),
             orphans: orphans.chain(file_orphans).collect(),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
+use super::acts::ActsActor;
 use super::bus::BusActor;
 use super::events::EventsActor;
 use super::host::HostActor;
@@ -31,18 +32,20 @@ pub(crate) enum Child {
     Reporter,
     Relay,
     Host,
+    Acts,
     Registry,
     Pressure,
     Shipper,
     Bus,
 }
 
-const CHILDREN: [Child; 9] = [
+const CHILDREN: [Child; 10] = [
     Child::Ledger,
     Child::Events,
     Child::Reporter,
     Child::Relay,
     Child::Host,
+    Child::Acts,
     Child::Registry,
     Child::Pressure,
     Child::Shipper,
@@ -145,6 +148,9 @@ impl State {
             }
             Child::Host => {
                 Actor::spawn_linked(None, HostActor, context, supervisor).await.map(|a| a.0.get_cell())
+            }
+            Child::Acts => {
+                Actor::spawn_linked(None, ActsActor, context, supervisor).await.map(|a| a.0.get_cell())
             }
             Child::Registry => {
                 Actor::spawn_linked(None, RegistryActor, context, supervisor).await.map(|a| a.0.get_cell())

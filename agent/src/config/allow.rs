@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::unistd::Group;
 use ostler_agent_core::veto::{
-    AllowExec, PathRule, Pattern, Setting, USUAL_CAPABILITIES, USUAL_DENIED, USUAL_DENIED_GROUPS, Users, Veto,
+    AllowExec, PathRule, Pattern, Setting, USUAL_CAPABILITIES, USUAL_DENIED, USUAL_DENIED_GROUPS, Units,
+    Users, Veto,
 };
 use ostler_schemas::quantity::{Cpu, Size};
 use ostler_schemas::spec::Capability;
@@ -21,6 +22,7 @@ pub(super) struct Raw {
     deny_paths: Option<Vec<String>>,
     deny_usual: Option<bool>,
     allow_exec: Option<String>,
+    allow_units: Option<Many>,
     max_cpu: Option<String>,
     max_memory: Option<String>,
     max_nofile: Option<u64>,
@@ -77,6 +79,7 @@ impl Raw {
             allow_paths: rules("allow_paths", self.allow_paths.as_deref(), around.text)?,
             deny_paths: self.denied(around.text)?,
             exec: Setting { value: exec, line: line("allow_exec") },
+            units: Setting { value: self.units()?, line: line("allow_units") },
             max_cpu: amount("allow.max_cpu", self.max_cpu.as_deref(), line("max_cpu"), |text| {
                 text.parse::<Cpu>().ok().map(|cpu| cpu.as_millis())
             })?,
@@ -104,6 +107,21 @@ impl Raw {
             ));
         }
         Ok(Users::Named(list.into_iter().chain(default_user.map(str::to_owned)).collect()))
+    }
+
+    fn units(&self) -> Result<Units, Wrong> {
+        let list = match &self.allow_units {
+            None => return Ok(Units::Any),
+            Some(Many::One(one)) => vec![one.clone()],
+            Some(Many::List(list)) => list.clone(),
+        };
+        match list.iter().find(|unit| unit.is_empty() || unit.contains([' ', '/'])) {
+            None => Ok(Units::Named(list)),
+            Some(bad) => Err((
+                "allow.allow_units",
+                format!("{bad:?} is no unit: write names as nginx.service or app@*.service"),
+            )),
+        }
     }
 
     /// By number, because a template may name a group so. Groups that this host does not have deny nothing.
@@ -229,6 +247,11 @@ pub fn describe(veto: &Veto) -> String {
         row("deny_paths", rule.pattern.to_string(), rule.line);
     }
     row("allow_exec", veto.exec.value.as_str().to_owned(), veto.exec.line);
+    let units = match &veto.units.value {
+        Units::Any => "any but Ostler's own".to_owned(),
+        Units::Named(units) => list(units.clone()),
+    };
+    row("allow_units", units, veto.units.line);
     let limits = [
         ("max_cpu", &veto.max_cpu, "m"),
         ("max_memory", &veto.max_memory, " bytes"),

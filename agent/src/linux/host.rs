@@ -18,7 +18,7 @@ use ostler_agent_core::probe::Question;
 use ostler_agent_core::reclaim::Spare;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_schemas::quantity::Signal;
-use ostler_schemas::spec;
+use ostler_schemas::spec::{self, Renewal};
 use ostler_schemas::time::Timestamp;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace, Uid};
@@ -28,12 +28,13 @@ use super::folders::OwnFolders;
 use super::ledger::blocking;
 use super::log::{ProcessLog, ship};
 use super::weight::weigh;
-use super::{exec, probe, users};
+use super::{exec, probe, units, users};
 use crate::context::lock;
 use crate::holder_client::{Events, HolderClient, HolderError};
 use crate::ports::{
     Held, Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
     HostUser, Listed, LogName, LogQuery, LogReader, LogShipper, Prepared, RunOutcome, Screen, SpawnError,
+    UnitEnd,
 };
 
 /// The host's processes.
@@ -409,6 +410,14 @@ impl Host for LinuxHost {
     fn attend(&self, run: HostRun, screen: Option<Screen>) -> BoxFuture<'_, Result<HostSession, HostError>> {
         let order = exec::Order::new(run.beside, run.timeout_ms, self.to_spawn(run.like));
         async move { exec::attend(&self.dir, order, screen).await }.boxed()
+    }
+
+    fn unit(&self, how: Renewal, unit: String) -> BoxFuture<'_, Result<UnitEnd, String>> {
+        async move {
+            let bus = std::path::Path::new(units::SYSTEM_BUS);
+            units::renew(bus, how, &unit).await.map_err(|error| error.to_string())
+        }
+        .boxed()
     }
 
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {

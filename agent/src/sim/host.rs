@@ -25,6 +25,7 @@ use ostler_agent_core::secrets::CredentialFolder;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded, StartFailure};
 use ostler_bus::clock::ClockRef;
 use ostler_schemas::quantity::Signal;
+use ostler_schemas::spec::Renewal;
 use ostler_schemas::time::Mono;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace, Uid};
@@ -34,6 +35,7 @@ use crate::context::lock;
 use crate::ports::{
     Held, Host, HostConnection, HostError, HostEvent, HostInfo, HostListing, HostRun, HostSession, HostSpawn,
     HostUser, Listed, LogName, LogQuery, LogReader, LogShipper, Prepared, RunOutcome, Screen, SpawnError,
+    UnitEnd,
 };
 
 struct Living {
@@ -55,6 +57,7 @@ struct Inner {
     listeners: Vec<mpsc::UnboundedSender<HostEvent>>,
     history: Vec<SimRecord>,
     ran: Vec<SimRun>,
+    units: Vec<(Renewal, String)>,
     logs: logs::Logs,
     shipped: logs::Marks,
     users: BTreeMap<String, Owner>,
@@ -112,6 +115,7 @@ impl SimHost {
                 listeners: Vec::new(),
                 history: Vec::new(),
                 ran: Vec::new(),
+                units: Vec::new(),
                 logs: logs::Logs::default(),
                 shipped: logs::Marks::default(),
                 folders: BTreeMap::new(),
@@ -495,6 +499,11 @@ impl Host for SimHost {
 
     fn attend(&self, run: HostRun, screen: Option<Screen>) -> BoxFuture<'_, Result<HostSession, HostError>> {
         std::future::ready(self.attended(run, screen)).boxed()
+    }
+
+    fn unit(&self, how: Renewal, unit: String) -> BoxFuture<'_, Result<UnitEnd, String>> {
+        lock(&self.inner).units.push((how, unit));
+        std::future::ready(Ok(UnitEnd::Done)).boxed()
     }
 
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {

@@ -83,6 +83,9 @@ pub(crate) fn file_spec(content: &[u8], drift: Drift) -> FileSpec {
         drift,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,
+        on_change: Vec::new(),
+        probe: None,
+        watch: Dur::ZERO,
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claims::Claims;
 use super::vars::Vars;
-use super::{Labels, Rollout, selects};
+use super::{Action, Labels, Probe, Rollout, selects};
 use crate::ids::{NodeName, Sha256};
 use crate::quantity::Mode;
 
@@ -49,6 +49,12 @@ pub struct ConfigFileSpec {
     pub on_existing: OnExisting,
     /// What stays on the host when the object goes or the node no longer matches.
     pub on_remove: OnRemove,
+    /// What is done on a node after the file has changed there, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_change: Vec<Action>,
+    /// What is asked on a node after that, until the rollout has baked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
     /// Whether rollouts stand still.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,

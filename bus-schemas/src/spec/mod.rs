@@ -4,6 +4,7 @@
 //! value of these types that was read from the store is trusted to have been checked by the API server. A field
 //! that is not served yet is not here at all.
 
+mod action;
 mod claims;
 mod configfile;
 mod deployment;
@@ -19,6 +20,7 @@ mod process;
 mod restarts;
 mod rollout;
 mod secret;
+mod selector;
 mod vars;
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Kind;
 
+pub use action::{ACTION_VARIABLES, Action, ActionKind, ActionTarget, Renewal, UNIT_KINDS, is_unit_name};
 pub use claims::{Claims, Taken};
 pub use configfile::{
     ConfigFileSpec, ContentRef, Drift, FileItem, OnExisting, OnRemove, Override, Part, Source, Unlisted,
@@ -51,6 +54,7 @@ pub use secret::{
     Credential, MAX_SECRET, MAX_SECRET_VALUE, SecretKeyRef, SecretNeeds, SecretSpec, SecretValue,
     is_secret_key,
 };
+pub use selector::{Requirement, Selector, SelectorOperator};
 pub use vars::{InvalidVar, MAX_VAR_DEPTH, MAX_VARS, Var, Vars, vars_size};
 
 /// Why a text or value is not what a spec needs; the message is fit for a user.

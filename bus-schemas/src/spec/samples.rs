@@ -49,6 +49,8 @@ pub(crate) fn configfile() -> ConfigFileSpec {
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,
+        on_change: Vec::new(),
+        probe: None,
         paused: false,
         rollout: rollout(),
     }

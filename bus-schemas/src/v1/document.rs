@@ -11,8 +11,10 @@ use super::object::OwnerReference;
 use super::process::Goal;
 use crate::codec::Wire;
 use crate::ids::{Name, Namespace, Sha256, Uid, Version};
-use crate::quantity::{Cpu, Mode, Size};
-use crate::spec::{Claims, Drift, FileItem, Labels, OnExisting, OnRemove, Part, Source, Unlisted, Vars};
+use crate::quantity::{Cpu, Dur, Mode, Size};
+use crate::spec::{
+    Action, Claims, Drift, FileItem, Labels, OnExisting, OnRemove, Part, Probe, Source, Unlisted, Vars,
+};
 
 /// Most bytes of a document, checked at placement.
 pub const DOCUMENT_LIMIT: usize = 128 << 10;
@@ -204,6 +206,19 @@ pub struct FileSpec {
     pub on_existing: OnExisting,
     /// What stays when the file is released.
     pub on_remove: OnRemove,
+    /// What is done after a change, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_change: Vec<Action>,
+    /// What is asked after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+    /// For how long after the actions it is asked: until the rollout has baked, however long its waves wait.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub watch: Dur,
+}
+
+fn is_zero(time: &Dur) -> bool {
+    *time == Dur::ZERO
 }
 
 fn is_kept(unlisted: &Unlisted) -> bool {

@@ -179,8 +179,12 @@ fn documents() {
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,
+        on_change: Vec::new(),
+        probe: None,
+        watch: crate::quantity::Dur::ZERO,
     };
     golden("file-spec", &spec);
+    golden("file-spec-actions", &with_actions(spec.clone()));
     let item = FileItem {
         name: "conf.d/a.conf".into(),
         content: None,
@@ -189,6 +193,43 @@ fn documents() {
     };
     let folder = FileSpec { content: None, files: vec![item], unlisted: Unlisted::Delete, ..spec };
     golden("file-spec-folder", &folder);
+}
+
+fn with_actions(spec: FileSpec) -> FileSpec {
+    use crate::spec::{
+        Action, ActionTarget, Exec, Probe, Requirement, Selector, SelectorOperator, TcpSocket,
+    };
+    let expression =
+        Requirement { key: "tier".into(), operator: SelectorOperator::NotIn, values: vec!["batch".into()] };
+    let selector = Selector {
+        match_labels: Labels::from([("app".to_owned(), "web".to_owned())]),
+        match_expressions: vec![expression],
+    };
+    let processes = ActionTarget { process_selector: Some(selector), unit: None };
+    let unit = ActionTarget { process_selector: None, unit: Some("nginx.service".into()) };
+    let timeout = crate::quantity::Dur::from_secs(10);
+    let exec = Exec { command: vec!["/usr/bin/notify".into()], user: Some("app".into()), timeout };
+    let port = crate::spec::PortRef::Number(8080);
+    let probe = Probe {
+        http_get: None,
+        tcp_socket: Some(TcpSocket { port, host: None }),
+        exec: None,
+        initial_delay: crate::quantity::Dur::ZERO,
+        period: crate::quantity::Dur::from_secs(2),
+        timeout: crate::quantity::Dur::from_secs(1),
+        success_threshold: 1,
+        failure_threshold: 3,
+    };
+    FileSpec {
+        on_change: vec![
+            Action { reload: Some(processes), ..Action::default() },
+            Action { restart: Some(unit), ..Action::default() },
+            Action { exec: Some(exec), ..Action::default() },
+        ],
+        probe: Some(probe),
+        watch: crate::quantity::Dur::from_secs(660),
+        ..spec
+    }
 }
 
 #[test]

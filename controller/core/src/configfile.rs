@@ -13,6 +13,7 @@ pub mod values;
 pub mod waves;
 
 use ostler_schemas::key::StateSubject;
+use ostler_schemas::quantity::Dur;
 use ostler_schemas::spec::{ConfigFileSpec, Rollout, Spec};
 use ostler_schemas::time::{Now, Timestamp};
 use ostler_schemas::v1::document::{FileEntry, FileSpec};
@@ -204,7 +205,22 @@ pub fn file_of_version(fleet: &Fleet, object: &Object, version: Version) -> Opti
         drift: now.drift,
         on_existing: now.on_existing,
         on_remove: now.on_remove,
+        on_change: now.on_change.clone(),
+        probe: now.probe.clone(),
+        watch: watch_of(now),
     })
+}
+
+/// For how long a node's probe is asked after its actions. A node does not know when its wave began to bake; a wave
+/// that is not healthy by its deadline has failed, so what is over after both is judged by nobody any more.
+fn watch_of(spec: &ConfigFileSpec) -> Dur {
+    let Rollout { progress_deadline, bake, .. } = &spec.rollout;
+    match spec.probe {
+        Some(_) => {
+            Dur::from_millis(progress_deadline.as_millis().saturating_add(bake.as_millis().saturating_mul(2)))
+        }
+        None => Dur::ZERO,
+    }
 }
 
 /// The rules that a version is rolled out by: those of its own kept spec, because a push may give rules that hold for

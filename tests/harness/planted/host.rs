@@ -8,16 +8,18 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use ostler_agent::ports::{
     Artifacts, ArtifactsRef, Held, Host, HostConnection, HostError, HostEvent, HostListing, HostRef, HostRun,
     HostSession, HostSpawn, HostUser, LedgerRef, LedgerStore, LogName, LogQuery, LogReader, LogShipper,
-    Prepared, RunOutcome, Screen, SpawnError,
+    Prepared, RunOutcome, Screen, SpawnError, UnitEnd,
 };
+use ostler_agent_core::acts::ActState;
 use ostler_agent_core::artifacts::Preparing;
 use ostler_agent_core::confine::Preparation;
 use ostler_agent_core::holder::protocol::{Limits, LogSpec, ProcKey, Rlimit};
+use ostler_agent_core::ledger::Ledger;
 use ostler_agent_core::probe::Question;
 use ostler_agent_core::reclaim::Spare;
 use ostler_agent_core::unit::{HostExit, HostProcess, HowEnded};
 use ostler_schemas::quantity::Signal;
-use ostler_schemas::spec::Artifact;
+use ostler_schemas::spec::{Artifact, Renewal};
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::{Name, Namespace, Sha256, Uid};
 
@@ -135,6 +137,10 @@ impl Host for PlantedHost {
         self.inner.attend(run, screen)
     }
 
+    fn unit(&self, how: Renewal, unit: String) -> BoxFuture<'_, Result<UnitEnd, String>> {
+        self.inner.unit(how, unit)
+    }
+
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {
         self.inner.acknowledge(key, seq)
     }
@@ -199,6 +205,40 @@ pub(super) struct Amnesia(pub(super) LedgerRef);
 impl LedgerStore for Amnesia {
     fn load(&self) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn save(&self, record: Bytes) -> BoxFuture<'_, Result<(), String>> {
+        self.0.save(record)
+    }
+
+    fn put(&self, hash: Sha256, bytes: Bytes) -> BoxFuture<'_, Result<(), String>> {
+        self.0.put(hash, bytes)
+    }
+
+    fn get(&self, hash: Sha256) -> BoxFuture<'_, Option<Bytes>> {
+        self.0.get(hash)
+    }
+
+    fn retain(&self, used: BTreeSet<Sha256>) -> BoxFuture<'_, Result<(), String>> {
+        self.0.retain(used)
+    }
+}
+
+/// A ledger that never heard that an action was begun.
+pub(super) struct ForgetsBegun(pub(super) LedgerRef);
+
+impl LedgerStore for ForgetsBegun {
+    fn load(&self) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
+        Box::pin(async move {
+            let Some(bytes) = self.0.load().await? else { return Ok(None) };
+            let mut ledger = Ledger::decode(&bytes).map_err(|error| error.to_string())?;
+            for state in ledger.acts.values_mut().flat_map(|progress| &mut progress.states) {
+                if matches!(state, ActState::Begun { .. }) {
+                    *state = ActState::Planned;
+                }
+            }
+            ledger.encode().map(|bytes| Some(bytes.into())).map_err(|error| error.to_string())
+        })
     }
 
     fn save(&self, record: Bytes) -> BoxFuture<'_, Result<(), String>> {

@@ -124,7 +124,7 @@ impl ManagedFile {
             let why = format!("{path} holds a file that Ostler did not write, and onExisting is refuse");
             self.refuse(now, (Reason::PathRefused, why), effects);
         } else if self.is_new(&target) {
-            self.write(now, &target, &observed, effects);
+            self.write(now, spec, &target, &observed, effects);
         } else {
             self.drifted(now, spec, &target, &observed, effects);
         }
@@ -148,7 +148,9 @@ impl ManagedFile {
                 && w.version == target.version
                 && w.parts == target.parts
         };
-        self.record.released || !self.record.written.as_ref().is_some_and(same)
+        self.record.released
+            || self.is_amid_another(target)
+            || !self.record.written.as_ref().is_some_and(same)
     }
 
     fn in_sync(&mut self, now: Now, target: &Written, observed: &Sight, effects: &mut Vec<Effect>) {
@@ -162,6 +164,7 @@ impl ManagedFile {
         }
         record.released = false;
         record.written = Some(target.clone());
+        record.change_is_there(target);
         let mut steps = Vec::new();
         for part in target.all() {
             let Some(seen) = observed.parts.get(&part.name) else { continue };
@@ -194,8 +197,17 @@ impl ManagedFile {
         }
     }
 
-    fn write(&mut self, now: Now, target: &Written, observed: &Sight, effects: &mut Vec<Effect>) {
-        let steps = self.write_steps(target, observed, &mut self.record.clone());
+    fn write(
+        &mut self,
+        now: Now,
+        spec: &FileSpec,
+        target: &Written,
+        observed: &Sight,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut record = self.record.clone();
+        record.plan_change(target, spec);
+        let steps = self.write_steps(target, observed, &mut record);
         self.set(now, FileState::Applying, None, None);
         self.run(Work::Write, steps, effects);
     }
@@ -245,8 +257,9 @@ impl ManagedFile {
             };
             record.set_original(name, original);
         }
-        if *record != before {
-            // Durable before the rename: else a crash after it would take our own version for the original.
+        if *record != before || record.change != self.record.change {
+            // Durable before the rename: else a crash after it would take our own version for the original, and
+            // nobody would know what is to follow.
             steps.push(Step::Record(Box::new(record.clone())));
         }
         for (part, place) in &todo {
@@ -267,6 +280,7 @@ impl ManagedFile {
         steps.extend(dirs.into_iter().map(|dir| Step::SyncDir { dir: dir.clone() }));
         record.written = Some(target.clone());
         record.released = false;
+        record.change_is_there(target);
         steps.push(Step::Record(Box::new(record.clone())));
         steps
     }
@@ -327,6 +341,7 @@ impl ManagedFile {
         let originals = std::mem::take(&mut record.originals);
         record.released = true;
         record.written = None;
+        record.change = None;
         steps.push(Step::Record(Box::new(record)));
         for original in std::iter::once(original).chain(originals.into_values()) {
             if let Original::Kept { at, .. } = original {

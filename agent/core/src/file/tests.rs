@@ -8,6 +8,7 @@ use ostler_schemas::spec::{ContentRef, Drift, OnExisting, OnRemove, Unlisted};
 use super::model::{ModelFs, Node};
 use super::*;
 
+mod change;
 mod drift;
 mod folder;
 
@@ -61,6 +62,9 @@ fn spec(content: &[u8]) -> FileSpec {
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Restore,
+        on_change: Vec::new(),
+        probe: None,
+        watch: ostler_schemas::quantity::Dur::ZERO,
     }
 }
 

@@ -186,6 +186,7 @@ impl Unit {
         match over {
             Over::Cancelled => self.state = State::Idle,
             Over::NotStarted { reason, text } => {
+                self.record.unplanned += 1;
                 if terms.restart == Restart::Never {
                     self.end(ProcessPhase::Failed, Some(reason), Some(text));
                 } else {
@@ -238,6 +239,8 @@ impl Unit {
         (restart, success): (Restart, bool),
         turn: &mut Turn,
     ) {
+        let completes = success && restart != Restart::Always;
+        self.record.unplanned += u64::from(!completes);
         match restart {
             Restart::Never | Restart::OnFailure if success => self.complete(text, false, turn),
             Restart::Never => self.end(ProcessPhase::Failed, Some(reason), Some(text)),

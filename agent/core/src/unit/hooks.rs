@@ -60,12 +60,7 @@ impl Unit {
             }
             State::Running(running) => {
                 running.reload = None;
-                match end {
-                    HookEnd::Success => turn.tell(Reason::Reloaded, "execReload succeeded"),
-                    HookEnd::Failed(why) | HookEnd::Lost(why) => {
-                        turn.tell(Reason::ActionFailed, format!("execReload {why}"));
-                    }
-                }
+                self.reload_ran(end, turn);
             }
             State::Stopping(stopping) => match end {
                 HookEnd::Success => self.ask_to_end(true, turn),

@@ -38,6 +38,9 @@ pub struct UnitRecord {
     pub streak: u32,
     /// When unplanned ends happened, within the start limit's interval.
     pub failures: Vec<Timestamp>,
+    /// Ends and failed starts that nobody asked for, ever.
+    #[serde(default)]
+    pub unplanned: u64,
     /// The latest exits.
     pub exits: Vec<ExitReport>,
     /// How many exits there ever were.
@@ -84,6 +87,7 @@ impl UnitRecord {
             starts: 0,
             streak: 0,
             failures: Vec::new(),
+            unplanned: 0,
             exits: Vec::new(),
             exits_total: 0,
             exited_through: 0,

@@ -4,7 +4,7 @@ use ostler_schemas::Sha256;
 use ostler_schemas::spec::ProcessType;
 
 use super::fetching::Artifacts;
-use super::{Ask, Effect, Hook, ProbeKind, Reason, Said, State, StopWhy, Terms, Turn, Unit, Verdict};
+use super::{Effect, ProbeKind, Reason, Said, State, StopWhy, Terms, Turn, Unit, Verdict};
 
 impl Unit {
     /// What follows for a running process from what is known of it: whether it is up, and whether it is ready without
@@ -207,48 +207,5 @@ impl Unit {
             message => message,
         };
         Some(format!("it was not up within its timeoutStartSec: {why}"))
-    }
-
-    pub(super) fn ask(&mut self, ask: Ask, turn: &mut Turn) {
-        let up = self.record.current.as_ref().is_some_and(|current| current.up);
-        match (&self.state, ask) {
-            (State::Running(running), Ask::Reload) if up && running.reload.is_none() => self.reload(turn),
-            (State::Running(_), Ask::Restart) if self.is_meant_to_run() => {
-                self.begin_stop(StopWhy::Asked, "a restart was asked for".to_owned(), turn);
-            }
-            (State::Delayed { .. } | State::Ended, Ask::Restart) if self.is_meant_to_run() => {
-                self.begin_anew(turn);
-            }
-            (
-                State::Unlisted
-                | State::Idle
-                | State::Delayed { .. }
-                | State::Preparing { .. }
-                | State::Starting { .. }
-                | State::Running(_)
-                | State::Stopping(_)
-                | State::Clearing { .. }
-                | State::Cleaning { .. }
-                | State::Ended,
-                Ask::Reload | Ask::Restart,
-            ) => {}
-        }
-    }
-
-    fn reload(&mut self, turn: &mut Turn) {
-        let Some(template) = self.made_of().cloned() else { return };
-        let incarnation = self.record.current.as_ref().map_or(0, |current| current.incarnation);
-        match &template.exec_reload {
-            Some(exec) => {
-                let hook = self.run(Hook::Reload, exec.clone(), turn);
-                if let State::Running(running) = &mut self.state {
-                    running.reload = Some(hook);
-                }
-            }
-            None => {
-                turn.push(Effect::Signal { incarnation, signal: template.reload_signal });
-                turn.tell(Reason::Reloaded, format!("it was sent {}", template.reload_signal));
-            }
-        }
     }
 }

@@ -13,6 +13,7 @@ impl Unit {
         } else {
             self.settle_stop(turn);
         }
+        self.serve_asks(turn);
         self.go_on_stopping(turn);
         self.go_on_clearing(turn);
     }

@@ -5,8 +5,8 @@ use ostler_schemas::spec::{Probe, ProcessType};
 use ostler_schemas::v1::report::{ExitReport, OrphanReport, ProcessReport};
 
 use super::{
-    Goal, HostProcess, ProbeKind, ProcessPhase, Reason, Running, Stage, State, StopWhy, Stopping, Unit,
-    UnitRecord, Wanted,
+    Goal, HostProcess, ProbeKind, ProcessPhase, Reason, Reloads, Running, Stage, State, StopWhy, Stopping,
+    Unit, UnitRecord, Wanted,
 };
 
 /// A question to be asked again and again.
@@ -39,6 +39,12 @@ impl Unit {
     #[must_use]
     pub fn exits(&self) -> &[ExitReport] {
         &self.record.exits
+    }
+
+    /// Reloads that were asked for, and what became of them.
+    #[must_use]
+    pub const fn reloads(&self) -> &Reloads {
+        &self.reloads
     }
 
     /// Whether something of it may be alive.

@@ -198,3 +198,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn units_are_as_the_file_says_and_never_our_own() {
+    let named = |patterns: &[&str]| Veto {
+        enforced: true,
+        units: Setting {
+            value: Units::Named(patterns.iter().map(|p| (*p).to_owned()).collect()),
+            line: Some(7),
+        },
+        ..Veto::default()
+    };
+    assert_eq!(Veto::default().unit("ostler-agent.service"), Ok(()), "whoever has no host to protect");
+    let any = Veto { enforced: true, ..Veto::default() };
+    assert_eq!(any.unit("nginx.service"), Ok(()));
+    assert!(any.unit("ostler-holder.service").is_err());
+    let some = named(&["nginx.service", "app@*.service"]);
+    assert_eq!(some.unit("nginx.service"), Ok(()));
+    assert_eq!(some.unit("app@7.service"), Ok(()));
+    assert!(some.unit("ssh.service").is_err_and(|why| why.contains("line 7")));
+    assert!(named(&["ostler-*"]).unit("ostler-agent.service").is_err());
+    assert!(named(&[]).unit("nginx.service").is_err());
+}

@@ -93,13 +93,13 @@ impl State {
 }
 
 /// Which process, by all its names.
-pub(super) struct Who {
-    pub(super) uid: Uid,
-    pub(super) object: ObjectRef,
+pub(crate) struct Who {
+    pub(crate) uid: Uid,
+    pub(crate) object: ObjectRef,
 }
 
 /// Everything that a start needs, or why it cannot be.
-pub(super) async fn prepare(
+pub(crate) async fn prepare(
     context: &Shared,
     who: &Who,
     start: &Start,

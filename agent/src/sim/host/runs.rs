@@ -5,6 +5,7 @@ use bytes::Bytes;
 use ostler_agent_core::holder::protocol::ProcKey;
 use ostler_agent_core::unit::HowEnded;
 use ostler_schemas::Name;
+use ostler_schemas::spec::Renewal;
 use tokio::sync::mpsc;
 
 use super::{Program, SIGKILL, SimEvent, SimHost};
@@ -61,6 +62,12 @@ impl SimHost {
     #[must_use]
     pub fn ran(&self) -> Vec<SimRun> {
         lock(&self.inner).ran.clone()
+    }
+
+    /// Every reload and restart of a unit that was asked for.
+    #[must_use]
+    pub fn units_asked(&self) -> Vec<(Renewal, String)> {
+        lock(&self.inner).units.clone()
     }
 
     fn program_of_run(&self, run: &HostRun) -> Result<Option<Program>, HostError> {

@@ -5,6 +5,7 @@
 //! it exist, may it change) is the server's to check, with [`super::Manifest::finding`].
 
 mod across;
+mod actions;
 mod artifacts;
 mod bounds;
 mod file;
@@ -240,6 +241,7 @@ fn rules(parts: &Parts<'_>, options: &Options, report: &mut Report) -> Given {
         Kind::Deployment => workload::check(parts, options, report),
         Kind::ConfigFile => {
             workload::rollout(parts.spec, report);
+            actions::check(parts, report);
             return file::check(parts, report);
         }
         Kind::Node => labels::distinct_taints(parts.spec, report),

@@ -26,6 +26,19 @@ pub(super) fn check(spec: &Map<String, Json>, path: &str, report: &mut Report) {
     }
 }
 
+/// Of a file: it has no ports of its own, so they have numbers.
+pub(super) fn check_of_file(probe: &Json, path: &str, report: &mut Report) {
+    one_action(probe, path, report);
+    for action in ["httpGet", "tcpSocket"] {
+        let port = probe.get(action).and_then(|action| text(action, "port"));
+        if let Some(name) = port {
+            let message = format!("{name:?} is the name of a port, and a file has none");
+            report.hint(&format!("{path}.{action}.port"), FindingCode::NotFound, message, "give its number");
+        }
+    }
+    url(probe, path, report);
+}
+
 fn one_action(probe: &Json, path: &str, report: &mut Report) {
     let mut given = ACTIONS.into_iter().filter(|action| probe.get(action).is_some());
     match given.next() {
@@ -58,6 +71,10 @@ fn ports(spec: &Map<String, Json>, probe: &Json, path: &str, report: &mut Report
             report.hint(&format!("{path}.{action}.port"), FindingCode::NotFound, message, hint);
         }
     }
+    url(probe, path, report);
+}
+
+fn url(probe: &Json, path: &str, report: &mut Report) {
     if let Some(url) = probe.get("httpGet").and_then(|get| text(get, "path"))
         && !url.starts_with('/')
     {

@@ -1,5 +1,7 @@
 //! Documents, metadata, and the spec of every kind (CONTRACT.md sections 1, 3 and 4).
 
+use super::action::{ACTION, MOST_ACTIONS};
+use super::probe::PROBE;
 use super::{Field, Object, TEMPLATE, Type, choice};
 use crate::ids::Kind;
 
@@ -227,8 +229,13 @@ const CONFIG_FILE: Object = Object {
         Field::new("mode", Type::Mode, "Permission bits, as text.").or("\"0644\""),
         Field::new("createDirectories", Type::Bool, "Whether missing parent folders are made.").or("true"),
         Field::reserved("validator", "Looks at a file before it is swapped in."),
-        Field::reserved("onChange", "What is done after a change."),
-        Field::reserved("probe", "Asked from the action to the end of the bake."),
+        Field::new(
+            "onChange",
+            Type::List { of: &Type::Object(&ACTION), max: MOST_ACTIONS },
+            "What is done on a node after a change there, in order.",
+        )
+        .or("[]"),
+        Field::new("probe", Type::Object(&PROBE), "Asked from the action to the end of the bake."),
         Field::new(
             "drift",
             choice(&["enforce", "warn", "ignore"]),

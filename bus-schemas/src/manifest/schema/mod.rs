@@ -4,6 +4,7 @@
 //! version does not serve stands here too, marked reserved: it is answered with `NotSupported`, never ignored and
 //! never called unknown. Rules that concern several fields are in [`super::check`].
 
+mod action;
 mod json_schema;
 mod kinds;
 mod probe;

@@ -99,7 +99,7 @@ fn the_rules_of_one_push_hold_for_its_version_alone() {
     let key = Key::SpecRevision(name("app"), uid, kept);
     let mut revision = world.fleet.spec_revisions[&(name("app"), uid, kept)].value.as_ref().clone();
     let Spec::ConfigFile(spec) = &mut revision.spec else { panic!("a ConfigFile") };
-    spec.rollout.bake = ostler_schemas::quantity::Dur::from_secs(3600);
+    spec.rollout.bake = Dur::from_secs(3600);
     world.put(&key, &revision);
     world.settle(60);
     let shown = |world: &World| match crate::status::view(
@@ -307,7 +307,7 @@ fn a_full_document_takes_no_more_and_says_so() {
     for n in 0..2200_u64 {
         let uid = Ids::uid(&mut world.ids);
         let mut spec = rig::file_spec(&format!("/etc/many/{n}"), Some(content(n % 900)));
-        spec.rollout.bake = ostler_schemas::quantity::Dur::from_secs(0);
+        spec.rollout.bake = Dur::from_secs(0);
         world.apply(name(&format!("f{n}")), uid, Spec::ConfigFile(Box::new(spec)));
         world.look(&Look::Config(Subject::File(uid)));
     }

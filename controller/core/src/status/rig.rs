@@ -111,6 +111,8 @@ pub(crate) fn file_spec(path: &str, content: Option<ContentRef>) -> ConfigFileSp
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,
+        on_change: Vec::new(),
+        probe: None,
         paused: false,
         rollout: rollout(),
     }
