@@ -27,7 +27,8 @@ use ostler_schemas::v1::object::OwnerReference;
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::Reason;
 use ostler_schemas::v1::report::{
-    Condition, ConditionStatus, ExitReport, Facts, FileEffect, FileReport, OrphanReport, ProcessReport,
+    Condition, ConditionStatus, ExitReport, Facts, FileEffect, FileReport, Measure, OrphanReport,
+    ProcessReport,
 };
 use ostler_schemas::v1::usage::{Others, Strain};
 use ostler_schemas::{Kind, Name, Namespace, NodeName, ObjectRef, Sha256, Uid, Version, codec};
@@ -235,6 +236,8 @@ pub(crate) struct Board {
     pub(crate) processes: BTreeMap<Uid, ProcessView>,
     pub(crate) files: BTreeMap<Uid, FileView>,
     pub(crate) acts: BTreeMap<Uid, ActsView>,
+    /// What each incarnation takes and says, as last told.
+    pub(crate) measures: BTreeMap<Uid, (u64, Measure)>,
     pub(crate) run: HeldDocument,
     pub(crate) files_held: HeldDocument,
     pub(crate) secrets_held: HeldDocument,
@@ -266,6 +269,14 @@ pub(crate) struct Board {
 }
 
 impl Board {
+    /// The row of a process, with what it takes.
+    pub(crate) fn process_report(&self, view: &ProcessView) -> ProcessReport {
+        let mut report = view.report.clone();
+        let measured = self.measures.get(&report.u).filter(|(incarnation, _)| *incarnation == report.i);
+        report.measure = measured.map(|(_, measure)| *measure);
+        report
+    }
+
     /// The row of a file, with what follows its last change.
     pub(crate) fn file_report(&self, uid: &Uid, view: &FileView) -> FileReport {
         let mut report = view.report.clone();

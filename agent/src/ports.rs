@@ -390,6 +390,10 @@ pub trait Host: Send + Sync + 'static {
             format!("{unit} cannot be asked to {how}: this host has no service manager that can be asked");
         Box::pin(std::future::ready(Err(why)))
     }
+    /// How many lines each living incarnation has written to its standard error, as far as that was counted.
+    fn error_lines(&self) -> BoxFuture<'_, Vec<(ProcKey, u64)>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
     /// Says that an exit is safe.
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>>;
     /// Looks a user up, and a group if one is named; without a user it is the one that processes run as when nothing

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use ostler_schemas::Uid;
 use ostler_schemas::quantity::{Cpu, Size};
 use ostler_schemas::time::Mono;
+use ostler_schemas::v1::report::Measure;
 use ostler_schemas::v1::usage::{Others, ProcessUsage, UsageEntry};
 
 pub use trees::{ProcLine, Trees};
@@ -172,6 +173,28 @@ impl Meter {
     pub fn tasks(&self) -> impl Iterator<Item = (Uid, u64)> {
         self.samples.iter().filter_map(|(u, s)| Some((*u, u64::from(s.usage.tasks?))))
     }
+}
+
+/// A change of memory below this is no news: allocators give and take as much without anything having happened.
+const NEWS_BYTES: u64 = 1 << 20;
+/// A rate of error lines is over this time at least: a program that has just started says a few things at once.
+pub const LEAST_UPTIME_MS: u64 = 60_000;
+
+/// Error lines per hour, of so many in so long.
+#[must_use]
+pub fn error_rate(lines: u64, uptime_ms: u64) -> u64 {
+    let hour = u128::from(lines) * 3_600_000 / u128::from(uptime_ms.max(LEAST_UPTIME_MS));
+    u64::try_from(hour).unwrap_or(u64::MAX)
+}
+
+/// Whether a measure differs from what was told by so much that it is worth telling: by a sixteenth.
+#[must_use]
+pub fn is_news(told: &Measure, now: &Measure) -> bool {
+    let differs = |told: u64, now: u64, least: u64| {
+        let by = told.abs_diff(now);
+        by >= least && by > told / 16
+    };
+    differs(told.memory, now.memory, NEWS_BYTES) || differs(told.error_lines, now.error_lines, 1)
 }
 
 /// Those with the most, the biggest first, at most so many.

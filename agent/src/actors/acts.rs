@@ -167,6 +167,7 @@ impl State {
             }
             let mut progress = Progress::new(plan, self.context.deps.clock.wall());
             progress.since = watch::unplanned(&self.context, plan);
+            progress.before = watch::taken(&self.context, plan);
             self.context.note(Change::Acts(*uid, Box::new(progress.clone())));
             let view = ActsView { progress, ..ActsView::default() };
             self.context.board().acts.insert(*uid, view);

@@ -8,6 +8,7 @@
 //! A disk that is short is first cleaned of what is Ostler's own ([`clean`]). Beats tell of it only after that.
 
 mod clean;
+mod measure;
 
 use ostler_agent_core::pressure::{Amount, Monitor, Readings, Resource};
 use ostler_agent_core::usage::{HostLook, Meter, Outside, Watched, biggest};
@@ -17,6 +18,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
 use self::clean::{Cleaned, clean};
+use self::measure::{ErrorLines, JUDGED_LOOK_MS};
 use crate::context::{Shared, Strains, Task};
 
 /// How often the host as a whole is looked at.
@@ -44,7 +46,7 @@ pub(crate) enum Msg {
     /// A second has passed.
     Tick,
     /// All processes were looked at.
-    Looked(HostLook),
+    Looked(HostLook, Option<ErrorLines>),
     /// A disk was cleaned as far as that goes.
     Cleaned(Cleaned),
     /// It is time for the second look of an answer.
@@ -67,6 +69,9 @@ pub(crate) struct State {
     again: Option<Task>,
     next_look: Mono,
     askers: Vec<Asker>,
+    /// Lines that incarnations have written to their standard error.
+    errors: ErrorLines,
+    next_errors: Mono,
     _ticks: Task,
 }
 
@@ -96,6 +101,8 @@ impl Actor for PressureActor {
             again: None,
             next_look: now,
             askers: Vec::new(),
+            errors: ErrorLines::new(),
+            next_errors: now,
             _ticks: Task::spawn(tick(context.clone(), me)),
             context,
         })
@@ -109,7 +116,7 @@ impl Actor for PressureActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Msg::Tick => state.tick(&me),
-            Msg::Looked(look) => state.looked(&me, &look),
+            Msg::Looked(look, errors) => state.looked(&me, &look, errors),
             Msg::Cleaned(cleaned) => {
                 state.cleaning = None;
                 state.cleaned = Some(cleaned);
@@ -152,6 +159,7 @@ impl State {
         let strained =
             [Resource::Memory, Resource::Pids].into_iter().any(|r| self.strained_ms(r, now).is_some());
         let due = if strained { self.next_look.min(now.plus_ms(STRAINED_LOOK_MS)) } else { self.next_look };
+        let due = if self.is_judged() { due.min(now.plus_ms(JUDGED_LOOK_MS)) } else { due };
         self.next_look = due;
         if now >= due {
             self.look(me);
@@ -222,14 +230,16 @@ impl State {
         let (context, me) = (self.context.clone(), me.clone());
         let watched = watched(&context);
         self.next_look = self.now().plus_ms(LOOK_MS);
+        let counts = self.counts_errors();
         self.looking = Some(Task::spawn(async move {
             let look = context.deps.facts.look(watched).await;
+            let errors = if counts { Some(measure::error_lines(&context).await) } else { None };
             // An actor that has ended is replaced by one that looks for itself.
-            drop(me.cast(Msg::Looked(look)));
+            drop(me.cast(Msg::Looked(look, errors)));
         }));
     }
 
-    fn looked(&mut self, me: &ActorRef<Msg>, look: &HostLook) {
+    fn looked(&mut self, me: &ActorRef<Msg>, look: &HostLook, errors: Option<ErrorLines>) {
         self.looking = None;
         let now = self.now();
         let shares = self.meter.look(now, look);
@@ -237,6 +247,8 @@ impl State {
             self.others(now, others);
         }
         self.strain(now);
+        self.errors = errors.unwrap_or_else(|| std::mem::take(&mut self.errors));
+        self.tell_measures();
         if !self.answer() && self.again.is_none() {
             let (clock, me) = (self.context.deps.clock.clone(), me.clone());
             self.again = Some(Task::spawn(async move {

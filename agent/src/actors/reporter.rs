@@ -161,7 +161,7 @@ impl State {
             bounds: board.bounds.clone(),
             features: board.features.clone(),
             conditions: board.conditions.values().cloned().collect(),
-            processes: board.processes.values().map(|v| v.report.clone()).collect(),
+            processes: board.processes.values().map(|view| board.process_report(view)).collect(),
             exits: board.processes.values().flat_map(|v| v.exits.iter().cloned()).collect(),
             exits_dropped: board.exits_dropped + dropped,
             file_states: board.files.iter().map(|(uid, view)| board.file_report(uid, view)).collect(),

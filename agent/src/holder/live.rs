@@ -148,6 +148,9 @@ impl Live {
         let mut lines = Vec::with_capacity(n + n / 2);
         let count = outlet.cutter.push(stamp, buffer.get(..n).unwrap_or_default(), &mut lines);
         self.counters.lines += count;
+        if stream == Stream::Stderr {
+            self.counters.errors += count;
+        }
         if count > 0 {
             outlet.waits = logs.append(self.slot, &self.target, &lines, count) == Room::Full;
         }

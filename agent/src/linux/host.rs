@@ -420,6 +420,15 @@ impl Host for LinuxHost {
         .boxed()
     }
 
+    fn error_lines(&self) -> BoxFuture<'_, Vec<(ProcKey, u64)>> {
+        async move {
+            let Ok(client) = self.client() else { return Vec::new() };
+            let listed = client.list().await.map(|all| all.processes).unwrap_or_default();
+            listed.into_iter().map(|process| (process.key, process.log.errors)).collect()
+        }
+        .boxed()
+    }
+
     fn acknowledge(&self, key: ProcKey, seq: u64) -> BoxFuture<'_, Result<(), HostError>> {
         async move { self.client()?.ack_exit(key, seq).await.map_err(|error| host_error(&error)) }.boxed()
     }

@@ -2,7 +2,7 @@
 //!
 //! A connection is made for one request and dropped: an idle agent has none. Five calls and one signal are all that is
 //! spoken, so the protocol is written out here ([`wire`]) rather than taken from a library that would be most of an
-//! idle agent (docs/decisions/0011-units.md).
+//! idle agent (docs/decisions/0013-units.md).
 
 mod wire;
 

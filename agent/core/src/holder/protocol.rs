@@ -394,6 +394,15 @@ pub struct LogCounters {
     pub lines: u64,
     /// Lines lost because the disk was slow or full.
     pub lost: u64,
+    /// Lines of its standard error, whether kept or lost.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub errors: u64,
+}
+
+/// Left out: a reader of before there was such a number gets the bytes that it knows.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Says that an exit is safe elsewhere.

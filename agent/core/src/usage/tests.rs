@@ -198,3 +198,20 @@ proptest! {
         let _ = (psi(&text, "some"), busy_ticks(&text), proc_io(&text), tasks(&text), ProcLine::parse(&text));
     }
 }
+
+#[test]
+fn small_changes_are_no_news() {
+    let measure = |mib: u64, error_lines| Measure { memory: mib << 20, error_lines };
+    assert!(!is_news(&measure(100, 0), &measure(106, 0)), "a sixteenth is noise");
+    assert!(is_news(&measure(100, 0), &measure(107, 0)));
+    assert!(is_news(&measure(100, 0), &measure(93, 0)));
+    assert!(is_news(&measure(100, 0), &measure(100, 1)), "the first error line");
+    assert!(!is_news(&measure(1, 100), &measure(1, 105)));
+}
+
+#[test]
+fn a_start_is_no_flood_of_errors() {
+    assert_eq!(error_rate(1, 1_000), 60, "as if it had run for a minute");
+    assert_eq!(error_rate(10, 3_600_000), 10);
+    assert_eq!(error_rate(u64::MAX, 1), u64::MAX);
+}

@@ -8,7 +8,7 @@ use ostler_agent_core::probe::{self, Question};
 use ostler_agent_core::unit::Verdict;
 use ostler_schemas::spec::{Probe, ProbeAction, ProcessTemplate};
 use ostler_schemas::time::Mono;
-use ostler_schemas::v1::report::FileEffect;
+use ostler_schemas::v1::report::{FileEffect, Measure};
 use ostler_schemas::{Uid, time::Timestamp};
 use ractor::ActorRef;
 
@@ -35,6 +35,25 @@ pub(super) fn unplanned(context: &Shared, plan: &Plan) -> BTreeMap<Uid, u64> {
     let board = context.board();
     let named = board.processes.iter().filter(|(_, view)| is_named(plan, view));
     named.map(|(uid, view)| (*uid, view.unplanned)).collect()
+}
+
+/// What the processes that a plan's actions name take together; none while that is not known of each.
+pub(super) fn taken(context: &Shared, plan: &Plan) -> Option<Measure> {
+    let board = context.board();
+    let named = board.processes.iter().filter(|(_, view)| view.alive && is_named(plan, view));
+    let mut sum: Option<Measure> = None;
+    for (uid, view) in named {
+        let (incarnation, measure) = board.measures.get(uid)?;
+        if *incarnation != view.report.i {
+            return None;
+        }
+        let so_far = sum.unwrap_or_default();
+        sum = Some(Measure {
+            memory: so_far.memory.saturating_add(measure.memory),
+            error_lines: so_far.error_lines.saturating_add(measure.error_lines),
+        });
+    }
+    sum
 }
 
 impl State {
@@ -111,12 +130,12 @@ impl State {
         if plan.selectors().next().is_none() {
             return;
         }
-        let now = unplanned(&self.context, plan);
+        let (now, takes) = (unplanned(&self.context, plan), taken(&self.context, plan));
         let mut board = self.context.board();
         let Some(acts) = board.acts.get_mut(uid).filter(|acts| acts.progress.n == plan.n) else { return };
         let since = |uid: &Uid| acts.progress.since.get(uid).copied().unwrap_or(0);
         let restarts = now.iter().map(|(uid, n)| n.saturating_sub(since(uid))).sum();
-        let effect = Some(FileEffect { restarts, before: acts.progress.before, now: None });
+        let effect = Some(FileEffect { restarts, before: acts.progress.before, now: takes });
         let changed = acts.effect != effect;
         acts.effect = effect;
         drop(board);
