@@ -135,13 +135,13 @@ impl Conversation {
                     let (name, message) = (message.error, text.unwrap_or_default());
                     return Err(UnitError::Answer { name, message });
                 }
-                Kind::Signal => self.hear(message),
+                Kind::Signal => self.hear(&message),
                 Kind::Return | Kind::Error | Kind::Other => {}
             }
         }
     }
 
-    fn hear(&mut self, signal: Message) {
+    fn hear(&mut self, signal: &Message) {
         if signal.member == "JobRemoved"
             && let [Value::Number(_), Value::Text(job), Value::Text(_), Value::Text(result)] =
                 signal.body.as_slice()
@@ -159,7 +159,7 @@ impl Conversation {
             self.removed.clear();
             let message = self.read().await?;
             if message.kind == Kind::Signal {
-                self.hear(message);
+                self.hear(&message);
             }
         }
     }

@@ -67,8 +67,8 @@ fn equal_actions_of_files_that_change_together_are_done_once() {
     let (x, y, web) = (exec(&["/x"]), exec(&["/y"]), reload("web"));
     let queues = [
         (uid(1), deeds(&[x.clone(), web.clone()])),
-        (uid(2), deeds(&[web.clone()])),
-        (uid(3), deeds(&[y.clone(), web.clone()])),
+        (uid(2), deeds(std::slice::from_ref(&web))),
+        (uid(3), deeds(&[y.clone(), web])),
     ];
     let done = run(queues.into());
     assert_eq!(done.len(), 3, "{done:?}");
