@@ -211,16 +211,15 @@ pub fn file_of_version(fleet: &Fleet, object: &Object, version: Version) -> Opti
     })
 }
 
-/// For how long a node's probe is asked after its actions. A node does not know when its wave began to bake; a wave
-/// that is not healthy by its deadline has failed, so what is over after both is judged by nobody any more.
+/// For how long a node looks at what follows a change: its probe, and the processes that its actions name. It does not
+/// know when its wave began to bake; a wave that is not healthy by its deadline has failed, so what is over after both is
+/// judged by nobody any more.
 fn watch_of(spec: &ConfigFileSpec) -> Dur {
-    let Rollout { progress_deadline, bake, .. } = &spec.rollout;
-    match spec.probe {
-        Some(_) => {
-            Dur::from_millis(progress_deadline.as_millis().saturating_add(bake.as_millis().saturating_mul(2)))
-        }
-        None => Dur::ZERO,
+    if spec.probe.is_none() && spec.on_change.is_empty() {
+        return Dur::ZERO;
     }
+    let Rollout { progress_deadline, bake, .. } = &spec.rollout;
+    Dur::from_millis(progress_deadline.as_millis().saturating_add(bake.as_millis().saturating_mul(2)))
 }
 
 /// The rules that a version is rolled out by: those of its own kept spec, because a push may give rules that hold for

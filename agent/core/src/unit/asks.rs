@@ -30,12 +30,13 @@ impl Unit {
                 self.begin_stop(StopWhy::Asked, "a restart was asked for".to_owned(), turn);
             }
             (State::Starting { .. }, Ask::Restart) if self.is_meant_to_run() => self.restart_due = true,
+            // The host has not told yet whether it runs.
+            (State::Unlisted, Ask::Restart) => self.restart_due = true,
             (State::Delayed { .. } | State::Ended, Ask::Restart) if self.is_meant_to_run() => {
                 self.begin_anew(turn);
             }
             (
-                State::Unlisted
-                | State::Idle
+                State::Idle
                 | State::Delayed { .. }
                 | State::Preparing { .. }
                 | State::Starting { .. }

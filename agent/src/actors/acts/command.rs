@@ -92,8 +92,13 @@ fn judge(outcome: &RunOutcome) -> ActState {
         }
     };
     let because = outcome.ended_because.as_ref().map_or(String::new(), |why| format!(" ({why})"));
-    let said = last_lines(&outcome.output);
-    let said = if said.is_empty() { " and said nothing".to_owned() } else { format!(": {said}") };
+    // The last line mostly says why; what came before it stands below.
+    let lines = last_lines(&outcome.output);
+    let said = match lines.rsplit_once('\n') {
+        None if lines.is_empty() => " and said nothing".to_owned(),
+        None => format!(": {lines}"),
+        Some((_, last)) => format!(": {last}\n{lines}"),
+    };
     ActState::Failed(clip(&format!("{how}{because}{said}")))
 }
 
@@ -109,7 +114,7 @@ mod tests {
     fn what_came_of_it_is_told_in_short() {
         assert_eq!(judge(&ended(HowEnded::Code(0), "fine")), ActState::Done);
         let failed = judge(&ended(HowEnded::Code(3), "a\nb\n"));
-        assert_eq!(failed, ActState::Failed("exited with code 3: a\nb".to_owned()));
+        assert_eq!(failed, ActState::Failed("exited with code 3: b\na\nb".to_owned()));
         let lost = judge(&ended(HowEnded::Unknown("the holder ended".to_owned()), ""));
         assert!(matches!(lost, ActState::Unknown(why) if why.contains("the holder ended")));
         let slow = RunOutcome { timed_out: true, ..ended(HowEnded::Signal(9), "") };

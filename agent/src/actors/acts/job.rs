@@ -138,7 +138,8 @@ impl Job {
     async fn restart(&self, on: &BTreeMap<Uid, u64>) -> End {
         let mut asked: BTreeMap<Uid, (Mono, u64)> = BTreeMap::new();
         self.until_all(on, |uid, incarnation, view, now| {
-            if view.report.i == incarnation && !asked.contains_key(&uid) {
+            let is_ending = view.report.phase == ProcessPhase::Stopping;
+            if view.report.i == incarnation && !asked.contains_key(&uid) && !is_ending {
                 if !is_running(view) && !is_waiting_out(view) {
                     // What waits for something reads what is new when it starts.
                     return Look::Settled;
@@ -147,7 +148,7 @@ impl Job {
                 asked.insert(uid, (due, view.unplanned));
                 return Look::Ask(Ask::Restart);
             }
-            // One that an agent before this one asked has had its time.
+            // One that is ending already, perhaps because an agent before this one asked, will read what is new.
             let (due, unplanned) =
                 *asked.entry(uid).or_insert((now.plus_ms(restart_ms(view)), view.unplanned));
             let is_new = view.report.i > incarnation;
