@@ -10,6 +10,7 @@
 
 mod input;
 mod limits;
+pub mod syntax;
 mod unrenderable;
 mod uses;
 

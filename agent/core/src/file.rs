@@ -9,13 +9,15 @@
 //!   synced, then renamed over it; a crash at any step leaves the old or the new version and is finished later;
 //! * a file that Ostler did not write is kept aside, durably, before it is replaced;
 //! * what is no regular file, lies in a forbidden place or belongs to another ConfigFile is left alone and reported;
-//! * a fight over the file is reported and slows down instead of heating up.
+//! * a fight over the file is reported and slows down instead of heating up;
+//! * a version that its validator refuses is never put in place, and that is remembered ([`validate`]).
 //!
 //! A version may be several files of one folder: [`parts`] says what holds then.
 //!
 //! What follows a change is planned before the change ([`crate::acts::Plan`]), so that no crash can lose it.
 //!
-//! Not here: rendering (what is asked comes rendered), and carrying out what follows ([`crate::acts`]).
+//! Not here: rendering (what is asked comes rendered), what a validator says (the shell asks it), and carrying out what
+//! follows ([`crate::acts`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,12 +45,15 @@ mod stamp;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod validate;
+mod write;
 
 pub use evidence::{Difference, Hand};
 pub use parts::{Part, Sight, digest};
 pub use paths::{Rules, in_folder, parent, temp_path};
 pub use stamp::{SURE_AFTER_MS, Stamp};
 pub use steps::{Content, Step, StepError, StepErrorKind};
+pub use validate::{CANDIDATE_FOLDER, Candidate, Rejected};
 
 pub use drift::{CONTEST_END_MS, CONTEST_REPAIRS, CONTEST_WINDOW_MS, CONTESTED_PACE_MS};
 
@@ -124,6 +129,9 @@ pub struct FileRecord {
     /// How many changes there were that anything followed from.
     #[serde(default)]
     pub changes: u64,
+    /// What its validator refused last; none once something else was accepted or is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Box<Rejected>>,
 }
 
 impl FileRecord {
@@ -145,6 +153,7 @@ impl FileRecord {
             released: false,
             change: None,
             changes: 0,
+            rejected: None,
         }
     }
 
@@ -458,6 +467,12 @@ impl ManagedFile {
         (names, !releases && spec.unlisted == Unlisted::Delete && !spec.files.is_empty())
     }
 
+    /// Whether the folder of candidates is to be looked for, too.
+    #[must_use]
+    pub fn has_candidates(&self) -> bool {
+        self.wanted.as_ref().and_then(|w| w.spec.as_ref()).is_some_and(|spec| !spec.files.is_empty())
+    }
+
     /// Whether it can be forgotten: no entry asks for it, and it is let go or was never written.
     #[must_use]
     pub fn is_retired(&self) -> bool {
@@ -522,6 +537,7 @@ impl ManagedFile {
                 self.record.path = self.rules.on_host(&spec.path);
             }
         }
+        self.record.forget_refusal_unless(wanted.version);
         self.wanted = Some(wanted);
         if new_version {
             // A push is a person's act: it ends every truce and every wait.
@@ -598,6 +614,13 @@ impl ManagedFile {
             self.standing = Standing { state, reason, message, at };
         }
         !same
+    }
+
+    /// It cannot be told yet whether it may be put in place: that is no failure, and tried again soon.
+    fn waits(&mut self, now: Now, message: String) {
+        let ms = self.retry.map_or(RETRY_FIRST_MS, |(_, ms)| (ms * 2).min(RETRY_MAX_MS));
+        self.retry = Some((now.mono.plus_ms(ms), ms));
+        self.set(now, FileState::Applying, None, Some(message));
     }
 
     /// Something stands in the way that time may remove: it is told once, and tried again later.

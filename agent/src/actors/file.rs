@@ -2,6 +2,7 @@
 
 mod look;
 mod prepare;
+mod validate;
 
 use std::collections::BTreeMap;
 
@@ -290,9 +291,10 @@ impl State {
     fn observe(&mut self, me: &ActorRef<Msg>) {
         let Some(path) = self.file.path() else { return };
         let (names, unlisted) = self.file.to_look_at();
+        let candidates = self.file.has_candidates();
         let parts = self.wanted.as_ref().and_then(|w| w.parts.clone()).and_then(Result::ok);
         let (parts, contents) = (parts.unwrap_or_default(), self.contents.clone());
-        let wish = Wish { path, names, unlisted, parts, contents };
+        let wish = Wish { path, names, unlisted, candidates, parts, contents };
         let (context, me) = (self.context.clone(), me.clone());
         self.working = Some(Task::spawn(async move {
             let seen = look(&context, wish).await;

@@ -75,6 +75,44 @@ pub(super) fn make_folders(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// How deep a tree that is removed may be: a candidate is as deep as the names of its files, and no deeper.
+const TREE_DEPTH: usize = 64;
+
+/// Removes a folder with all that is in it; links in it are removed, never followed. Nothing there is fine.
+pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
+    let place = match Place::at(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        place => place?,
+    };
+    remove_any(&place.folder, place.name, TREE_DEPTH)
+}
+
+fn remove_any(above: &OwnedFd, name: &OsStr, depth: usize) -> io::Result<()> {
+    match rustix::fs::unlinkat(above, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        // Linux says the one of a folder, others the other.
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(io::Error::other("its folders lie too deep in one another"));
+    };
+    let folder = folder_in(above, name)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let entries = rustix::fs::Dir::new(rustix::fs::openat(&folder, ".", flags, Mode::empty())?)?;
+    for entry in entries {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            remove_any(&folder, name, depth)?;
+        }
+    }
+    match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Makes the entries of a folder durable.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     sync_folder_fd(&folder(path)?)
@@ -191,6 +229,24 @@ mod tests {
         for odd in ["relative/file", "/a/../b", "/", "/a/file/"] {
             assert!(Place::at(Path::new(odd)).is_err(), "{odd}");
         }
+    }
+
+    #[test]
+    fn a_tree_goes_and_what_links_in_it_lead_to_stays() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let real = fs::canonicalize(dir.path()).expect("is there");
+        fs::create_dir_all(real.join("tree/a/b")).expect("makes it");
+        fs::write(real.join("tree/a/b/file"), "text").expect("writes");
+        fs::create_dir(real.join("other")).expect("makes it");
+        fs::write(real.join("other/file"), "text").expect("writes");
+        symlink("../../other", real.join("tree/a/link")).expect("links");
+        remove_tree(&real.join("tree")).expect("removes it");
+        assert!(!real.join("tree").exists() && real.join("other/file").exists());
+        remove_tree(&real.join("tree")).expect("nothing there is fine");
+        remove_tree(&real.join("none/tree")).expect("nothing there is fine");
+        symlink("other", real.join("tree")).expect("links");
+        remove_tree(&real.join("tree")).expect("removes the link");
+        assert!(real.join("other/file").exists());
     }
 
     #[test]

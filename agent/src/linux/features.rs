@@ -5,7 +5,7 @@ use std::path::Path;
 use ostler_agent_core::holder::protocol::Welcome;
 use ostler_schemas::spec::features::{
     ALL, CAPABILITIES, CGROUP_CPU, CGROUP_CPUSET, CGROUP_IO, CGROUP_MEMORY, CGROUP_PIDS, JOURNAL, MOUNTS,
-    RUNTIME, SECRETS, USERS,
+    RUNTIME, SECRETS, USERS, VALIDATORS,
 };
 
 /// Where journald listens for the output of services.
@@ -26,6 +26,7 @@ pub(super) fn of(welcome: &Welcome, has_credentials: bool) -> Vec<String> {
         USERS => welcome.other_users,
         MOUNTS | CAPABILITIES => told(name),
         SECRETS => has_credentials,
+        VALIDATORS => true,
         JOURNAL => Path::new(JOURNAL_SOCKET).exists(),
         _ => false,
     };
@@ -64,7 +65,7 @@ mod tests {
     fn features_are_what_the_holder_tells() {
         let found = of(&welcome(&["cpu", "memory"], &["mounts", "clone3"]), false);
         let found: Vec<&str> = found.iter().map(String::as_str).filter(|name| *name != JOURNAL).collect();
-        assert_eq!(found, [RUNTIME, CGROUP_CPU, CGROUP_MEMORY, USERS, MOUNTS]);
+        assert_eq!(found, [RUNTIME, CGROUP_CPU, CGROUP_MEMORY, USERS, MOUNTS, VALIDATORS]);
     }
 
     #[test]

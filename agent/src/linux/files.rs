@@ -20,7 +20,7 @@ use ostler_schemas::quantity::Mode;
 use rustix::fs::FileType;
 use sha2::{Digest, Sha256 as Hasher};
 
-use super::beneath::{Place, make_folders, not_regular, sync_folder};
+use super::beneath::{Place, make_folders, not_regular, remove_tree, sync_folder};
 use super::label;
 use super::ledger::blocking;
 use super::watch::Watcher;
@@ -261,8 +261,10 @@ fn step_error(what: &str, error: &io::Error) -> StepError {
 fn apply(step: &Step, content: Option<&[u8]>) -> Result<(), StepError> {
     let say = |what: String| move |error: io::Error| step_error(&what, &error);
     match step {
-        // The ledger's business, not the file system's.
-        Step::Record(_) => Ok(()),
+        // The ledger's business, and the validator's, not the file system's.
+        Step::Record(_) | Step::Validate(_) => Ok(()),
+        Step::Label { path, like } => relabel(path, like).map_err(say(format!("label {path}"))),
+        Step::RemoveTree { dir } => remove_tree(Path::new(dir)).map_err(say(format!("remove {dir}"))),
         Step::MakeDirs { dir } => make_folders(Path::new(dir)).map_err(say(format!("make {dir}"))),
         Step::Keep { from, to } => keep(Path::new(from), Path::new(to)).map_err(say(format!("keep {from}"))),
         Step::WriteTemp { temp, content: Content::Blob(_) } => {
@@ -329,6 +331,15 @@ fn own(path: &str, owner: Owner) -> Result<(), StepError> {
         };
         StepError { kind, message: format!("chown {path} to {}:{}: {error}", owner.uid, owner.gid) }
     })
+}
+
+fn relabel(path: &str, like: &str) -> io::Result<()> {
+    let new = Place::at(Path::new(path))?.open_only()?;
+    match Place::at(Path::new(like)).and_then(|place| place.open()) {
+        Ok(old) => label::keep(&old, &new).map(drop),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn rename(from: &str, to: &str) -> Result<(), StepError> {

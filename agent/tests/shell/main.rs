@@ -9,6 +9,7 @@ mod plane;
 mod real;
 mod shipping;
 mod survival;
+mod validators;
 
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use ostler_schemas::key::DocumentKind;
 use ostler_schemas::spec::{Drift, Restart};
 use ostler_schemas::v1::process::Goal;
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::v1::report::{ExitReason, FileState, ProcessPhase};
-use plane::{Plane, entry, epoch, file_entry, file_spec, template, uid};
+use ostler_schemas::v1::report::{ExitReason, FileReport, FileState, ProcessPhase, Report};
+use plane::{Plane, checked, entry, epoch, file_entry, file_spec, template, uid};
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_registers_runs_what_it_is_told_and_reports_it() {
@@ -194,6 +195,67 @@ async fn a_file_is_kept_right_through_crashes_and_gates_what_needs_it() {
     }
     let starts = plane.host.history().iter().filter(|h| matches!(h.event, SimEvent::Started(_))).count();
     assert_eq!(starts, 1, "no crash of the agent touched the process");
+}
+
+/// Of what `/bin/check` refuses nothing is ever in place, whatever dies in between; and it is not asked in a loop.
+#[tokio::test(start_paused = true)]
+async fn a_refused_version_is_never_put_in_place() {
+    let mut plane = Plane::new().await;
+    plane.start_agent().await;
+    let one = plane.put_file_spec(&checked(b"one", "/bin/true"), b"one").await;
+    let bad = plane.put_file_spec(&checked(b"bad", "/bin/false"), b"bad").await;
+    plane.host.program("/bin/false", Program { exits: Some((50, 1)), ..Program::default() });
+    plane.put_files(vec![file_entry(9, 1, one)]).await;
+    let stands = |r: &Report, state, v| r.file_states.iter().any(|f| f.state == state && f.v.0 == v);
+    plane.until_report("the first is there", |r| stands(r, FileState::InSync, 1)).await;
+    for steps in 0..14 {
+        plane.files.hang_after(Some(steps));
+        plane.put_files(vec![file_entry(9, 2 + steps, bad)]).await;
+        plane.pass(2_000).await;
+        plane.kill_agent().await;
+        plane.files.hang_after(None);
+        plane.start_agent().await;
+        plane
+            .until_report("it is refused", |r| {
+                let refused =
+                    |f: &FileReport| f.wanted.0 == 2 + steps && f.reason == Some(Reason::ValidatorFailed);
+                stands(r, FileState::Failed, 1) && r.file_states.iter().any(refused)
+            })
+            .await;
+        assert_eq!(plane.files.read("/etc/app.conf").as_deref(), Some(b"one".as_slice()));
+        plane.until("nothing of it is left", |p| p.files.read("/etc/.app.conf.ostler").is_none()).await;
+    }
+    plane.pass(2_000).await;
+    let asked = plane.host.ran().len();
+    plane.kill_agent().await;
+    plane.start_agent().await;
+    plane.pass(30_000).await;
+    assert_eq!(plane.host.ran().len(), asked, "a new agent knows what was said");
+    plane.pass(60_000).await;
+    assert_eq!(plane.host.ran().len(), asked + 1, "and asks again later");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_validator_waits_for_the_holder_and_has_a_timeout() {
+    let mut plane = Plane::new().await;
+    plane.start_agent().await;
+    plane.host.holder_down();
+    plane.until_report("the loss is told", |r| r.conditions.iter().any(|c| c.kind == "HolderLost")).await;
+    let one = plane.put_file_spec(&checked(b"one", "/bin/true"), b"one").await;
+    plane.put_files(vec![file_entry(9, 1, one)]).await;
+    plane.until_report("it waits", |r| r.file_states.iter().any(|f| f.state == FileState::Applying)).await;
+    plane.host.holder_up();
+    plane.until_report("it is there", |r| r.file_states.iter().any(|f| f.state == FileState::InSync)).await;
+    plane.host.program("/bin/hangs", Program { exits: None, ..Program::default() });
+    let two = plane.put_file_spec(&checked(b"two", "/bin/hangs"), b"two").await;
+    plane.put_files(vec![file_entry(9, 2, two)]).await;
+    plane
+        .until_report("its time is over", |r| {
+            let message = r.file_states.first().and_then(|f| f.message.as_deref()).unwrap_or_default();
+            message.contains("did not end within 10s")
+        })
+        .await;
+    assert_eq!(plane.files.read("/etc/app.conf").as_deref(), Some(b"one".as_slice()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use ostler_schemas::key::DocumentKind;
 use ostler_schemas::quantity::{Cpu, Dur, Mode, Size};
 use ostler_schemas::spec::{
     ContentRef, Drift, OnExisting, OnRemove, Port, PortRef, Probe, ProcessTemplate, Protocol, Restart,
-    TcpSocket, Unlisted,
+    TcpSocket, Unlisted, Validator,
 };
 use ostler_schemas::subject::{ALL_BEATS, Verb};
 use ostler_schemas::time::Timestamp;
@@ -80,6 +80,7 @@ pub(crate) fn file_spec(content: &[u8], drift: Drift) -> FileSpec {
         files: Vec::new(),
         unlisted: Unlisted::Keep,
         create_directories: true,
+        validator: None,
         drift,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,
@@ -87,6 +88,17 @@ pub(crate) fn file_spec(content: &[u8], drift: Drift) -> FileSpec {
         probe: None,
         watch: Dur::ZERO,
     }
+}
+
+/// The same, looked at by a command.
+pub(crate) fn checked(content: &[u8], command: &str) -> FileSpec {
+    let validator = Validator {
+        command: vec![command.to_owned(), "$(FILE)".to_owned()],
+        user: None,
+        timeout: Dur::from_secs(10),
+        syntax: None,
+    };
+    FileSpec { validator: Some(validator), ..file_spec(content, Drift::Enforce) }
 }
 
 pub(crate) fn entry(n: u8, template: u32, goal: Goal) -> RunEntry {
@@ -236,6 +248,7 @@ impl Plane {
             own: vec!["/var/lib/ostler".to_owned()],
             originals: "/var/lib/ostler/originals".to_owned(),
             privileged: true,
+            allow_root: true,
             ..NodeConfig::default()
         };
         let parts = self.parts(config);
@@ -310,8 +323,12 @@ impl Plane {
         self.put_immutable(codec::encode(template).expect("encodes")).await
     }
 
-    pub(crate) async fn put_file_spec(&self, spec: &FileSpec, content: &[u8]) -> Sha256 {
+    pub(crate) async fn put_blob(&self, content: &[u8]) {
         self.put(Key::BlobChunk(sha256(content), 0), content.to_vec()).await;
+    }
+
+    pub(crate) async fn put_file_spec(&self, spec: &FileSpec, content: &[u8]) -> Sha256 {
+        self.put_blob(content).await;
         self.put_immutable(codec::encode(spec).expect("encodes")).await
     }
 

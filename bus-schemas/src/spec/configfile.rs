@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::claims::Claims;
+use super::validator::Validator;
 use super::vars::Vars;
 use super::{Action, Labels, Probe, Rollout, selects};
 use crate::ids::{NodeName, Sha256};
@@ -43,6 +44,9 @@ pub struct ConfigFileSpec {
     pub mode: Mode,
     /// Whether missing parent folders are made, root's and 0755.
     pub create_directories: bool,
+    /// What looks at a version before it is put in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validator: Option<Validator>,
     /// What is done when the file is found changed.
     pub drift: Drift,
     /// What is done at first contact with a file that Ostler did not write.

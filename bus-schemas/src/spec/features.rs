@@ -34,8 +34,12 @@ pub const SECRETS: &str = "secrets";
 /// There is a journal to write to.
 pub const JOURNAL: &str = "journal";
 
+/// Validators of files look at a version before it is put in place. Not asked for by templates: a node that does not say
+/// so is not told of a file that has one, because it would put it in place unseen.
+pub const VALIDATORS: &str = "validators";
+
 /// All of them, in the order in which they are told.
-pub const ALL: [&str; 11] = [
+pub const ALL: [&str; 12] = [
     RUNTIME,
     CGROUP_CPU,
     CGROUP_MEMORY,
@@ -47,6 +51,7 @@ pub const ALL: [&str; 11] = [
     CAPABILITIES,
     JOURNAL,
     SECRETS,
+    VALIDATORS,
 ];
 
 /// What a host that lacks a feature cannot do, in words that follow its name.
@@ -64,6 +69,7 @@ pub fn lack_of(feature: &str) -> &'static str {
         CAPABILITIES => "cannot give or take capabilities",
         JOURNAL => "has no journal",
         SECRETS => "cannot be given secrets",
+        VALIDATORS => "has an agent that does not know validators",
         _ => "lacks a feature that this version does not know",
     }
 }

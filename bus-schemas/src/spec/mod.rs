@@ -21,6 +21,7 @@ mod restarts;
 mod rollout;
 mod secret;
 mod selector;
+mod validator;
 mod vars;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,7 @@ pub use secret::{
     is_secret_key,
 };
 pub use selector::{Requirement, Selector, SelectorOperator};
+pub use validator::{CANDIDATE, Syntax, VALIDATOR_VARIABLES, Validator};
 pub use vars::{InvalidVar, MAX_VAR_DEPTH, MAX_VARS, Var, Vars, vars_size};
 
 /// Why a text or value is not what a spec needs; the message is fit for a user.

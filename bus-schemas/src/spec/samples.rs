@@ -46,6 +46,7 @@ pub(crate) fn configfile() -> ConfigFileSpec {
         group: None,
         mode: Mode::from_bits(0o644),
         create_directories: true,
+        validator: None,
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,

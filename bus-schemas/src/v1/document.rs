@@ -13,7 +13,8 @@ use crate::codec::Wire;
 use crate::ids::{Name, Namespace, Sha256, Uid, Version};
 use crate::quantity::{Cpu, Dur, Mode, Size};
 use crate::spec::{
-    Action, Claims, Drift, FileItem, Labels, OnExisting, OnRemove, Part, Probe, Source, Unlisted, Vars,
+    Action, Claims, Drift, FileItem, Labels, OnExisting, OnRemove, Part, Probe, Source, Unlisted, Validator,
+    Vars,
 };
 
 /// Most bytes of a document, checked at placement.
@@ -200,6 +201,9 @@ pub struct FileSpec {
     pub unlisted: Unlisted,
     /// Whether missing parent directories are made.
     pub create_directories: bool,
+    /// What looks at a version before it is put in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validator: Option<Validator>,
     /// What to do about drift.
     pub drift: Drift,
     /// What to do about a file that Ostler did not write.

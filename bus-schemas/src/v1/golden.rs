@@ -176,6 +176,7 @@ fn documents() {
         files: Vec::new(),
         unlisted: Unlisted::Keep,
         create_directories: true,
+        validator: None,
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,

@@ -287,7 +287,8 @@ fn rows_text(
     let mut table = Table::new(vec!["NODE", "VERSION", "HASH", "STATE", "CHANGED", "MESSAGE"]);
     for row in rows {
         let message = match (row.reason, &row.message) {
-            (_, Some(message)) => message.clone(),
+            // What a validator said stands below the line that sums it up, and in the other forms.
+            (_, Some(message)) => message.lines().next().unwrap_or_default().to_owned(),
             (Some(reason), None) => reason.to_string(),
             (None, None) => "-".to_owned(),
         };

@@ -202,6 +202,7 @@ pub fn file_of_version(fleet: &Fleet, object: &Object, version: Version) -> Opti
         files: then.files.clone(),
         unlisted: then.unlisted,
         create_directories: now.create_directories,
+        validator: now.validator.clone(),
         drift: now.drift,
         on_existing: now.on_existing,
         on_remove: now.on_remove,

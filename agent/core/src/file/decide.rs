@@ -4,10 +4,10 @@ use ostler_schemas::spec::{OnExisting, OnRemove};
 
 use std::collections::BTreeSet;
 
+use super::write::Place;
 use super::{
-    CONTEST_WINDOW_MS, Content, Effect, FileGoal, FileSpec, FileState, Found, ManagedFile, Now, Observed,
-    Original, Part, Reason, Sight, Step, StepError, StepErrorKind, Work, Written, evidence, parent,
-    part_path, temp_path,
+    CONTEST_WINDOW_MS, Content, Effect, FileGoal, FileRecord, FileSpec, FileState, Found, ManagedFile, Now,
+    Original, Reason, Sight, Step, StepError, StepErrorKind, Work, Written, evidence, part_path, temp_path,
 };
 
 impl ManagedFile {
@@ -113,7 +113,8 @@ impl ManagedFile {
                 return;
             }
         }
-        if observed.differing(&target).is_empty() {
+        let check = self.needs_check(spec, &target);
+        if observed.differing(&target).is_empty() && !check {
             self.in_sync(now, &target, &observed, effects);
         } else if !content {
             self.set(now, FileState::Pending, None, Some("its content is being fetched".to_owned()));
@@ -123,8 +124,14 @@ impl ManagedFile {
             let path = part_path(&spec.path, &name);
             let why = format!("{path} holds a file that Ostler did not write, and onExisting is refuse");
             self.refuse(now, (Reason::PathRefused, why), effects);
+        } else if check && self.stays_refused(now, &target) {
+            self.retry = None;
+            let left = self.left_behind(&observed);
+            if !left.is_empty() {
+                self.run(Work::Tidy, left, effects);
+            }
         } else if self.is_new(&target) {
-            self.write(now, spec, &target, &observed, effects);
+            self.write(now, spec, (&target, check), &observed, effects);
         } else {
             self.drifted(now, spec, &target, &observed, effects);
         }
@@ -163,6 +170,7 @@ impl ManagedFile {
             record.contested_since = None;
         }
         record.released = false;
+        record.rejected = None;
         record.written = Some(target.clone());
         record.change_is_there(target);
         let mut steps = Vec::new();
@@ -180,6 +188,7 @@ impl ManagedFile {
                 steps.push(Step::Remove { path: temp_path(&path) });
             }
         }
+        steps.extend(self.left_candidate(observed));
         if record != self.record {
             steps.push(Step::Record(Box::new(record)));
         }
@@ -201,92 +210,20 @@ impl ManagedFile {
         &mut self,
         now: Now,
         spec: &FileSpec,
-        target: &Written,
+        (target, check): (&Written, bool),
         observed: &Sight,
         effects: &mut Vec<Effect>,
     ) {
         let mut record = self.record.clone();
-        record.plan_change(target, spec);
-        let steps = self.write_steps(target, observed, &mut record);
-        self.set(now, FileState::Applying, None, None);
+        if !observed.differing(target).is_empty() {
+            record.plan_change(target, spec);
+        }
+        let steps = self.write_steps(target, observed, (&mut record, check));
+        // What was refused and is looked at again is refused until it is not.
+        if self.refusal_of(target).is_none() {
+            self.set(now, FileState::Applying, None, None);
+        }
         self.run(Work::Write, steps, effects);
-    }
-
-    /// The steps that bring the target to the path, whatever is there.
-    pub(super) fn write_steps(
-        &self,
-        target: &Written,
-        observed: &Sight,
-        record: &mut super::FileRecord,
-    ) -> Vec<Step> {
-        let differing = |part: &Part| !part.is_as(observed.found(&part.name), target.owner);
-        let todo: Vec<(Part, Place)> = target
-            .all()
-            .into_iter()
-            .filter(differing)
-            .filter_map(|part| {
-                let seen = observed.parts.get(&part.name)?;
-                let place = Place::of(&record.path_of(&part.name), seen);
-                Some((part, place))
-            })
-            .collect();
-        let extra: Vec<(&String, Place)> = observed
-            .unlisted
-            .iter()
-            .map(|(name, seen)| (name, Place::of(&record.path_of(name), seen)))
-            .collect();
-        let mut steps = Vec::new();
-        let missing: BTreeSet<&String> =
-            todo.iter().filter(|(_, place)| !place.has_dir).map(|(_, place)| &place.dir).collect();
-        if self.makes_dirs() {
-            steps.extend(missing.into_iter().map(|dir| Step::MakeDirs { dir: dir.clone() }));
-        }
-        let before = record.clone();
-        let parts = todo.iter().map(|(part, place)| (&part.name, place));
-        for (name, place) in parts.chain(extra.iter().map(|(name, place)| (*name, place))) {
-            if *record.original_of(name) != Original::Unseen {
-                continue;
-            }
-            let original = match place.found {
-                Found::Regular { mode, owner, .. } => {
-                    let at = self.rules.original_of(&record.uid, name);
-                    steps.push(Step::Keep { from: place.path.clone(), to: at.clone() });
-                    Original::Kept { at, mode, owner }
-                }
-                Found::Missing | Found::NotRegular(_) => Original::Absent,
-            };
-            record.set_original(name, original);
-        }
-        if *record != before || record.change != self.record.change {
-            // Durable before the rename: else a crash after it would take our own version for the original, and
-            // nobody would know what is to follow.
-            steps.push(Step::Record(Box::new(record.clone())));
-        }
-        for (part, place) in &todo {
-            steps.extend([
-                Step::WriteTemp { temp: place.temp.clone(), content: Content::Blob(part.sha256) },
-                Step::Own { path: place.temp.clone(), owner: target.owner },
-                Step::SetMode { path: place.temp.clone(), mode: part.mode },
-                Step::Sync { path: place.temp.clone() },
-            ]);
-        }
-        // All of them are whole beside their paths: from here on nothing is left to do but to put them in place.
-        for (_, place) in &todo {
-            steps.push(Step::Rename { from: place.temp.clone(), to: place.path.clone() });
-        }
-        steps.extend(extra.iter().map(|(_, place)| Step::Remove { path: place.path.clone() }));
-        let all = todo.iter().map(|(_, place)| place).chain(extra.iter().map(|(_, place)| place));
-        let dirs: BTreeSet<&String> = all.map(|place| &place.dir).collect();
-        steps.extend(dirs.into_iter().map(|dir| Step::SyncDir { dir: dir.clone() }));
-        record.written = Some(target.clone());
-        record.released = false;
-        record.change_is_there(target);
-        steps.push(Step::Record(Box::new(record.clone())));
-        steps
-    }
-
-    fn makes_dirs(&self) -> bool {
-        self.wanted.as_ref().and_then(|w| w.spec.as_ref()).is_some_and(|s| s.create_directories)
     }
 
     /// A file that never was here is as released as any: whoever waits for the node must hear so, even where its spec
@@ -333,6 +270,7 @@ impl ManagedFile {
             }
         }
         let mut steps = staged;
+        steps.extend(self.left_candidate(&observed));
         steps.extend(placed);
         steps.extend(dirs.into_iter().map(|dir| Step::SyncDir { dir }));
         // From here on it is as if Ostler had never been here: what is found at a next first contact is an original.
@@ -340,6 +278,7 @@ impl ManagedFile {
         let original = std::mem::replace(&mut record.original, Original::Unseen);
         let originals = std::mem::take(&mut record.originals);
         record.released = true;
+        record.rejected = None;
         record.written = None;
         record.change = None;
         steps.push(Step::Record(Box::new(record)));
@@ -367,9 +306,9 @@ impl ManagedFile {
         let Some((work, steps)) = self.work.take() else { return };
         let taken_over =
             steps.iter().take(done).any(|s| matches!(s, Step::Keep { .. })) && work == Work::Write;
-        for step in steps.into_iter().take(done) {
+        for step in steps.iter().take(done) {
             if let Step::Record(record) = step {
-                self.record = *record;
+                self.record = FileRecord::clone(record);
             }
         }
         if taken_over {
@@ -381,15 +320,14 @@ impl ManagedFile {
         let outdated = std::mem::take(&mut self.outdated);
         match error {
             Some(_) if outdated => {}
-            Some(error) => {
-                let reason = match error.kind {
-                    StepErrorKind::DiskFull => Reason::DiskFull,
-                    StepErrorKind::OwnerRefused => Reason::OwnerRefused,
-                    StepErrorKind::NotRegular => Reason::NotRegular,
-                    StepErrorKind::Failed => Reason::WriteFailed,
-                };
-                self.failed(now, reason, error.message, effects);
-            }
+            Some(StepError { kind, message }) => match kind {
+                StepErrorKind::DiskFull => self.failed(now, Reason::DiskFull, message, effects),
+                StepErrorKind::OwnerRefused => self.failed(now, Reason::OwnerRefused, message, effects),
+                StepErrorKind::NotRegular => self.failed(now, Reason::NotRegular, message, effects),
+                StepErrorKind::Failed => self.failed(now, Reason::WriteFailed, message, effects),
+                StepErrorKind::Rejected => self.refused(now, (message, &steps), effects),
+                StepErrorKind::NotNow => self.waits(now, message),
+            },
             None => self.told_work(work, effects),
         }
         self.observed = None;
@@ -406,22 +344,5 @@ impl ManagedFile {
             Work::Repair => self.told_repair(effects),
             Work::Release | Work::Tidy => {}
         }
-    }
-}
-
-/// Where one file is, with its folder's links resolved.
-struct Place {
-    path: String,
-    dir: String,
-    temp: String,
-    has_dir: bool,
-    found: Found,
-}
-
-impl Place {
-    fn of(path: &str, seen: &Observed) -> Place {
-        let path = seen.reached(path);
-        let (dir, temp) = (parent(&path).to_owned(), temp_path(&path));
-        Place { path, dir, temp, has_dir: seen.real_dir.is_some(), found: seen.found.clone() }
     }
 }

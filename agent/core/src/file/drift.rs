@@ -181,7 +181,7 @@ impl ManagedFile {
             );
             effects.push(Effect::Tell(Reason::Contested, text));
         }
-        let steps = self.write_steps(target, observed, &mut record);
+        let steps = self.write_steps(target, observed, (&mut record, false));
         self.set(now, FileState::Drifted, Some(Reason::DriftFound), None);
         self.run(Work::Repair, steps, effects);
     }

@@ -165,6 +165,14 @@ impl ModelFs {
                 self.make_dirs(dir);
                 Ok(())
             }
+            // What a validator says is the shell's to know; labels are none of a model's.
+            Step::Validate(_) | Step::Label { .. } => Ok(()),
+            Step::RemoveTree { dir } => {
+                let below = format!("{dir}/");
+                self.names.retain(|path, _| !path.starts_with(&below));
+                self.dirs.retain(|path| path != dir && !path.starts_with(&below));
+                Ok(())
+            }
             Step::Keep { from, to } => self.keep(from, to),
             Step::WriteTemp { temp, content } => self.write_temp(temp, content, blobs),
             Step::Own { path, owner } => self.own(path, *owner),

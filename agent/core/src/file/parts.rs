@@ -103,13 +103,19 @@ pub struct Sight {
     pub parts: BTreeMap<String, Observed>,
     /// Regular files in the folder that nobody named, where they are to be removed.
     pub unlisted: BTreeMap<String, Observed>,
+    /// Of a folder: where candidates are looked at.
+    pub candidate: Option<Observed>,
 }
 
 impl Sight {
     /// Of the only file.
     #[must_use]
     pub fn alone(observed: Observed) -> Sight {
-        Sight { parts: BTreeMap::from([(String::new(), observed)]), unlisted: BTreeMap::new() }
+        Sight {
+            parts: BTreeMap::from([(String::new(), observed)]),
+            unlisted: BTreeMap::new(),
+            candidate: None,
+        }
     }
 
     /// What lies at one of them.

@@ -6,7 +6,7 @@
 use ostler_schemas::Sha256;
 use ostler_schemas::quantity::Mode;
 
-use super::{FileRecord, Owner};
+use super::{Candidate, FileRecord, Owner};
 
 /// Bytes to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,21 @@ pub enum Step {
         /// Which.
         mode: Mode,
     },
+    /// Give a file the security label of the one that it will replace, if there is one. Before [`Step::Sync`].
+    Label {
+        /// To what.
+        path: String,
+        /// Whose.
+        like: String,
+    },
+    /// Have what is written beside its place looked at. It is not put in place if that says no, and it must be as it was
+    /// when that has ended.
+    Validate(Box<Candidate>),
+    /// Remove a folder of candidates with all that is in it; nothing there is fine.
+    RemoveTree {
+        /// Which.
+        dir: String,
+    },
     /// Sync a file's content and metadata.
     Sync {
         /// Which.
@@ -93,6 +108,10 @@ pub enum StepErrorKind {
     OwnerRefused,
     /// What is there is no regular file.
     NotRegular,
+    /// The validator refused it.
+    Rejected,
+    /// What would do it is away for the moment.
+    NotNow,
     /// Anything else.
     Failed,
 }

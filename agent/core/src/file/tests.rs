@@ -11,6 +11,7 @@ use super::*;
 mod change;
 mod drift;
 mod folder;
+mod validate;
 
 const PATH: &str = "/etc/app/app.conf";
 const ROOT: Owner = Owner { uid: 0, gid: 0 };
@@ -29,6 +30,12 @@ struct Host {
     now: u64,
     /// Steps that may still be carried out before the agent dies.
     steps_left: usize,
+    /// How often the validator was asked.
+    asked: usize,
+    /// Whether nobody is there to ask it.
+    is_deaf: bool,
+    /// What may lie at the path.
+    whole: Vec<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +66,7 @@ fn spec(content: &[u8]) -> FileSpec {
         files: Vec::new(),
         unlisted: Unlisted::Keep,
         create_directories: true,
+        validator: None,
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Restore,
@@ -91,7 +99,7 @@ impl Host {
     fn new(fs: ModelFs) -> Self {
         let record = FileRecord::new(Uid::from_bytes([7; 16]));
         let mut blobs = BTreeMap::new();
-        for content in [b"one".as_slice(), b"two"] {
+        for content in [b"one".as_slice(), b"two", b"bad"] {
             blobs.insert(sha256(content), content.to_vec());
         }
         Self {
@@ -102,6 +110,9 @@ impl Host {
             told: Vec::new(),
             now: 0,
             steps_left: usize::MAX,
+            asked: 0,
+            is_deaf: false,
+            whole: [b"one".as_slice(), b"two", b"original", b"spoiled"].map(<[u8]>::to_vec).into(),
         }
     }
 
@@ -131,12 +142,14 @@ impl Host {
     /// What the shell would see: every file that is to be looked at, and what nobody named.
     fn sight(&self) -> Sight {
         let path = self.file.path().expect("something is asked");
+        let candidate =
+            self.file.has_candidates().then(|| self.fs.observe(&part_path(&path, CANDIDATE_FOLDER)));
         let (names, unlisted) = self.file.to_look_at();
         let see = |name: &String| (name.clone(), self.fs.observe(&part_path(&path, name)));
         let others = self.fs.list(&path);
         let others =
             others.iter().filter(|name| unlisted && !names.contains(*name) && !name.ends_with(".ostler"));
-        Sight { parts: names.iter().map(see).collect(), unlisted: others.map(see).collect() }
+        Sight { parts: names.iter().map(see).collect(), unlisted: others.map(see).collect(), candidate }
     }
 
     fn run(&mut self, steps: &[Step]) -> Option<Event> {
@@ -148,7 +161,8 @@ impl Host {
             if let Step::Record(record) = step {
                 self.disk = (**record).clone();
             }
-            if let Err(error) = self.fs.apply(step, &self.blobs) {
+            let said = if let Step::Validate(candidate) = step { self.look_at(candidate) } else { Ok(()) };
+            if let Err(error) = said.and_then(|()| self.fs.apply(step, &self.blobs)) {
                 return Some(Event::Ran { done, error: Some(error) });
             }
             self.check();
@@ -159,9 +173,8 @@ impl Host {
     /// The path never holds anything but a whole version.
     fn check(&self) {
         if let Some(file) = self.fs.file(PATH) {
-            let whole = [b"one".as_slice(), b"two", b"original"];
             let is_theirs = file.bytes.starts_with(b"spoiled");
-            assert!(is_theirs || whole.contains(&file.bytes.as_slice()), "torn: {:?}", file.bytes);
+            assert!(is_theirs || self.whole.contains(&file.bytes), "torn, or bad: {:?}", file.bytes);
         }
     }
 

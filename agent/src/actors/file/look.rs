@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use ostler_agent_core::file::{Content, Part, Sight, Step, StepError, StepErrorKind, part_path};
+use ostler_agent_core::file::{
+    CANDIDATE_FOLDER, Content, Part, Sight, Step, StepError, StepErrorKind, part_path,
+};
 use ostler_agent_core::ledger::Change;
 use ostler_schemas::Sha256;
 
@@ -17,6 +19,8 @@ pub(super) struct Wish {
     pub(super) names: BTreeSet<String>,
     /// Whether what nobody named is looked for, too.
     pub(super) unlisted: bool,
+    /// Whether the folder of candidates is looked for, too.
+    pub(super) candidates: bool,
     /// What they should be.
     pub(super) parts: Vec<Part>,
     /// Their contents.
@@ -32,6 +36,9 @@ pub(super) async fn look(context: &Shared, wish: Wish) -> Result<Sight, String> 
         let content = wanted.and_then(|wanted| wish.contents.get(&wanted)).cloned();
         let seen = files.observe(part_path(&wish.path, name), content).await?;
         sight.parts.insert(name.clone(), seen);
+    }
+    if wish.candidates {
+        sight.candidate = Some(files.observe(part_path(&wish.path, CANDIDATE_FOLDER), None).await?);
     }
     if !wish.unlisted {
         return Ok(sight);
@@ -75,6 +82,9 @@ pub(super) async fn carry_out(
         | Step::WriteTemp { .. }
         | Step::Own { .. }
         | Step::SetMode { .. }
+        | Step::Label { .. }
+        | Step::Validate(_)
+        | Step::RemoveTree { .. }
         | Step::Sync { .. }
         | Step::Rename { .. }
         | Step::SyncDir { .. }
@@ -82,6 +92,7 @@ pub(super) async fn carry_out(
         | Step::Discard { .. } => None,
     };
     match step {
+        Step::Validate(candidate) => super::validate::look_at(context, &candidate, contents).await,
         Step::Record(record) => context.persist(Change::File(record)).await.map_err(failed),
         step => context.deps.files.apply(step, content).await,
     }

@@ -10,7 +10,9 @@ use super::Parts;
 use super::report::Report;
 use super::scalars::Bad;
 use crate::manifest::finding::FindingCode;
+use crate::manifest::schema::suggest;
 use crate::quantity::Mode;
+use crate::spec::{CANDIDATE, Piece, VALIDATOR_VARIABLES, pieces};
 
 /// Largest content of a file (CONTRACT.md 1.3).
 pub const MAX_CONTENT: usize = 8 << 20;
@@ -89,6 +91,7 @@ pub(super) fn check(parts: &Parts<'_>, report: &mut Report) -> Given {
         report.key("spec.unlisted", FindingCode::Conflicting, "needs files", None);
     }
     overrides(parts.spec, report);
+    validator(parts.spec, report);
     let given = Given { alone, files };
     let mut all = given.alone.iter().chain(&given.files).peekable();
     if all.peek().is_some() && !all.any(|bytes| bytes.is_template) {
@@ -200,6 +203,45 @@ fn overrides(spec: &Map<String, Json>, report: &mut Report) {
             }
             (true, false) | (false, true) => {}
         }
+    }
+}
+
+/// A validator looks at something, and its command at the candidate: else it would judge the file that is there.
+fn validator(spec: &Map<String, Json>, report: &mut Report) {
+    let Some(fields) = spec.get("validator").and_then(Json::as_object) else { return };
+    let at = "spec.validator";
+    let Some(words) = fields.get("command").and_then(Json::as_array) else {
+        let is_missing =
+            |field: &str| !fields.contains_key(field) && !report.has_at(&format!("{at}.{field}"));
+        if is_missing("command") && is_missing("syntax") {
+            let example =
+                "give command, for example [\"/usr/sbin/app\", \"--check\", \"$(FILE)\"], or syntax";
+            report.hint(&format!("{at}.command"), FindingCode::MissingField, "is required", example);
+        } else if is_missing("command") && fields.contains_key("user") {
+            report.key(&format!("{at}.user"), FindingCode::Conflicting, "needs command", None);
+        }
+        return;
+    };
+    let mut names_candidate = false;
+    for (index, word) in words.iter().filter_map(Json::as_str).enumerate() {
+        for piece in pieces(word) {
+            let Piece::Variable(name) = piece else { continue };
+            names_candidate |= name == CANDIDATE;
+            if !VALIDATOR_VARIABLES.contains(&name) {
+                let message = format!("$({name}) is not a variable of a validator");
+                let hint = match suggest(name, VALIDATOR_VARIABLES) {
+                    Some(meant) => {
+                        format!("did you mean $({meant})? or write $$({name}) to keep it as it is")
+                    }
+                    None => format!("write $$({name}) to keep it as it is"),
+                };
+                report.hint(&format!("{at}.command[{index}]"), FindingCode::BadValue, message, hint);
+            }
+        }
+    }
+    if !names_candidate {
+        let message = "must name $(FILE), else it checks the old file";
+        report.add(&format!("{at}.command"), FindingCode::BadValue, message);
     }
 }
 

@@ -199,6 +199,28 @@ const OVERRIDE: Object = Object {
     ],
 };
 
+const VALIDATOR: Object = Object {
+    fields: &[
+        Field::new(
+            "command",
+            Type::Command,
+            "The program and its words; $(FILE) is the candidate; code 0 is good.",
+        ),
+        Field::new("user", Type::Account, "Name or number; the owner of the file if left out."),
+        Field::new(
+            "timeout",
+            Type::Duration { positive: true },
+            "How long the command may take before it is killed.",
+        )
+        .or("10s"),
+        Field::new(
+            "syntax",
+            choice(&["json", "yaml", "toml", "ini"]),
+            "What every file of the version must be.",
+        ),
+    ],
+};
+
 const CONFIG_FILE: Object = Object {
     fields: &[
         Field::new("path", Type::FilePath, "Where the file is.")
@@ -228,7 +250,11 @@ const CONFIG_FILE: Object = Object {
         Field::new("group", Type::Account, "Name or number; the owner's group if left out."),
         Field::new("mode", Type::Mode, "Permission bits, as text.").or("\"0644\""),
         Field::new("createDirectories", Type::Bool, "Whether missing parent folders are made.").or("true"),
-        Field::reserved("validator", "Looks at a file before it is swapped in."),
+        Field::new(
+            "validator",
+            Type::Object(&VALIDATOR),
+            "What looks at a version before it is put in place.",
+        ),
         Field::new(
             "onChange",
             Type::List { of: &Type::Object(&ACTION), max: MOST_ACTIONS },

@@ -1,4 +1,5 @@
-//! Templates must render on every node that gets them, before anything is stored.
+//! Templates must render on every node that gets them, before anything is stored; and where a validator names a syntax,
+//! what comes out must be written in it, as must contents that are the same everywhere.
 //!
 //! Admission knows which templates, which nodes and which values; the bytes of a template lie in the blob store or came
 //! with the request. So a decision names its [`RenderCheck`]s, and the server, which has the bytes, runs them a few nodes
@@ -10,9 +11,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ostler_render::syntax::{self, Misspelt};
 use ostler_render::{Input, NoSecrets, Secrets, Template, Unrenderable, Uses};
 use ostler_schemas::manifest::{Finding, FindingCode};
-use ostler_schemas::spec::{ConfigFileSpec, ContentRef, Labels, Source, Var, Vars};
+use ostler_schemas::spec::{ConfigFileSpec, ContentRef, Labels, Source, Syntax, Var, Vars};
 use ostler_schemas::v1::document::NodeFacts;
 use ostler_schemas::{NodeName, ObjectRef};
 
@@ -27,20 +29,22 @@ const MOST_RENDERINGS: usize = 20_000;
 /// Labels and values of nodes as they will be, where the request changes them.
 pub type FutureNodes = BTreeMap<NodeName, (Labels, Vars)>;
 
-/// One template that must render.
+/// One template that must render, or one content that must be well written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RenderCheck {
     /// Where a refusal points.
     at: Finding,
     /// The file of several, if it is one.
     part: String,
-    template: ContentRef,
+    source: Source,
+    /// What it must be written in.
+    syntax: Option<Syntax>,
     spec: Arc<ConfigFileSpec>,
     nodes: Vec<NodeName>,
     future: Arc<FutureNodes>,
 }
 
-/// The templates of a ConfigFile as it will be. `at` makes a finding of a field.
+/// The files of a ConfigFile as it will be, as far as there is anything to check. `at` makes a finding of a field.
 pub(super) fn checks_of(
     spec: &ConfigFileSpec,
     nodes: &[NodeName],
@@ -48,16 +52,22 @@ pub(super) fn checks_of(
     at: &dyn Fn(&str) -> Finding,
 ) -> Vec<RenderCheck> {
     let whole = Arc::new(spec.clone());
+    let syntax = spec.validator.as_ref().and_then(|validator| validator.syntax);
     let check = |(index, part): (usize, ostler_schemas::spec::Part<'_>)| {
-        let Source::Template(template) = part.source else { return None };
+        let field = match part.source {
+            Source::Template(_) => "template",
+            Source::Content(_) if syntax.is_some() => "content",
+            Source::Content(_) => return None,
+        };
         let field = match part.name {
-            "" => "spec.template".to_owned(),
-            _ => format!("spec.files[{index}].template"),
+            "" => format!("spec.{field}"),
+            _ => format!("spec.files[{index}].{field}"),
         };
         Some(RenderCheck {
             at: at(&field),
             part: part.name.to_owned(),
-            template,
+            source: part.source,
+            syntax,
             spec: Arc::clone(&whole),
             nodes: nodes.to_vec(),
             future: Arc::clone(future),
@@ -81,10 +91,24 @@ pub(super) fn unplaced(object: &ObjectRef, field: &str) -> Finding {
 }
 
 impl RenderCheck {
-    /// The template, by name.
+    /// What is looked at, by name.
     #[must_use]
-    pub const fn template(&self) -> ContentRef {
-        self.template
+    pub const fn content(&self) -> ContentRef {
+        self.source.reference()
+    }
+
+    /// Looks at a content that is the same on every node; none of a template.
+    #[must_use]
+    pub fn look_at_literal(&self, bytes: &[u8]) -> Option<Vec<Finding>> {
+        match (self.source, self.syntax) {
+            (Source::Template(_), _) => None,
+            (Source::Content(_), None) => Some(Vec::new()),
+            (Source::Content(_), Some(syntax)) => {
+                let misspelt = syntax::check(syntax, bytes).err();
+                let finding = |error: Misspelt| self.finding(FindingCode::BadValue, error.to_string());
+                Some(misspelt.map(finding).into_iter().collect())
+            }
+        }
     }
 
     /// Reads the template.
@@ -115,6 +139,32 @@ impl RenderCheck {
     }
 }
 
+/// What is wrong with what a template becomes on a node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Wrong {
+    /// Nothing becomes of it.
+    Unrenderable(Unrenderable),
+    /// It is not written as its reader expects.
+    Misspelt(Misspelt),
+}
+
+impl Wrong {
+    /// Where, what, and what can be done.
+    fn words(&self) -> (String, String, String) {
+        match self {
+            Wrong::Unrenderable(refused) => (
+                refused.place().map(|place| format!("{place}: ")).unwrap_or_default(),
+                refused.reason(),
+                refused.advice().map(|advice| format!("; {advice}")).unwrap_or_default(),
+            ),
+            Wrong::Misspelt(misspelt) => {
+                let place = format!("rendered, line {}, column {}: ", misspelt.line, misspelt.column);
+                (place, format!("is not {}: {}", misspelt.syntax, misspelt.why), String::new())
+            }
+        }
+    }
+}
+
 /// What a template looks at.
 type Look = BTreeMap<String, Option<Var>>;
 
@@ -125,8 +175,8 @@ pub struct Running<'a> {
     template: Template<'a>,
     uses: Uses,
     secrets: Arc<dyn Secrets>,
-    seen: BTreeMap<String, Option<Unrenderable>>,
-    failures: BTreeMap<Unrenderable, BTreeSet<&'a NodeName>>,
+    seen: BTreeMap<String, Option<Wrong>>,
+    failures: BTreeMap<Wrong, BTreeSet<&'a NodeName>>,
     next: usize,
 }
 
@@ -144,7 +194,7 @@ impl Running<'_> {
         end < check.nodes.len() && self.seen.len() < MOST_RENDERINGS
     }
 
-    fn render(&mut self, node: &NodeName) -> Option<Unrenderable> {
+    fn render(&mut self, node: &NodeName) -> Option<Wrong> {
         let facts = self.facts(node)?;
         let vars = self.check.spec.vars_for(node, &facts.labels);
         let input = Input { node, facts: &facts, vars: &vars };
@@ -153,7 +203,13 @@ impl Running<'_> {
         if let Some(known) = self.seen.get(&alike) {
             return known.clone();
         }
-        let refused = self.template.render(&input, &self.secrets).err();
+        let refused = match (self.template.render(&input, &self.secrets), self.check.syntax) {
+            (Err(refused), _) => Some(Wrong::Unrenderable(refused)),
+            (Ok(rendered), Some(syntax)) => {
+                syntax::check(syntax, rendered.text.as_bytes()).err().map(Wrong::Misspelt)
+            }
+            (Ok(_), None) => None,
+        };
         self.seen.insert(alike, refused.clone());
         refused
     }
@@ -172,19 +228,14 @@ impl Running<'_> {
     #[must_use]
     pub fn finish(self) -> Vec<Finding> {
         let total = self.check.nodes.len();
-        let finding = |(refused, nodes): (Unrenderable, BTreeSet<&NodeName>)| {
-            let place = refused.place().map(|place| format!("{place}: ")).unwrap_or_default();
+        let finding = |(wrong, nodes): (Wrong, BTreeSet<&NodeName>)| {
+            let (place, what, advice) = wrong.words();
             let mut names: Vec<&str> = nodes.iter().take(NAMED).map(|node| node.as_str()).collect();
             if nodes.len() > NAMED {
                 names.push("…");
             }
-            let advice = refused.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
-            let message = format!(
-                "{place}{} on {} of {total} nodes: {}{advice}",
-                refused.reason(),
-                nodes.len(),
-                names.join(", ")
-            );
+            let message =
+                format!("{place}{what} on {} of {total} nodes: {}{advice}", nodes.len(), names.join(", "));
             self.check.finding(FindingCode::Unrenderable, message)
         };
         self.failures.into_iter().map(finding).collect()

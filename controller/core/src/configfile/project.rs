@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ostler_schemas::codec::{self, EncodeError};
-use ostler_schemas::spec::{OnRemove, Spec, Taken};
+use ostler_schemas::spec::{OnRemove, Spec, Taken, features};
 use ostler_schemas::time::Now;
 use ostler_schemas::v1::document::{FileEntry, FileGoal, FileSpec, FileVars, FilesDocument, NodeFacts};
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::reason::Reason;
-use ostler_schemas::v1::report::FileState;
+use ostler_schemas::v1::report::{FileState, Report};
 use ostler_schemas::{DocumentKind, Key, NodeName, Sha256, Uid};
 
 use crate::fleet::{Fleet, Stored, StoredTemplate};
@@ -80,6 +80,16 @@ impl Draft<'_> {
                 continue;
             }
             let uid = object.metadata.uid;
+            if !self.knows_how(&force.file) {
+                let why = format!(
+                    "{} waits for an agent on {} that knows validators",
+                    object.object_ref(),
+                    self.node
+                );
+                self.plan.why.push(why);
+                self.taken.take(&claims, uid);
+                continue;
+            }
             let values = match self.values(object, &force) {
                 Values::None => None,
                 Values::Some(values) => Some(values),
@@ -101,6 +111,13 @@ impl Draft<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the node's agent would have a version looked at: one that has never heard of it would put it in place
+    /// unseen, and a bad file must never exist.
+    fn knows_how(&self, file: &FileSpec) -> bool {
+        let said = |report: &Stored<Report>| report.features.iter().any(|name| name == features::VALIDATORS);
+        file.validator.is_none() || self.fleet.reports.get(self.node).is_some_and(said)
     }
 
     /// A file that comes to this node must still stand when it does: once its object is gone nobody would release it.

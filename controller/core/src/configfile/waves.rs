@@ -293,7 +293,9 @@ fn by_report(file: &FileReport, version: Version, told: Option<Timestamp>) -> St
     match file.state {
         FileState::Failed => {
             let reason = file.reason.map_or("Failed", Reason::as_str);
-            let message = file.message.as_deref().unwrap_or("no reason given");
+            // One line says why; what came out of a validator follows it.
+            let message = file.message.as_deref().and_then(|message| message.lines().next());
+            let message = message.unwrap_or("no reason given");
             Standing::Failed(format!("{reason}: {message}"))
         }
         // The version has been written; that somebody changes the file since is told, and is no fault of the version.

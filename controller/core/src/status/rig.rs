@@ -108,6 +108,7 @@ pub(crate) fn file_spec(path: &str, content: Option<ContentRef>) -> ConfigFileSp
         group: None,
         mode: Mode::from_bits(0o644),
         create_directories: true,
+        validator: None,
         drift: Drift::Enforce,
         on_existing: OnExisting::Replace,
         on_remove: OnRemove::Keep,

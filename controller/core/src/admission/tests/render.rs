@@ -29,8 +29,12 @@ fn fleet(nodes: &[&str]) -> Rig {
 fn run(rig: &Rig, decision: &Decision) -> Vec<Finding> {
     let mut out = Vec::new();
     for check in &decision.renders {
-        let needed = decision.contents.iter().find(|needed| needed.content == check.template());
+        let needed = decision.contents.iter().find(|needed| needed.content == check.content());
         let bytes = needed.and_then(|needed| needed.bytes.clone()).expect("came with the request");
+        if let Some(found) = check.look_at_literal(&bytes) {
+            out.extend(found);
+            continue;
+        }
         match check.begin(&rig.fleet, &bytes) {
             Ok(mut running) => {
                 while running.step(1) {}
@@ -83,6 +87,29 @@ fn what_is_no_template_is_refused_without_any_node() {
     assert!(found[0].message.starts_with("line 1"), "{}", found[0].message);
     let found = run(&rig, &tried(&rig, &file("template: \"{{ service('db') }}\"")).decision);
     assert_eq!(found[0].code, FindingCode::NotSupported);
+}
+
+#[test]
+fn what_is_not_written_in_its_syntax_is_refused_before_it_is_stored() {
+    let mut rig = fleet(&["web-1", "web-2"]);
+    let literal = |text: &str| file(&format!("content: {text:?}, validator: {{syntax: json}}"));
+    assert_eq!(told(&rig, &literal("{\n  \"a\": 1\n}\n")), [""; 0]);
+    assert_eq!(
+        told(&rig, &literal("{\n  \"a\": 1,\n}\n")),
+        ["m.yaml:1:121: configfile/app: spec.content: line 3, column 1: is not json: trailing comma"]
+    );
+    let name = object(Kind::Node, "web-2");
+    let mut changed = (*rig.fleet.objects[&name].value).clone();
+    changed.metadata.labels.insert("rack".to_owned(), "7,".to_owned());
+    rig.put(&Key::Object(name), &changed);
+    let template = "template: \"[{{ node.labels.rack | default('1') }}]\", validator: {syntax: json}";
+    assert_eq!(
+        told(&rig, &file(template)),
+        [
+            "m.yaml:1:122: configfile/app: spec.template: rendered, line 1, column 4: is not json: trailing comma on \
+          1 of 2 nodes: web-2"
+        ]
+    );
 }
 
 #[test]
