@@ -183,8 +183,10 @@ fn clearing(steps: &[Step]) -> Vec<Step> {
     let folder =
         steps.iter().find_map(|step| if let Step::RemoveTree { dir } = step { Some(dir) } else { None });
     let is_inside = |temp: &str| folder.is_some_and(|dir| temp.starts_with(&format!("{dir}/")));
-    let temp = |step| if let &Step::WriteTemp { ref temp, .. } = step { Some(temp) } else { None };
-    let temps = steps.iter().filter_map(temp).filter(|temp| !is_inside(temp));
+    let temps = steps
+        .iter()
+        .filter_map(|step| if let Step::WriteTemp { temp, .. } = step { Some(temp) } else { None })
+        .filter(|temp| !is_inside(temp));
     let temps = temps.map(|temp| Step::Remove { path: temp.clone() });
     temps.chain(folder.map(|dir| Step::RemoveTree { dir: dir.clone() })).collect()
 }

