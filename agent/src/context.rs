@@ -318,6 +318,8 @@ pub(crate) struct Context {
     pub(crate) stirred: tokio::sync::Notify,
     pub(crate) report_wake: Wake,
     pub(crate) registry_wake: Wake,
+    /// One dry run of a file at a time: candidates of one path have one name.
+    pub(crate) trials: tokio::sync::Mutex<()>,
     /// How many starts this agent has heard the end of: what the host tells of itself was asked for before or after
     /// each.
     pub(crate) starts: AtomicU64,

@@ -69,6 +69,7 @@ pub async fn run(deps: Deps) -> Result<Handle, StartError> {
         stirred: tokio::sync::Notify::new(),
         report_wake: Wake::default(),
         registry_wake: Wake::default(),
+        trials: tokio::sync::Mutex::new(()),
         starts: AtomicU64::new(0),
         deps,
     });

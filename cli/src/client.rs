@@ -23,6 +23,7 @@ use ostler_schemas::v1::api::{
     ApplyReply, ApplyRequest, BlobReply, BlobRequest, CHUNK, ChangeReply, ConfigOp, ConfigReply,
     ConfigRequest, DeleteReply, DeleteRequest, EventsRequest, GetRequest, HostAnswer, HostFiles, ListPage,
     ListRequest, LogsRequest, NodeRequest, PutRequest, RolloutOp, RolloutReply, RolloutRequest, ScaleRequest,
+    TrialNode, TrialReply,
     VersionReply, WatchRequest,
 };
 use ostler_schemas::v1::object::Object;
@@ -244,6 +245,7 @@ impl Client {
             | ConfigOp::History
             | ConfigOp::Content { .. }
             | ConfigOp::Hosts(_)
+            | ConfigOp::Try(_)
             | ConfigOp::Render(_) => self.ask(Verb::Config, request).await?,
         };
         let mut parts = Vec::new();
@@ -269,6 +271,19 @@ impl Client {
             bytes.extend_from_slice(&part.bytes);
         }
         Ok((nodes, bytes))
+    }
+
+    /// What would become of a file on every node, tried there.
+    ///
+    /// # Errors
+    /// A refusal, or silence.
+    pub async fn config_try(&self, request: &ConfigRequest) -> Result<Vec<TrialNode>, Failure> {
+        let mut nodes = Vec::new();
+        for body in self.ask(Verb::Config, request).await? {
+            let part: TrialReply = decode(&body)?;
+            nodes.extend(part.nodes);
+        }
+        Ok(nodes)
     }
 
     /// The content of a version of a ConfigFile; none = the present one.

@@ -2,6 +2,7 @@
 
 mod look;
 mod prepare;
+mod trial;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 
 use self::look::{Wish, carry_out, look};
+pub(crate) use self::trial::try_out;
+
 use self::prepare::{FETCH_FIRST_MS, FETCH_MAX_MS, Prepared, Recipe};
 use crate::context::{FileView, Shared, Task};
 

@@ -3,6 +3,7 @@
 mod exec;
 mod files;
 mod logs;
+mod trial;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -184,6 +185,7 @@ async fn carry_out(context: &Shared, op: AskOp, chunks: &mut Chunks) -> Result<(
         }
         AskOp::File(ask) => files::carry_out(context, *ask, chunks).await,
         AskOp::Usage => usage::carry_out(context, chunks).await,
+        AskOp::Try(trial) => trial::carry_out(context, *trial, chunks).await,
         // Begun apart, because it says itself how it ends.
         AskOp::Exec { .. } => Ok(()),
         AskOp::Unknown => Err("this agent does not know how to do that".to_owned()),

@@ -77,7 +77,7 @@ async fn a_validator_decides_what_is_put_in_place() {
         "{message}"
     );
     assert_eq!(std::fs::read(&path).expect("there"), b"good\n");
-    assert!(!temp.exists());
+    plane.until("nothing of it is left", |_| !temp.exists()).await;
 
     push(&mut plane, 3, b"slow\n", shell("sleep 600")).await;
     let message = refused(&mut plane, 3).await;
@@ -135,7 +135,8 @@ async fn several_files_stand_in_one_folder_while_they_are_looked_at() {
     plane.put_files(vec![file_entry(9, 2, bad)]).await;
     refused(&mut plane, 2).await;
     assert_eq!(std::fs::read(host.path("root/etc/app.d/conf.d/more.conf")).expect("there"), b"b\n");
-    assert!(!host.path("root/etc/app.d/.candidate.ostler").exists());
+    let candidate = host.path("root/etc/app.d/.candidate.ostler");
+    plane.until("nothing of it is left", |_| !candidate.exists()).await;
 }
 
 #[tokio::test]

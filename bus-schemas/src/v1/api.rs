@@ -10,6 +10,7 @@ mod host_file;
 mod hosts;
 mod logs;
 mod rollout;
+mod trial;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,7 @@ pub use host_file::{HostAnswer, HostFile, HostFileAsk, HostFiles, HostsOf, Hosts
 pub use hosts::{Ask, AskOp, AsksReply, AsksRequest, BlobReply, BlobRequest, RegisterReply, RegisterRequest};
 pub use logs::{LOGS_PROCESSES, LOGS_PROCESSES_MAX, LOGS_WINDOW, LogFilter, LogsOf, LogsRequest};
 pub use rollout::{RolloutChange, RolloutOp, RolloutReply, RolloutRequest, RolloutVersion};
+pub use trial::{ConfigTry, FileTrial, TrialAnswer, TrialNode, TrialReply, TrialState};
 
 /// Size of a chunk of a blob.
 pub const CHUNK: usize = 512 << 10;
@@ -54,7 +56,7 @@ wire! {
     ApplyRequest ApplyReply GetRequest ListRequest ListPage WatchRequest WatchMessage DeleteRequest DeleteReply
     ScaleRequest ConfigRequest ConfigReply RolloutRequest RolloutReply EventsRequest EventRecord NodeRequest PutRequest
     ChangeReply LogsRequest BlobRequest BlobReply RegisterRequest RegisterReply AsksRequest AsksReply ApiError VersionReply
-    ExecRequest ExecOutput ExecInput RelayPoll RelayInput
+    ExecRequest ExecOutput ExecInput RelayPoll RelayInput TrialAnswer TrialReply
 }
 
 /// Why a request was not carried out.

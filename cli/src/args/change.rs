@@ -29,8 +29,8 @@ pub struct Apply {
     /// Where the manifests are.
     #[command(flatten)]
     pub sources: Sources,
-    /// Only say what would be done
-    #[arg(long, value_name = "WHERE", value_parser = ["server", "client"], num_args = 0..=1, default_missing_value = "server")]
+    /// Only say what would be done; with nodes, ConfigFiles are also tried on every node and put in place on none
+    #[arg(long, value_name = "WHERE", value_parser = ["server", "client", "nodes"], num_args = 0..=1, default_missing_value = "server")]
     pub dry_run: Option<String>,
     /// Do it even where that undoes what another verb did; audited
     #[arg(long)]
@@ -196,7 +196,8 @@ pub enum Config {
 #[command(after_help = "Examples:
   ostler config push app-conf --file ./app.conf --reason \"raise workers\" --wait
   ostler config push app-conf --file ./app.conf --path /etc/app.conf --all-nodes
-  ostler config push app-conf --file - --if-version 8")]
+  ostler config push app-conf --file - --if-version 8
+  ostler config push app-conf --file ./app.conf --dry-run=nodes")]
 pub struct Push {
     /// The ConfigFile: NAME or configfile/NAME
     #[arg(value_name = "NAME")]
@@ -237,9 +238,12 @@ pub struct Push {
     /// Wait no longer than this
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
     pub timeout: Dur,
-    /// On which side to only try (not supported by this version)
-    #[arg(long, value_name = "WHERE")]
+    /// Only try it on every node: render, check, have the validator look at it, change nothing
+    #[arg(long, value_name = "WHERE", value_parser = ["nodes"])]
     pub dry_run: Option<String>,
+    /// How a dry run is shown: table, json, yaml, jsonpath=…
+    #[arg(short = 'o', long, value_name = "FORM", requires = "dry_run")]
+    pub output: Option<String>,
 }
 
 /// Arguments of `config status`.

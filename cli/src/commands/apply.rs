@@ -81,6 +81,9 @@ async fn local_then_server(global: &Global, args: &Apply, form: &Form, out: &mut
             out.warn(&format!("{}: {warning}", result.object.short()));
         }
     }
+    if args.dry_run.as_deref() == Some("nodes") {
+        return super::config::try_manifests(&session, &manifests, form, out).await;
+    }
     print(&session, &reply, form, manner.dry_run, out).await?;
     if args.wait && !manner.dry_run {
         wait_for(&session.client, &goals(&reply), args.timeout.to_std(), out).await?;

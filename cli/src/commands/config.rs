@@ -6,6 +6,9 @@ mod original;
 mod release;
 mod render;
 mod settle;
+mod trial;
+
+pub use trial::of_manifests as try_manifests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -82,7 +85,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 async fn push(global: &Global, args: &Push, out: &mut Out) -> Result<(), Failure> {
-    if let Some(side) = &args.dry_run {
+    if let Some(side) = args.dry_run.as_deref().filter(|side| *side != "nodes") {
         return Err(super::not_supported(&format!("--dry-run={side}")));
     }
     let Some(source) = args.template.as_ref().or(args.file.as_ref()) else {
@@ -118,6 +121,9 @@ async fn push(global: &Global, args: &Push, out: &mut Out) -> Result<(), Failure
         retry: args.retry,
         reason: args.reason.clone(),
     };
+    if args.dry_run.is_some() {
+        return trial::of_push(&session, &object, (push, args.output.as_deref()), out).await;
+    }
     let parts = ask(&session, &object, ConfigOp::Push(Box::new(push))).await?;
     changed(&session, &object, &parts, args.wait.then_some(args.timeout), out).await
 }

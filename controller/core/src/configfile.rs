@@ -19,7 +19,7 @@ use ostler_schemas::time::{Now, Timestamp};
 use ostler_schemas::v1::document::{FileEntry, FileSpec};
 use ostler_schemas::v1::object::{Labels, Object};
 use ostler_schemas::v1::state::RolloutState;
-use ostler_schemas::{ControllerName, DocumentKind, Key, Kind, NodeName, Uid, Version};
+use ostler_schemas::{ControllerName, DocumentKind, Key, Kind, Name, Namespace, NodeName, Uid, Version};
 
 use crate::fleet::{Fleet, Stored, StoredTemplate};
 use crate::plan::{Body, Ids, Plan};
@@ -190,9 +190,20 @@ fn held_file(fleet: &Fleet, object: &Object, version: Version, node: &NodeName) 
 pub fn file_of_version(fleet: &Fleet, object: &Object, version: Version) -> Option<FileSpec> {
     let Spec::ConfigFile(now) = &object.spec else { return None };
     let Spec::ConfigFile(then) = rollout::spec_of_version(fleet, object, version)? else { return None };
-    Some(FileSpec {
-        name: object.metadata.name.clone(),
-        namespace: object.metadata.namespace.clone()?,
+    let (name, namespace) = (object.metadata.name.clone(), object.metadata.namespace.clone()?);
+    Some(file_of((name, namespace), now, then))
+}
+
+/// The file spec of the version that `then` is, with the policies of `now`.
+#[must_use]
+pub fn file_of(
+    (name, namespace): (Name, Namespace),
+    now: &ConfigFileSpec,
+    then: &ConfigFileSpec,
+) -> FileSpec {
+    FileSpec {
+        name,
+        namespace,
         path: now.path.clone(),
         owner: then.owner.clone(),
         group: then.group.clone(),
@@ -209,7 +220,7 @@ pub fn file_of_version(fleet: &Fleet, object: &Object, version: Version) -> Opti
         on_change: now.on_change.clone(),
         probe: now.probe.clone(),
         watch: watch_of(now),
-    })
+    }
 }
 
 /// For how long a node looks at what follows a change: its probe, and the processes that its actions name. It does not

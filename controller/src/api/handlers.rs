@@ -11,6 +11,7 @@ mod nodes;
 mod reads;
 mod rollout;
 mod top;
+mod trial;
 
 use ostler_schemas::subject::Verb;
 use ostler_schemas::v1::api::ApiError;

@@ -26,6 +26,8 @@ use super::streams::Streams;
 use super::usage::UsageMemory;
 use super::{ApiDeps, handlers};
 
+/// Trials of files on nodes at one time: each lasts as long as validators do, and asks hundreds of nodes.
+const TRIALS_AT_ONCE: usize = 2;
 /// Requests of up to 16 MiB that are worked on at once: decoded and checked each takes several times its size.
 const LARGE_AT_ONCE: usize = 2;
 
@@ -43,6 +45,8 @@ pub(super) struct Shared {
     at_once: Arc<Semaphore>,
     /// Places for requests whose documents were sent ahead.
     pub(super) large: Semaphore,
+    /// Places for trials on nodes.
+    pub(super) trials: Semaphore,
     /// Places for readings of stored output.
     pub(super) stored: Arc<Semaphore>,
     retiring: watch::Sender<bool>,
@@ -84,6 +88,7 @@ impl Shared {
             shares: Mutex::new(BTreeMap::new()),
             at_once,
             large: Semaphore::new(LARGE_AT_ONCE),
+            trials: Semaphore::new(TRIALS_AT_ONCE),
             stored: Arc::new(Semaphore::new(STORED_AT_ONCE)),
             retiring: watch::Sender::new(false),
         }

@@ -13,3 +13,4 @@ mod simulated;
 mod starting;
 mod templates;
 mod usage;
+mod validators;

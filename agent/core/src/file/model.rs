@@ -169,7 +169,7 @@ impl ModelFs {
             Step::Validate(_) | Step::Label { .. } => Ok(()),
             Step::RemoveTree { dir } => {
                 let below = format!("{dir}/");
-                self.names.retain(|path, _| !path.starts_with(&below));
+                self.names.retain(|path, _| path != dir && !path.starts_with(&below));
                 self.dirs.retain(|path| path != dir && !path.starts_with(&below));
                 Ok(())
             }

@@ -65,7 +65,7 @@ pub enum Step {
     /// Have what is written beside its place looked at. It is not put in place if that says no, and it must be as it was
     /// when that has ended.
     Validate(Box<Candidate>),
-    /// Remove a folder of candidates with all that is in it; nothing there is fine.
+    /// Remove a candidate: a file, or a folder with all that is in it; nothing there is fine.
     RemoveTree {
         /// Which.
         dir: String,

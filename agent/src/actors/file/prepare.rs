@@ -77,6 +77,40 @@ impl Recipe {
         Ok(out)
     }
 
+    /// Likewise for a trial: what is given is not fetched, nothing is kept, and what cannot be had in time is said.
+    pub(super) async fn try_out(
+        &self,
+        context: &Shared,
+        given: &BTreeMap<Sha256, Bytes>,
+    ) -> Result<Prepared, String> {
+        let mut out = Prepared::default();
+        let secrets: Arc<dyn Secrets> = Arc::new(NoSecrets);
+        for part in self.spec.parts() {
+            let content = part.source.reference();
+            let bytes = match (given.get(&content.sha256), context.deps.ledger.get(content.sha256).await) {
+                (Some(bytes), _) => bytes.clone(),
+                (None, Some(bytes)) => bytes,
+                (None, None) => {
+                    let fetched = context.deps.link.get_blob(&content).await;
+                    fetched.map_err(|error| of_part(part.name, &format!("cannot be fetched: {error}")))?
+                }
+            };
+            let (bytes, is_secret) = match part.source {
+                Source::Content(_) => (bytes, false),
+                Source::Template(_) => {
+                    let rendered = self.render(&bytes, &context.node, &secrets);
+                    let (text, is_secret) = rendered.map_err(|why| of_part(part.name, &why.to_string()))?;
+                    (Bytes::from(text), is_secret)
+                }
+            };
+            let hash = sha256(&bytes);
+            out.is_secret |= is_secret;
+            out.parts.push(Part { name: part.name.to_owned(), sha256: hash, mode: part.mode });
+            out.contents.insert(hash, bytes);
+        }
+        Ok(out)
+    }
+
     fn render(
         &self,
         bytes: &Bytes,

@@ -66,6 +66,8 @@ pub enum ConfigOp {
     Render(Box<ConfigRender>),
     /// Files as hosts have them; answered by [`super::HostFiles`].
     Hosts(Box<super::HostsWish>),
+    /// What would become of it on every node, tried there; answered by a [`super::TrialReply`].
+    Try(super::ConfigTry),
 }
 
 /// A push of content.

@@ -107,6 +107,8 @@ pub enum AskOp {
     },
     /// A file of the node: what could be taken over, or what was there before.
     File(Box<super::HostFileAsk>),
+    /// Whether a version of a file could be put in place, without doing it.
+    Try(Box<super::FileTrial>),
     /// Something that a newer server asks for: answered with an error.
     #[serde(other)]
     Unknown,

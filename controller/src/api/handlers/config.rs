@@ -37,6 +37,7 @@ pub(super) async fn handle(shared: &Shared, call: &Call, to: &mut Responder) -> 
             content(shared, call, (&object, version, part.as_deref()), to).await
         }
         ConfigOp::Hosts(wish) => super::host_files::handle(shared, call, (&object, *wish), to).await,
+        ConfigOp::Try(what) => super::trial::handle(shared, call, (&object, what), to).await,
         ConfigOp::Render(wish) => render(shared, call, (&object, *wish), to).await,
     }
 }
@@ -225,12 +226,12 @@ async fn render(
     Ok(0)
 }
 
-fn names(manifest: &Manifest, object: &ObjectRef) -> bool {
+pub(super) fn names(manifest: &Manifest, object: &ObjectRef) -> bool {
     manifest.kind == object.kind && manifest.name == object.name && manifest.namespace == object.namespace
 }
 
 /// Contents that came with a manifest.
-fn contents_of(manifest: &Manifest) -> Vec<(ContentRef, Vec<u8>)> {
+pub(super) fn contents_of(manifest: &Manifest) -> Vec<(ContentRef, Vec<u8>)> {
     let ManifestBody::ConfigFile(body) = &manifest.body else { return Vec::new() };
     let alone = match &body.content {
         Some(Content::Inline(bytes)) => Some(bytes),
