@@ -2,6 +2,7 @@
 //! on this host with the real holder.
 
 mod commands;
+mod disks;
 mod drift;
 mod life;
 mod local;

@@ -104,7 +104,7 @@ pub struct Sight {
     /// Regular files in the folder that nobody named, where they are to be removed.
     pub unlisted: BTreeMap<String, Observed>,
     /// Of a folder: where candidates are looked at.
-    pub candidate: Option<Observed>,
+    pub candidate: Option<Box<Observed>>,
 }
 
 impl Sight {

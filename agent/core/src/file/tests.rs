@@ -142,8 +142,10 @@ impl Host {
     /// What the shell would see: every file that is to be looked at, and what nobody named.
     fn sight(&self) -> Sight {
         let path = self.file.path().expect("something is asked");
-        let candidate =
-            self.file.has_candidates().then(|| self.fs.observe(&part_path(&path, CANDIDATE_FOLDER)));
+        let candidate = self
+            .file
+            .has_candidates()
+            .then(|| Box::new(self.fs.observe(&part_path(&path, CANDIDATE_FOLDER))));
         let (names, unlisted) = self.file.to_look_at();
         let see = |name: &String| (name.clone(), self.fs.observe(&part_path(&path, name)));
         let others = self.fs.list(&path);

@@ -38,7 +38,8 @@ pub(super) async fn look(context: &Shared, wish: Wish) -> Result<Sight, String> 
         sight.parts.insert(name.clone(), seen);
     }
     if wish.candidates {
-        sight.candidate = Some(files.observe(part_path(&wish.path, CANDIDATE_FOLDER), None).await?);
+        let seen = files.observe(part_path(&wish.path, CANDIDATE_FOLDER), None).await?;
+        sight.candidate = Some(Box::new(seen));
     }
     if !wish.unlisted {
         return Ok(sight);

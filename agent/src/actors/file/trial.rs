@@ -147,7 +147,7 @@ impl Stand<'_> {
     async fn place(&self, context: &Shared) -> Result<String, No> {
         let spec = &self.trial.spec;
         let is_folder = !spec.files.is_empty();
-        let seen = if is_folder { self.sight.candidate.as_ref() } else { self.sight.parts.get("") };
+        let seen = if is_folder { self.sight.candidate.as_deref() } else { self.sight.parts.get("") };
         let real = seen.and_then(|seen: &Observed| seen.real_dir.clone());
         let mut dir = real;
         let mut above = context.rules().on_host(&spec.path);
