@@ -23,8 +23,7 @@ use ostler_schemas::v1::api::{
     ApplyReply, ApplyRequest, BlobReply, BlobRequest, CHUNK, ChangeReply, ConfigOp, ConfigReply,
     ConfigRequest, DeleteReply, DeleteRequest, EventsRequest, GetRequest, HostAnswer, HostFiles, ListPage,
     ListRequest, LogsRequest, NodeRequest, PutRequest, RolloutOp, RolloutReply, RolloutRequest, ScaleRequest,
-    TrialNode, TrialReply,
-    VersionReply, WatchRequest,
+    TrialNode, TrialReply, VersionReply, WatchRequest,
 };
 use ostler_schemas::v1::object::Object;
 use ostler_schemas::v1::status::View;
