@@ -1,7 +1,7 @@
 //! Versions that are looked at before they are put in place.
 
 use ostler_schemas::quantity::Dur;
-use ostler_schemas::spec::{FileItem, Validator};
+use ostler_schemas::spec::{Action, Exec, FileItem, Validator};
 
 use super::*;
 
@@ -202,6 +202,38 @@ fn a_crash_at_any_step_leaves_nothing_of_several_candidates() {
             assert!(want(&mut host, 3, several(b"two", b"two")));
             assert_eq!(stands(&host), (FileState::InSync, None));
             assert!(!host.leaves_something(), "{crash:?} after {steps} steps");
+        }
+    }
+}
+
+/// What is refused has changed nothing, so nothing follows it, whenever the agent dies; and going back is no change.
+#[test]
+fn nothing_follows_what_was_refused() {
+    let exec = Exec { command: vec!["/x".to_owned()], user: None, timeout: Dur::from_secs(1) };
+    let on_change = vec![Action { exec: Some(exec), ..Action::default() }];
+    let acting = |content: &[u8]| FileSpec { on_change: on_change.clone(), ..checked(content) };
+    let planned = |host: &Host| host.file.change().map(|plan| (plan.n, plan.version, plan.is_placed));
+    let first = Some((1, Version(1), true));
+    for crash in [Crash::Agent, Crash::Power] {
+        for steps in 0..100 {
+            let mut host = Host::new(ModelFs::new(&["/etc/app"]));
+            assert!(want(&mut host, 1, acting(b"one")));
+            assert_eq!(planned(&host), first);
+            host.steps_left = steps;
+            let lived = want(&mut host, 2, acting(b"bad"));
+            if !lived {
+                host.restart(crash);
+                assert!(want(&mut host, 2, acting(b"bad")));
+            }
+            host.steps_left = usize::MAX;
+            assert_eq!((stands(&host), planned(&host)), (REFUSED, first), "{crash:?} after {steps} steps");
+            assert!(want(&mut host, 1, acting(b"one")));
+            assert_eq!(planned(&host), first, "{crash:?} after {steps} steps: going back is no change");
+            assert!(want(&mut host, 3, acting(b"two")));
+            assert_eq!(planned(&host), Some((2, Version(3), true)), "{crash:?} after {steps} steps");
+            if lived {
+                break;
+            }
         }
     }
 }
