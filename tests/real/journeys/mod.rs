@@ -1,5 +1,6 @@
 //! What a person does with the command line, on a live fleet: what is printed, how it ends, what becomes of it.
 
+mod actions;
 mod drift;
 mod exec;
 mod files;
