@@ -4,7 +4,7 @@
 CARGO ?= cargo
 NATS_DIR := target/nats-server
 
-.PHONY: help build nats demo test lint bench bench-processes bench-logs bench-drift bench-push vm-test vm-test-all clean
+.PHONY: help build nats demo test lint bench bench-processes bench-logs bench-drift bench-push hot-code vm-test vm-test-all clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,6 +45,10 @@ bench-drift: nats ## a stray write of a managed file until it is right again, wi
 bench-push: nats ## a file to 1,000 and to 10,000 simulated hosts, beside the bus alone
 	$(CARGO) build --workspace --bins --release
 	$(CARGO) run --release -p ostler-tests --bin bench -- push
+
+hot-code: nats ## writes agent/hot.ld anew: what an agent at rest runs (needs valgrind)
+	$(CARGO) build --workspace --bins --release
+	OSTLER_NATS_SERVER=$$(tests/rigs/tools.sh fetch_nats_server $(NATS_DIR)) tests/rigs/hot-code target/release
 
 vm-test: build nats ## limits, rights and pressure in a virtual machine with Debian 12 (needs root)
 	OSTLER_RIGS_REQUIRED=1 BIN=target/debug OSTLER_NATS_SERVER=$$(tests/rigs/tools.sh fetch_nats_server $(NATS_DIR)) \

@@ -22,13 +22,13 @@ impl Drop for Hanging {
     }
 }
 
-fn signal(which: &str, pid: u64) {
+pub(super) fn signal(which: &str, pid: u64) {
     let done = Command::new("kill").args([which, &pid.to_string()]).status().expect("kill runs");
     assert!(done.success(), "kill {which} {pid}");
 }
 
 /// `ostler-agent …` on this host: its exit code and what it said.
-fn on_host(fleet: &Fleet, node: &str, words: &[&str]) -> (i32, String) {
+pub(super) fn on_host(fleet: &Fleet, node: &str, words: &[&str]) -> (i32, String) {
     let host = fleet.folder().join("dev/hosts").join(node);
     let mut command = Command::new(programs().join("ostler-agent"));
     for (flag, folder) in

@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use harness::fleet::{Fleet, Size, until};
+use ostler_bus::sealing::KeyRing;
 use ostler_schemas::hash::sha256;
+use ostler_schemas::sealing::PublicKey;
+
+use super::host::{on_host, signal};
 
 const FIRST: &str = "correct-horse-7f3a91c2";
 const SECOND: &str = "battery-staple-91b7e3d0";
@@ -144,15 +148,11 @@ fn a_secret_reaches_those_who_refer_to_it_and_no_file_of_the_fleet() {
 
     // Without the bus a process starts again with what its node has sealed.
     let servers = fleet.state()["servers"].as_array().cloned().unwrap_or_default();
-    let servers: Vec<u32> = servers.iter().filter_map(|s| u32::try_from(s["pid"].as_u64()?).ok()).collect();
+    let servers: Vec<u64> = servers.iter().filter_map(|s| s["pid"].as_u64()).collect();
     assert_eq!(servers.len(), 1);
-    let signal = |name: &str, pid: u32| {
-        let done = std::process::Command::new("kill").args([name, &pid.to_string()]).status();
-        assert!(done.expect("kill runs").success());
-    };
     servers.iter().for_each(|pid| signal("-STOP", *pid));
     let own = variable(second[0], "OSTLER_UID").expect("has a uid");
-    signal("-KILL", second[0]);
+    signal("-KILL", u64::from(second[0]));
     let alone = until("it is started again without the bus", || {
         let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
         pids.filter(|pid| *pid != second[0]).find(|pid| {
@@ -173,4 +173,68 @@ fn a_secret_reaches_those_who_refer_to_it_and_no_file_of_the_fleet() {
     fs::write(&plant, format!("x{}", sha256(FIRST.as_bytes()))).expect("writes");
     leaks(fleet.folder(), FIRST, &mut found);
     assert_eq!(found.len(), 1, "{found:?}");
+}
+
+/// Kills a daemon, and waits until another has taken its place.
+fn again(fleet: &Fleet, daemon: &str) {
+    let before = fleet.daemons()[daemon];
+    signal("-KILL", before);
+    until(&format!("{daemon} is started again"), || {
+        fleet.daemons().get(daemon).filter(|pid| **pid != before).copied()
+    });
+}
+
+/// Whether something in the store of the servers is sealed to this key.
+fn is_sealed_to(fleet: &Fleet, key: PublicKey) -> bool {
+    fn any(folder: &Path, wanted: &[u8]) -> bool {
+        fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => any(&entry.path(), wanted),
+            _ => memchr::memmem::find(&fs::read(entry.path()).unwrap_or_default(), wanted).is_some(),
+        })
+    }
+    any(&fleet.folder().join("dev/store"), key.to_string().as_bytes())
+}
+
+#[test]
+fn keys_of_the_control_plane_and_of_a_node_rotate_under_what_runs() {
+    let fleet = Fleet::start(Size { agents: 1, ..Size::default() });
+    fleet.run_with(&["apply", "-f", "-"], &(secret(FIRST) + WEB)).ok();
+    let running = all_have(&fleet, FIRST);
+
+    let file = fleet.setup().join("controller/secrets.key");
+    let newest = || KeyRing::load(&file).expect("a ring of keys").newest().expect("a key");
+    let (old, out) = (newest(), fleet.setup());
+    fleet.ok(&["setup", "--out", out.to_str().expect("a name"), "--rotate-secret-key"]);
+    let fresh = newest();
+    assert_ne!(fresh, old);
+    assert!(is_sealed_to(&fleet, old) && !is_sealed_to(&fleet, fresh));
+    again(&fleet, "pid controller-1");
+    until("the Secret is sealed anew", || is_sealed_to(&fleet, fresh).then_some(()));
+    let text = fs::read_to_string(&file).expect("reads");
+    let without_old: String = text.lines().take(text.lines().count() - 1).map(|l| format!("{l}\n")).collect();
+    fs::write(&file, without_old).expect("writes");
+    assert_eq!(KeyRing::load(&file).expect("still a ring").public_keys(), [fresh]);
+    again(&fleet, "pid controller-1");
+
+    let node = fleet.folder().join("dev/hosts/node-1/state/secrets.key");
+    let newest = || KeyRing::load(&node).expect("a ring of keys").newest().expect("a key");
+    let old = newest();
+    let (code, said) = on_host(&fleet, "node-1", &["rotate-key"]);
+    assert!(code == 0 && said.contains("systemctl restart ostler-agent"), "{said}");
+    assert_ne!(newest(), old);
+    again(&fleet, "agent node-1");
+    let text = fs::read_to_string(&node).expect("reads");
+    fs::write(&node, text.lines().next().expect("a key")).expect("writes");
+    again(&fleet, "agent node-1");
+
+    assert_eq!(all_have(&fleet, FIRST), running, "nothing was restarted for it");
+    // What starts now is opened with the new keys alone.
+    signal("-KILL", u64::from(running[0]));
+    until("it is started again, with the value", || {
+        let pids: Vec<u32> = fleet.running("web").values().map(|process| process.pid).collect();
+        let has = |pid: &u32| given(*pid).is_some_and(|(value, _)| value == FIRST);
+        (pids.len() == 2 && !pids.contains(&running[0]) && pids.iter().all(has)).then_some(())
+    });
+    fleet.run_with(&["apply", "-f", "-"], &secret(SECOND)).ok();
+    all_have(&fleet, SECOND);
 }
