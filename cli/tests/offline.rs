@@ -117,9 +117,7 @@ fn contexts_are_kept_and_selected() {
 #[test]
 fn unknown_and_unserved_commands_are_told_apart() {
     let home = tempfile::tempdir().expect("a folder");
-    for words in
-        [&["drain", "web-017", "--deadline", "1h"][..], &["freeze", "node/web-017"], &["config", "adopt"]]
-    {
+    for words in [&["drain", "web-017", "--deadline", "1h"][..], &["freeze", "node/web-017"]] {
         let (code, _, talk) = run(home.path(), words, "");
         assert_eq!(code, 1);
         assert!(talk.contains("is not supported by this version"), "{talk}");
